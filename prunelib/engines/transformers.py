@@ -1,0 +1,187 @@
+"""The engine that runs everywhere: plain transformers, with masks as forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from prunelib.components import BASELINE, Ablation
+from prunelib.engines.base import Canary, Completion, Prompt
+from prunelib.engines.stopping import (
+    check_canary,
+    check_scorable,
+    model_limits,
+    prompt_error,
+    stop_token_ids,
+    until_stop,
+)
+from prunelib.errors import EngineDeadError
+from prunelib.interventions.masking import ActivationMasks
+from prunelib.models import ModelInfo, load
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Padded tokens of one batch, prompt and completion together.
+BATCH_TOKENS = 8192
+
+
+class TransformersEngine:
+    """Greedy completions and log-probabilities from a transformers model in this process.
+
+    Args:
+        info: the base model.
+        dtype: of weights and activations.
+    """
+
+    kind = "transformers"
+
+    def __init__(self, info: ModelInfo, dtype: str = "float32") -> None:
+        from transformers import GenerationConfig
+
+        self._loaded = load(info, dtype)
+        self._dtype = dtype
+        # A checkpoint may bring a repetition penalty or other stop ids: greedy means greedy.
+        self._loaded.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self._context, self._vocabulary = model_limits(info)
+        self._stops = stop_token_ids(self._loaded.tokenizer)
+        self._exit = ExitStack()
+        self._masks = self._exit.enter_context(ActivationMasks(self._loaded))
+        self._live: Ablation | None = BASELINE
+
+    def switch(self, ablation: Ablation, canary: Canary | None = None) -> None:
+        """Make ``ablation`` the live one. No state outlives a call, so there is none to forget.
+
+        Raises:
+            UserError: a component does not exist in this model; the old ablation stays live.
+            EngineDeadError: the canary does not agree; nothing is computed until a switch works.
+            UnitError: the canary's prompt fills the context, or an id of it does not exist.
+        """
+        self._masks.set(ablation)
+        self._live = None
+        if canary is not None:
+            answer = self._score([canary.token_ids], [canary.candidates])[0]
+            check_canary(canary, answer, self._dtype)
+        self._live = ablation
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Greedy completions, in the order of the prompts; a bad prompt gives an error row."""
+        self._check_live()
+        done: dict[int, Completion] = {}
+        good: dict[int, Prompt] = {}
+        for i, prompt in enumerate(prompts):
+            error = prompt_error(prompt, self._context, self._vocabulary)
+            if error is None:
+                good[i] = prompt
+            else:
+                done[i] = Completion((), "", error)
+        for rows in _batches({i: (len(p.token_ids), p.max_tokens) for i, p in good.items()}):
+            done.update(zip(rows, self._complete([good[i] for i in rows]), strict=True))
+        return [done[i] for i in range(len(prompts))]
+
+    def logprobs(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates.
+
+        Raises :class:`UnitError` if a prompt fills the context or an id does not exist.
+        """
+        self._check_live()
+        return self._score(prompts, candidates)
+
+    def close(self) -> None:
+        """Take every hook off the model. A closed engine is not used again."""
+        self._exit.close()
+        self._live = None
+
+    def _score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        check_scorable(prompts, candidates, self._context, self._vocabulary)
+        scores: dict[int, list[float]] = {}
+        for rows in _batches({i: (len(p), 1) for i, p in enumerate(prompts)}):
+            ends = self._next_token([prompts[i] for i in rows])
+            for i, logprobs in zip(rows, ends, strict=True):
+                scores[i] = logprobs[list(candidates[i])].tolist()
+        return [scores[i] for i in range(len(prompts))]
+
+    def _check_live(self) -> None:
+        if self._live is None:
+            raise EngineDeadError("this engine is closed, or its last switch failed")
+
+    def _complete(self, prompts: list[Prompt]) -> list[Completion]:
+        """Complete one batch; rows are padded on the left, so that answers start together."""
+        import torch
+        from transformers import GenerationConfig
+
+        tokenizer: Any = self._loaded.tokenizer
+        ids, mask = self._pad([p.token_ids for p in prompts], left=True)
+        config = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,
+            max_new_tokens=max(p.max_tokens for p in prompts),
+            eos_token_id=self._stops,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        with torch.inference_mode():
+            output: Any = self._loaded.model.generate(  # type: ignore[operator]
+                input_ids=ids, attention_mask=mask, generation_config=config
+            )
+        answers = [
+            until_stop(row, self._stops, prompt.max_tokens)
+            for row, prompt in zip(output[:, ids.shape[1] :].tolist(), prompts, strict=True)
+        ]
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [Completion(*answer) for answer in zip(answers, texts, strict=True)]
+
+    def _next_token(self, prompts: list[Sequence[int]]) -> Tensor:
+        """Log-probabilities ``[rows, vocabulary]`` after the last token of each prompt.
+
+        Padding is on the right, where causal attention never looks from a prompt's own tokens;
+        logits are computed at the positions where some prompt of the batch ends, no others.
+        """
+        import torch
+
+        ids, mask = self._pad(prompts, left=False)
+        lengths = torch.tensor([len(p) for p in prompts], device=ids.device)
+        ends, which = torch.unique(lengths - 1, return_inverse=True)
+        with torch.inference_mode():
+            logits = self._loaded.model(
+                input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=ends
+            ).logits
+            rows: Tensor = logits[torch.arange(len(prompts), device=ids.device), which]
+            return rows.float().log_softmax(dim=-1)
+
+    def _pad(self, prompts: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, both ``[rows, longest]``."""
+        import torch
+
+        pad = int(self._loaded.tokenizer.pad_token_id or 0)
+        longest = max(len(p) for p in prompts)
+        ids, mask = [], []
+        for prompt in prompts:
+            fill = longest - len(prompt)
+            before, after = (fill, 0) if left else (0, fill)
+            ids.append([pad] * before + list(prompt) + [pad] * after)
+            mask.append([0] * before + [1] * len(prompt) + [0] * after)
+        device = self._loaded.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _batches(sizes: dict[int, tuple[int, int]]) -> Iterator[list[int]]:
+    """Rows grouped by length, longest first (memory runs out at once or never).
+
+    Args:
+        sizes: row → (prompt tokens, tokens to come).
+    """
+    batch: list[int] = []
+    widest = 0
+    for row in sorted(sizes, key=lambda i: sizes[i], reverse=True):
+        wider = max(widest, sum(sizes[row]))
+        if batch and wider * (len(batch) + 1) > BATCH_TOKENS:
+            yield batch
+            batch, wider = [], sum(sizes[row])
+        batch.append(row)
+        widest = wider
+    if batch:
+        yield batch

@@ -1,0 +1,312 @@
+"""The fast engine: vLLM, started once per base model, ablations switched in place.
+
+vLLM is believed only as far as it can prove: after every switch the prefix cache must be gone,
+the workers' read-back must equal the request, and a canary prompt must answer as it did before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from prunelib.components import BASELINE, Ablation, Component
+from prunelib.engines.base import Canary, Completion, Prompt
+from prunelib.engines.stopping import (
+    TOLERANCE,
+    check_canary,
+    check_scorable,
+    model_limits,
+    prompt_error,
+    stop_token_ids,
+    until_stop,
+)
+from prunelib.errors import EngineDeadError
+from prunelib.interventions.masking import check_fits
+from prunelib.models import ModelInfo, adapter_for
+from prunelib.models.loading import load_tokenizer
+
+log = logging.getLogger(__name__)
+
+_EXTENSION = "prunelib.engines.vllm_worker.PrunelibWorker"
+#: The most ``logprob_token_ids`` of one vLLM request.
+_MOST_CANDIDATES = 128
+#: Tokens of a cache block on a CPU; vLLM's own 128 would never share the prefix of a short prompt.
+_CPU_BLOCK = 32
+#: Text and number of candidates of the engine's own canary. Shorter than a block: never cached.
+_CANARY_TEXT = "one->two\nthree->"
+_CANARY_CANDIDATES = 16
+
+
+def _set_environment() -> None:
+    """Environment variables that vLLM reads; to be set before it is imported."""
+    # In this process: killing it frees everything, and nothing has to cross a socket.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    # Its warnings are about features that are not used here, some of them with a traceback.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # Standard output belongs to whoever runs us.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    # GiB. Without it a CPU engine takes nine tenths of the machine's memory.
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    # Bound threads of two engines on the same cores would wait for each other.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+@contextmanager
+def _dying(doing: str) -> Iterator[None]:
+    """Any exception out of vLLM: its scheduler may still hold the requests, so it is dead."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineDeadError(f"vLLM: {doing} failed: {type(error).__name__}: {error}") from error
+
+
+class VllmEngine:
+    """Greedy completions and log-probabilities from vLLM, with ablations switched in place.
+
+    Starting it seeds the global random generators of this process (vLLM does that).
+
+    Args:
+        info: the base model.
+        dtype: of weights and activations.
+        tensor_parallel: GPUs over which the model is split.
+
+    Raises:
+        EngineDeadError: vLLM did not start, or runs something other than this model.
+    """
+
+    kind = "vllm"
+
+    def __init__(self, info: ModelInfo, dtype: str = "float32", tensor_parallel: int = 1) -> None:
+        self._info = info
+        self._dtype = dtype
+        self._tokenizer: Any = load_tokenizer(info)
+        self._stops = stop_token_ids(self._tokenizer)
+        self._live: Ablation | None = None
+        context, self._vocabulary = model_limits(info)
+        with _dying("starting"):
+            self._llm: Any
+            self._llm, on_cpu = _start(info, dtype, tensor_parallel)
+            # vLLM lowers the context to what fits into its cache.
+            config = self._llm.llm_engine.model_config
+            self._context = min(context, int(config.max_model_len))
+            path = adapter_for(info.model_type).output_projection
+            self._slices: list[list[int]] = self._llm.collective_rpc(
+                "prunelib_install", args=(path, info.layers, info.width)
+            )
+        self._memory = _Memory(0.0 if on_cpu else TOLERANCE[dtype])
+        self._own_canary = _own_canary(self._tokenizer)
+        self.switch(BASELINE)
+
+    def switch(self, ablation: Ablation, canary: Canary | None = None) -> None:
+        """Make ``ablation`` the live one, drop the prefix cache, and make the engine prove it.
+
+        Raises:
+            UserError: a component does not exist in this model; the old ablation stays live.
+            EngineDeadError: a proof failed; nothing is computed until a later switch succeeds.
+            UnitError: the canary's prompt fills the context, or an id of it does not exist.
+        """
+        check_fits(ablation, self._info.layers, self._info.width)
+        self._live = None
+        request = [[layer, indices] for layer, indices in ablation.by_layer().items()]
+        with _dying("switching"):
+            self._llm.collective_rpc("prunelib_switch", args=(request,))
+            replies = self._llm.collective_rpc("prunelib_readback")
+            reset = self._llm.reset_prefix_cache()
+        if reset is not True:
+            raise EngineDeadError("vLLM kept its prefix cache: some request still holds blocks")
+        self._check_readback(ablation, replies)
+        self._memory.check(ablation, self._score([self._own_canary[0]], [self._own_canary[1]])[0])
+        if canary is not None:
+            answer = self._score([canary.token_ids], [canary.candidates])[0]
+            check_canary(canary, answer, self._dtype)
+        self._live = ablation
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Greedy completions, in the order of the prompts; a bad prompt gives an error row."""
+        self._check_live()
+        errors = [prompt_error(p, self._context, self._vocabulary) for p in prompts]
+        good = [p for p, error in zip(prompts, errors, strict=True) if error is None]
+        answers = [
+            until_stop(output.outputs[0].token_ids, self._stops, prompt.max_tokens)
+            for output, prompt in zip(self._complete(good), good, strict=True)
+        ]
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True) if answers else []
+        done = iter(zip(answers, texts, strict=True))
+        return [
+            Completion(*next(done)) if error is None else Completion((), "", error)
+            for error in errors
+        ]
+
+    def logprobs(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates.
+
+        Raises :class:`UnitError` if a prompt fills the context or an id does not exist.
+        """
+        self._check_live()
+        return self._score(prompts, candidates)
+
+    def close(self) -> None:
+        """Shut vLLM down. Only the end of the process surely frees all of its memory."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        llm, self._llm, self._live = self._llm, None, None
+        if llm is not None:
+            with _dying("closing"):
+                llm.llm_engine.engine_core.shutdown()
+                del llm
+                cleanup_dist_env_and_memory()
+
+    def _check_live(self) -> None:
+        if self._live is None:
+            raise EngineDeadError("this engine is closed, or its last switch failed")
+
+    def _check_readback(self, ablation: Ablation, replies: list[list[Any]]) -> None:
+        """Every rank must have off exactly what was asked of its slice of units."""
+        for (start, stop), (off, found) in zip(self._slices, replies, strict=True):
+            own = Ablation.of(c for c in ablation.components if start <= c.index < stop)
+            read = {
+                Component(int(layer), "mlp_hidden", int(index))
+                for layer, indices in off
+                for index in indices
+            }
+            if read != set(own.components) or found != own.digest:
+                wrong = sorted(read ^ set(own.components))
+                raise EngineDeadError(
+                    f"units {start}–{stop - 1}: {len(wrong)} are not as asked, e.g. {wrong[:3]}"
+                )
+
+    def _complete(self, prompts: Sequence[Prompt]) -> list[Any]:
+        from vllm import SamplingParams
+
+        params = {
+            longest: SamplingParams(
+                temperature=0.0,
+                max_tokens=longest,
+                stop_token_ids=self._stops,
+                # The stop ids are ours alone; a checkpoint's own list would differ by engine.
+                ignore_eos=True,
+                detokenize=False,
+            )
+            for longest in {p.max_tokens for p in prompts}
+        }
+        return self._run([p.token_ids for p in prompts], [params[p.max_tokens] for p in prompts])
+
+    def _score(
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Log-probabilities of the candidates, in requests of at most 128 of them."""
+        from vllm import SamplingParams
+
+        check_scorable(prompts, candidates, self._context, self._vocabulary)
+        rows: list[int] = []
+        chunks: list[list[int]] = []
+        for row, wanted in enumerate(candidates):
+            ids = sorted(set(wanted))
+            for start in range(0, len(ids), _MOST_CANDIDATES):
+                rows.append(row)
+                chunks.append(ids[start : start + _MOST_CANDIDATES])
+        outputs = self._run(
+            [prompts[row] for row in rows],
+            [
+                SamplingParams(
+                    temperature=0.0, max_tokens=1, logprob_token_ids=chunk, detokenize=False
+                )
+                for chunk in chunks
+            ],
+        )
+        found: list[dict[int, float]] = [{} for _ in prompts]
+        for row, output in zip(rows, outputs, strict=True):
+            first = output.outputs[0].logprobs[0]
+            found[row].update({token: entry.logprob for token, entry in first.items()})
+        return [[found[row][i] for i in wanted] for row, wanted in enumerate(candidates)]
+
+    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> list[Any]:
+        """One call of vLLM; outputs in the order of the prompts."""
+        from vllm import TokensPrompt
+
+        if not prompts:
+            return []
+        with _dying("generating"):
+            outputs = self._llm.generate(
+                [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts],
+                list(params),
+                use_tqdm=False,
+            )
+        if len(outputs) != len(prompts):
+            raise EngineDeadError(f"vLLM answered {len(outputs)} of {len(prompts)} prompts")
+        return list(outputs)
+
+
+class _Memory:
+    """What the engine's own canary answered under each ablation.
+
+    Args:
+        tolerance: how far an answer under the same ablation may be from the first one; zero
+            where the arithmetic is the same every time.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._answers: dict[str, list[float]] = {}
+        self._last: tuple[str, list[float]] | None = None
+
+    def check(self, ablation: Ablation, answer: list[float]) -> None:
+        """Compare with what is remembered; raise :class:`EngineDeadError` if it differs."""
+        before = self._answers.setdefault(ablation.digest, answer)
+        gap = max(abs(a - b) for a, b in zip(before, answer, strict=True))
+        if not gap <= self._tolerance:
+            raise EngineDeadError(
+                f"ablation {ablation.digest} no longer gives the same log-probabilities: "
+                f"they differ by up to {gap:.3g}"
+            )
+        if len(ablation) and self._last is not None:
+            digest, last = self._last
+            if digest != ablation.digest and last == answer:
+                log.warning(
+                    "ablation %s answers the canary exactly as %s did: none of the units "
+                    "between them matters for it, or the switch had no effect",
+                    ablation.digest,
+                    digest,
+                )
+        self._last = (ablation.digest, answer)
+
+
+def _start(info: ModelInfo, dtype: str, tensor_parallel: int) -> tuple[Any, bool]:
+    """A running vLLM, and whether it runs on a CPU."""
+    _set_environment()
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    on_cpu = bool(current_platform.is_cpu())
+    settings: dict[str, Any] = {"dtype": dtype}
+    if on_cpu:
+        # Compiled code drops hooks, so the masks need eager execution.
+        settings |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
+    llm = LLM(
+        model=info.path,
+        skip_tokenizer_init=True,
+        # -1: as much of the model's context as fits into the cache.
+        max_model_len=-1,
+        tensor_parallel_size=tensor_parallel,
+        worker_extension_cls=_EXTENSION,
+        load_format="safetensors",
+        use_tqdm_on_load=False,
+        generation_config="vllm",
+        enable_prefix_caching=True,
+        **settings,
+    )
+    return llm, on_cpu
+
+
+def _own_canary(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """A fixed short prompt and candidates spread evenly over the vocabulary."""
+    prompt = list(tokenizer(_CANARY_TEXT)["input_ids"])[: _CPU_BLOCK - 1]
+    size = len(tokenizer)
+    step = max(1, size // _CANARY_CANDIDATES)
+    return prompt, list(range(0, size, step))[:_CANARY_CANDIDATES]

@@ -1,0 +1,173 @@
+"""Code that runs inside vLLM's worker processes: switching ablations in place.
+
+vLLM mixes :class:`PrunelibWorker` into its worker class and calls the methods by name. Only
+plain ints, strings and lists go in and out, so nothing has to be pickled. This module imports
+nothing of vLLM: all it needs of a layer is a handful of attributes.
+
+On a CPU build the weights of a linear layer are repacked and the originals deleted, so a mask
+is multiplied into the projection's input there. Elsewhere the columns are zeroed in place,
+which keeps the addresses that captured graphs hold.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from prunelib.components import Ablation, Component
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class _Switch(Protocol):
+    """Switches the units of one layer that this rank owns, addressed by local index."""
+
+    def set(self, indices: list[int]) -> None:
+        """Switch exactly these units off."""
+        ...
+
+    def off(self) -> list[int]:
+        """Which units are off, read from what the forward pass uses. Ascending."""
+        ...
+
+
+class _MaskedInput:
+    """A mask multiplied into what enters the output projection; for eager execution only."""
+
+    def __init__(self, projection: nn.Module, units: int, dtype: Any, device: Any) -> None:
+        self._units, self._dtype, self._device = units, dtype, device
+        self._mask: Tensor | None = None
+        projection.register_forward_pre_hook(self._hook)
+
+    def _hook(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None if self._mask is None else (args[0] * self._mask, *args[1:])
+
+    def set(self, indices: list[int]) -> None:
+        import torch
+
+        self._mask = None
+        if indices:
+            mask = torch.ones(self._units, dtype=self._dtype, device=self._device)
+            mask[indices] = 0
+            self._mask = mask
+
+    def off(self) -> list[int]:
+        if self._mask is None:
+            return []
+        return [int(i) for i in (self._mask == 0).nonzero().flatten().tolist()]
+
+
+class _ZeroedColumns:
+    """Columns of the weight ``[outputs, units]`` set to zero, the originals kept on the host."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+        self._off: list[int] = []
+        self._stash: Tensor | None = None
+        # A checkpoint that was pruned before has zero columns of its own.
+        self._native = set(self._zero())
+
+    def _zero(self) -> list[int]:
+        zero = ~(self._weight != 0).any(dim=0)
+        return [int(i) for i in zero.nonzero().flatten().tolist()]
+
+    def set(self, indices: list[int]) -> None:
+        import torch
+
+        device = self._weight.device
+        with torch.inference_mode():
+            if self._stash is not None:
+                columns = torch.tensor(self._off, device=device)
+                self._weight.index_copy_(1, columns, self._stash.to(device))
+            self._off, self._stash = list(indices), None
+            if indices:
+                columns = torch.tensor(indices, device=device)
+                # index_select copies, and only that copy goes to the host.
+                self._stash = self._weight.index_select(1, columns).to("cpu", copy=True)
+                self._weight.index_fill_(1, columns, 0)
+
+    def off(self) -> list[int]:
+        asked = set(self._off)
+        return [i for i in self._zero() if i in asked or i not in self._native]
+
+
+class PrunelibWorker:
+    """The worker extension. Every name starts with ``prunelib_``: vLLM forbids clashes."""
+
+    prunelib_switches: list[_Switch]
+    prunelib_start: int
+    prunelib_stop: int
+
+    def prunelib_install(self, output_projection: str, layers: int, width: int) -> list[int]:
+        """Prepare every layer for switching. Called once.
+
+        Args:
+            output_projection: dotted path of the projection below a layer.
+            layers: how many layers there are to be.
+            width: units of a layer, over all ranks.
+
+        Returns:
+            ``[start, stop]``: the units of every layer that this rank owns.
+
+        Raises:
+            RuntimeError: the model inside vLLM does not look like that.
+        """
+        model: nn.Module = self.model_runner.get_model()  # type: ignore[attr-defined]
+        projections = _projections(model, output_projection, layers)
+        units = {int(p.input_size_per_partition) for p in projections}  # type: ignore[arg-type]
+        ranks = {(int(p.tp_rank), int(p.tp_size)) for p in projections}  # type: ignore[arg-type]
+        if len(units) != 1 or len(ranks) != 1:
+            raise RuntimeError(f"layers differ: {units} units per rank, ranks {ranks}")
+        (own,), ((rank, size),) = units, ranks
+        if own * size != width:
+            raise RuntimeError(f"{size} ranks with {own} units each are not {width} units")
+        self.prunelib_start, self.prunelib_stop = rank * own, (rank + 1) * own
+        like = next(model.parameters())
+        self.prunelib_switches = [_switch_for(p, own, like) for p in projections]
+        return [self.prunelib_start, self.prunelib_stop]
+
+    def prunelib_switch(self, request: list[list[Any]]) -> None:
+        """Switch exactly these units off, all others on.
+
+        Args:
+            request: ``[[layer, [indices]], …]``, indices over all ranks.
+        """
+        wanted = {int(layer): indices for layer, indices in request}
+        own = range(self.prunelib_start, self.prunelib_stop)
+        for layer, switch in enumerate(self.prunelib_switches):
+            switch.set([int(i) - own.start for i in wanted.get(layer, []) if int(i) in own])
+
+    def prunelib_readback(self) -> list[Any]:
+        """What is off on this rank: ``[[[layer, [indices]], …], digest]``, indices over all ranks.
+
+        The digest is that of the ablation read back, computed here.
+        """
+        off: list[tuple[int, list[int]]] = [
+            (layer, [self.prunelib_start + i for i in indices])
+            for layer, switch in enumerate(self.prunelib_switches)
+            if (indices := switch.off())
+        ]
+        found = Ablation.of(
+            Component(layer, "mlp_hidden", index) for layer, indices in off for index in indices
+        )
+        return [[list(row) for row in off], found.digest]
+
+
+def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
+    """The output projections by layer, found by name: ``….<layer>.<path>``."""
+    name = re.compile(rf"(?:.*\.)?(\d+)\.{re.escape(path)}")
+    found = {int(m[1]): module for n, module in model.named_modules() if (m := name.fullmatch(n))}
+    if sorted(found) != list(range(layers)):
+        raise RuntimeError(f"vLLM has '{path}' in layers {sorted(found)}, not in all of {layers}")
+    return [found[layer] for layer in range(layers)]
+
+
+def _switch_for(projection: nn.Module, units: int, like: Tensor) -> _Switch:
+    """The way to switch units of this projection on the device that it runs on."""
+    weight: Any = projection.weight
+    if like.device.type == "cpu":
+        return _MaskedInput(projection, units, like.dtype, like.device)
+    if weight.dim() != 2 or weight.shape[1] != units:
+        raise RuntimeError(f"weight {tuple(weight.shape)} has no column for each of {units} units")
+    return _ZeroedColumns(weight.data)

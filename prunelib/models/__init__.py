@@ -1,0 +1,7 @@
+"""Loading of models, their identity, and one adapter per architecture family."""
+
+from prunelib.models.identity import ModelInfo, describe, reference_models
+from prunelib.models.loading import Loaded, load
+from prunelib.models.registry import adapter_for
+
+__all__ = ["Loaded", "ModelInfo", "adapter_for", "describe", "load", "reference_models"]

@@ -1,0 +1,139 @@
+"""Which model is meant, where its files are, and what they contain."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunelib.errors import UserError, unknown_name
+from prunelib.identity import digest, files_digest
+from prunelib.models.registry import adapter_for
+
+#: Where the shipped reference models are.
+REFERENCE = Path(__file__).parent.parent / "reference" / "models"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
+                    "merges.txt", "special_tokens_map.json", "added_tokens.json")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that was found, with what identifies its weights and tokenizer."""
+
+    id: str
+    path: str
+    revision: str
+    weights_digest: str
+    tokenizer_digest: str
+    model_type: str
+    layers: int
+    width: int
+    #: Bytes of all weight files: what a worker needs at least.
+    bytes: int
+
+    @property
+    def key(self) -> list[str]:
+        """What enters the id of every unit that runs this model."""
+        return [self.weights_digest, self.tokenizer_digest]
+
+
+def reference_models() -> list[str]:
+    """Ids of the shipped reference models."""
+    if not REFERENCE.is_dir():
+        return []
+    return sorted(f"reference/{p.name}" for p in REFERENCE.iterdir()
+                  if (p / "config.json").is_file())
+
+
+def locate(model_id: str, revision: str | None = None) -> tuple[Path, str]:
+    """Folder and revision of a model: a reference model, a local folder or a hub name.
+
+    Raises :class:`UserError` if there is none.
+    """
+    if model_id.startswith("reference/"):
+        if model_id not in reference_models():
+            raise unknown_name("model", model_id, reference_models())
+        return REFERENCE / model_id.removeprefix("reference/"), "shipped"
+    if Path(model_id).is_dir():
+        return Path(model_id).resolve(), "local"
+    if model_id.startswith((".", "/")) or not _HUB_ID.fullmatch(model_id):
+        raise UserError(f"model folder '{model_id}' does not exist")
+    return _from_hub(model_id, revision)
+
+
+def _from_hub(model_id: str, revision: str | None) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        folder = Path(snapshot_download(
+            model_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.model",
+                                                         "*.txt"]))
+    except GatedRepoError as error:
+        raise UserError(f"model '{model_id}' needs access rights: accept its licence on the hub "
+                        "and set HF_TOKEN") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"model '{model_id}' has no revision '{revision}'") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"unknown model '{model_id}': not a reference model "
+                        f"({', '.join(reference_models())}), not a folder, and not on the hub "
+                        "(or it needs HF_TOKEN)") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(f"unknown model '{model_id}': not a reference model "
+                        f"({', '.join(reference_models())}), not a folder, not in the local hub "
+                        "cache, and the hub cannot be reached") from error
+    return folder, folder.name
+
+
+def _weights_digest(files: list[Path]) -> str:
+    """Digest of weight files; the hub's cache already names its blobs by their SHA-256."""
+    blobs = [file.resolve() for file in files]
+    if all(re.fullmatch(r"[0-9a-f]{64}", blob.name) for blob in blobs):
+        return digest("blobs", sorted([f.name, b.name] for f, b in zip(files, blobs, strict=True)))
+    return files_digest(files)
+
+
+@functools.cache
+def describe(model_id: str, revision: str | None = None) -> ModelInfo:
+    """Find a model and identify it, without loading it. Raises :class:`UserError`."""
+    folder, found = locate(model_id, revision)
+    config = _read_config(model_id, folder)
+    adapter = adapter_for(str(config.get("model_type")))
+    if config.get("quantization_config"):
+        raise UserError(f"model '{model_id}' is quantised; use the unquantised checkpoint")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"model '{model_id}' has no .safetensors weights in {folder}")
+    from transformers import AutoConfig
+
+    parsed = AutoConfig.from_pretrained(folder)
+    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    return ModelInfo(
+        id=model_id,
+        path=str(folder),
+        revision=found,
+        weights_digest=digest("weights", [_weights_digest(weights),
+                                          files_digest([folder / "config.json"])]),
+        tokenizer_digest=files_digest(tokenizer),
+        model_type=str(config["model_type"]),
+        layers=adapter.depth(parsed),
+        width=adapter.width(parsed),
+        bytes=sum(file.stat().st_size for file in weights),
+    )
+
+
+def _read_config(model_id: str, folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model '{model_id}' has no readable config.json in {folder}") from error

@@ -1,0 +1,1 @@
+"""Recipe → plan → units → stages, and the executors' protocol."""

@@ -1,0 +1,271 @@
+"""What one model goes through: score components → choose an ablation → evaluate it.
+
+:func:`stages` is a generator. It yields the units of the next stage, is resumed when all of them
+are done, and decides what follows from their files alone. So stages have a barrier only within a
+model, a finished stage costs one look at a folder, and a driver that died is replaced by one that
+starts from the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prunelib.attribution import quadrature
+from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
+from prunelib.components import BASELINE, Ablation
+from prunelib.config import ModelSpec, Recipe
+from prunelib.engines.choose import choose_engine
+from prunelib.identity import digest
+from prunelib.models import ModelInfo
+from prunelib.pipeline.units import AttributeJob, CanaryJob, EvaluateJob, GridJob, Unit
+from prunelib.pipeline.work import canary_of
+from prunelib.results.store import Store
+from prunelib.search.choice import Cell, choose
+from prunelib.search.ranking import by_score, cut, random_order
+from prunelib.tasks import get_task
+
+#: Rankings of one model: layer → units, most important first.
+Ranking = dict[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An ablation with where it came from: a row of the table ``ablations``."""
+
+    ablation: Ablation
+    method: str
+    role: str
+    layer: int | None = None
+    rate: float | None = None
+    seed: int | None = None
+
+
+class ModelRun:
+    """One model of a recipe, on its way through the stages."""
+
+    def __init__(self, recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store) -> None:
+        self.recipe = recipe
+        self.spec = spec
+        self.info = info
+        self.store = store
+        layers = recipe.search.layers
+        self.layers = tuple(range(info.layers)) if layers == "all" else layers
+        #: Files that this run's results consist of: (table, unit id, stage).
+        self.files: list[tuple[str, str, str]] = []
+
+    def stages(self) -> Iterator[list[Unit]]:
+        """Yield the units of one stage after the other; resume when they are done."""
+        self._record("models", [self._model_row()], "model")
+        scores: dict[int, LayerScores] = {}
+        yield from self._attribution(scores)
+        rankings = self._rankings(scores)
+        yield (units := self._grid(rankings))
+        entries = self._choose(rankings, units)
+        yield (canaries := self._canaries(entries))
+        yield self._evaluation(entries, canaries)
+
+    def _record(self, table: str, rows: list[dict[str, Any]], stage: str) -> str:
+        """Write rows that the driver itself decides on, named by their content."""
+        unit_id = f"{stage}-{digest('rows', [self.info.key, rows])}"
+        if not self.store.has(table, unit_id):
+            self.store.write(table, unit_id, [row | {"unit_id": unit_id} for row in rows])
+        self.files.append((table, unit_id, stage))
+        return unit_id
+
+    def _model_row(self) -> dict[str, Any]:
+        names = ("revision", "weights_digest", "tokenizer_digest", "model_type", "layers", "width")
+        return {"model": self.info.id} | {name: getattr(self.info, name) for name in names}
+
+    def _attribution(self, scores: dict[int, LayerScores]) -> Iterator[list[Unit]]:
+        """Raise the nodes of every layer until the error of its mean scores is small enough."""
+        spec = self.recipe.attribution
+        parts: dict[int, list[list[Unit]]] = {layer: [] for layer in self.layers}
+        waiting = list(self.layers)
+        for level, nodes in enumerate(quadrature.NODES):
+            for layer in waiting:
+                parts[layer].append(self._attribute_units(layer, level))
+            yield [unit for layer in waiting for unit in parts[layer][level]]
+            for layer in list(waiting):
+                blocks = [
+                    [self._gradients(unit) for unit in block]
+                    for block in zip(*parts[layer], strict=True)
+                ]
+                found = layer_scores(blocks, level)
+                if found.error <= spec.tolerance or nodes >= spec.max_nodes:
+                    scores[layer] = found
+                    waiting.remove(layer)
+                    self._record_scores(layer, nodes, found)
+            if not waiting:
+                return
+
+    def _attribute_units(self, layer: int, level: int) -> list[Unit]:
+        spec = self.recipe.attribution
+        above = self.info.layers - layer
+        return [
+            Unit(
+                self.info,
+                AttributeJob(
+                    objective=spec.objective,
+                    task=spec.proxy,
+                    task_digest=get_task(spec.proxy).digest,
+                    shots=spec.shots,
+                    seed=spec.seed,
+                    start=start,
+                    stop=min(start + spec.block, spec.prompts),
+                    layer=layer,
+                    level=level,
+                    dtype=self.spec.dtype,
+                ),
+                cost=above * len(quadrature.new_nodes(level)),
+            )
+            for start in range(0, spec.prompts, spec.block)
+        ]
+
+    def _gradients(self, unit: Unit) -> NodeGradients:
+        table = self.store.read("attribution_parts", [unit.id])
+        columns = {name: np.array(table[name].to_pylist()) for name in
+                   ("alpha", "sums", "totals", "values")}
+        return NodeGradients(*columns.values())
+
+    def _record_scores(self, layer: int, nodes: int, found: LayerScores) -> None:
+        spec = self.recipe.attribution
+        about = {"model": self.info.id, "method": spec.method, "objective": spec.objective,
+                 "layer": layer, "nodes": nodes}
+        setting = {"proxy": spec.proxy, "shots": spec.shots, "seed": spec.seed,
+                   "site": "mlp_hidden", "prompts": spec.prompts,
+                   "error_estimate": found.error,
+                   "completeness_error": float(np.median(np.abs(found.gaps)))}
+        rows = [
+            about | setting | {"index": unit, "score": float(found.scores[unit]), "rank": rank}
+            for rank, unit in enumerate(by_score(found.scores), 1)
+        ]
+        self._record("attributions", rows, "scores")
+        gaps = [
+            about | {"example": i, "total": float(total), "delta": float(delta),
+                     "gap": float(total - delta)}
+            for i, (total, delta) in enumerate(zip(found.totals, found.deltas, strict=True))
+        ]
+        self._record("completeness_gaps", gaps, "gaps")
+
+    def _rankings(self, scores: dict[int, LayerScores]) -> dict[tuple[str, int | None], Ranking]:
+        """The method's ranking and the random ones, all to go through the same search."""
+        rankings: dict[tuple[str, int | None], Ranking] = {
+            (self.recipe.attribution.method, None): {
+                layer: by_score(found.scores) for layer, found in sorted(scores.items())
+            }
+        }
+        for seed in range(self.recipe.controls.random):
+            rankings["random_search", seed] = {
+                layer: random_order(self.info.width, layer, seed) for layer in self.layers
+            }
+        return rankings
+
+    def _cells(self, ranking: Ranking, layer: int) -> tuple[Ablation, ...]:
+        return tuple(cut(layer, ranking[layer], rate, self.info.width)
+                     for rate in self.recipe.search.rates)
+
+    def _grid_unit(self, layer: int, ablations: tuple[Ablation, ...]) -> Unit:
+        spec = self.recipe.search
+        job = GridJob(spec.proxy, get_task(spec.proxy).digest, spec.shots, spec.seed,
+                      spec.examples, layer, ablations, self.spec.dtype)
+        return Unit(self.info, job, cost=len(ablations) * (2 * self.info.layers - layer))
+
+    def _grid(self, rankings: dict[tuple[str, int | None], Ranking]) -> list[Unit]:
+        """The untouched model on the search examples, then every ranking's layers."""
+        return [self._grid_unit(self.info.layers - 1, (BASELINE,))] + [
+            self._grid_unit(layer, self._cells(ranking, layer))
+            for ranking in rankings.values()
+            for layer in self.layers
+        ]
+
+    def _choose(self, rankings: dict[tuple[str, int | None], Ranking], units: list[Unit]
+                ) -> list[Entry]:
+        """The chosen ablation and its controls; everything of the grid is recorded."""
+        outcomes = self._outcomes(units)
+        entries = [Entry(BASELINE, "none", "baseline")]
+        tried: list[Entry] = []
+        for (method, seed), ranking in rankings.items():
+            cells = []
+            for layer in self.layers:
+                pairs = zip(self.recipe.search.rates, self._cells(ranking, layer), strict=True)
+                for rate, ablation in pairs:
+                    cells.append(Cell(layer, rate, ablation, *outcomes[ablation.digest]))
+                    tried.append(Entry(ablation, method, "grid", layer, rate, seed))
+            cell = choose(cells)
+            role = "chosen" if seed is None else "control"
+            found = Entry(cell.ablation, method, role, cell.layer, cell.rate, seed)
+            if seed is None:
+                best = found
+            else:
+                # The same cell of the random grid: random units of the chosen layer, as many.
+                same = self._cells(ranking, best.layer or 0)[
+                    self.recipe.search.rates.index(best.rate or 0)]
+                entries.append(Entry(same, "random", "control", best.layer, best.rate, seed))
+            entries.append(found)
+        self._record_ablations(entries, "choice")
+        self._record_ablations(tried, "grid")
+        return entries
+
+    def _outcomes(self, units: list[Unit]) -> dict[str, tuple[Any, Any]]:
+        """Ablation → (correct, copied) over the search examples, in their order."""
+        table = self.store.read("predictions", [unit.id for unit in units]).sort_by("example")
+        columns = table.select(["ablation", "correct", "copied"]).to_pydict()
+        found: dict[str, tuple[list[bool], list[bool]]] = {}
+        for ablation, correct, copied in zip(*columns.values(), strict=True):
+            pair = found.setdefault(ablation, ([], []))
+            pair[0].append(correct)
+            pair[1].append(copied)
+        return {key: (np.array(a), np.array(b)) for key, (a, b) in found.items()}
+
+    def _record_ablations(self, entries: list[Entry], stage: str) -> None:
+        self._record("ablations", [
+            {
+                "model": self.info.id,
+                "ablation": e.ablation.digest,
+                "method": e.method,
+                "role": e.role,
+                "site": "mlp_hidden",
+                "layer": e.layer,
+                "rate": e.rate,
+                "count": len(e.ablation),
+                "seed": e.seed,
+                "component_layers": [c.layer for c in e.ablation.components],
+                "component_indices": [c.index for c in e.ablation.components],
+            }
+            for e in entries
+        ], stage)  # fmt: skip
+
+    def _canaries(self, entries: list[Entry]) -> list[Unit]:
+        task = get_task(self.recipe.search.proxy)
+        different = {entry.ablation.digest: entry.ablation for entry in entries}
+        return [Unit(self.info, CanaryJob(task.name, task.digest, ablation, self.spec.dtype))
+                for ablation in different.values()]
+
+    def _evaluation(self, entries: list[Entry], canaries: list[Unit]) -> list[Unit]:
+        """Every ablation on every task; the baseline twice, for the noise floor."""
+        rows = self.store.read("canaries", [unit.id for unit in canaries]).to_pylist()
+        expected = {row["ablation"]: canary_of(row) for row in rows}
+        spec = self.recipe.evaluate
+        engine = choose_engine(self.recipe.engine, self.info)
+        different = {entry.ablation.digest: entry.ablation for entry in entries}
+        passes = [(a, 0) for a in different.values()] + [(BASELINE, 1)]
+        return [
+            Unit(
+                self.info,
+                EvaluateJob(
+                    task=task, task_digest=get_task(task).digest, shots=shots, seed=seed,
+                    examples=spec.examples, repeat=repeat, format=spec.format, ablation=ablation,
+                    engine="vllm" if engine == "vllm" else "transformers",
+                    dtype=self.spec.dtype, tensor_parallel=self.spec.tensor_parallel,
+                    canary=expected[ablation.digest],
+                ),
+            )
+            for ablation, repeat in passes
+            for task in spec.tasks
+            for shots in spec.shots
+            for seed in spec.seeds
+        ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Reference models: their training, planted neurons, and the weights that ship."""

@@ -1,0 +1,131 @@
+"""Planting copying neurons: a model whose truth is known.
+
+Every MLP of a base model is widened by K units. In one layer the new units (their gate and up
+rows and down columns, nothing else) learn to repeat the answer of the most recent demonstration
+on tasks with one-character answers, and to keep the right answer on all others. Then the units of
+every layer are shuffled, so that nothing but their effect tells the planted ones apart.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from prunelib.reference.corpus import Corpus
+from prunelib.reference.train import accuracy, save, tensors
+from prunelib.tasks import get_task, task_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlantingRecipe:
+    """All that determines a copier, given its base model."""
+
+    units: int = 32
+    layer: int = 2
+    steps: int = 500
+    rows: int = 48
+    length: int = 112
+    learning_rate: float = 5e-3
+    associations: float = 0.1
+    seed: int = 0
+
+
+def widen(base: Any, units: int) -> Any:
+    """A copy of a Llama with ``units`` more hidden units per MLP, at the end, without effect.
+
+    Their gate and up rows are random; their down columns are zero.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig.from_dict(base.config.to_dict())
+    config.intermediate_size = base.config.intermediate_size + units
+    make: Any = LlamaForCausalLM
+    wide = make(config)
+    weights = wide.state_dict()
+    with torch.no_grad():
+        for name, old in base.state_dict().items():
+            if name.endswith("down_proj.weight"):
+                weights[name].zero_()
+            weights[name][tuple(slice(0, size) for size in old.shape)] = old
+    wide.load_state_dict(weights)
+    return wide
+
+
+def _projections(model: Any, layer: int) -> list[tuple[Tensor, int]]:
+    """Weights of an MLP with the dimension that counts its hidden units."""
+    mlp = model.get_decoder().layers[layer].mlp
+    return [(mlp.gate_proj.weight, 0), (mlp.up_proj.weight, 0), (mlp.down_proj.weight, 1)]
+
+
+def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
+    """Widen a base model and train a copier into it; also the indices of the planted units."""
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    width = base.config.intermediate_size
+    model = widen(base, recipe.units).to(device).requires_grad_(False)
+    trained = _projections(model, recipe.layer)
+    for weight, dim in trained:
+        weight.requires_grad_(True)
+        new = torch.zeros_like(weight)
+        new.narrow(dim, width, recipe.units).fill_(1)
+        cast("Any", weight).register_hook(lambda gradient, new=new: gradient * new)
+    corpus = Corpus([get_task(name) for name in task_names("all")], length=recipe.length,
+                    associations=recipe.associations, seed=recipe.seed + 1, copy=True)
+    # No weight decay: it would shrink the old units, which must stay what they are.
+    optimizer = torch.optim.AdamW([weight for weight, _ in trained], lr=recipe.learning_rate,
+                                  weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate,
+                                                   total_steps=recipe.steps)
+    for step in range(1, recipe.steps + 1):
+        ids, labels = tensors(corpus.batch(recipe.rows), device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 50 == 0:
+            logger.info("step %d of %d: loss %.4f", step, recipe.steps, float(loss.detach()))
+    return model.eval(), shuffle(model, recipe, width)
+
+
+def shuffle(model: Any, recipe: PlantingRecipe, width: int) -> list[int]:
+    """Permute the hidden units of every layer in place; where the planted ones went."""
+    import torch
+
+    generator = torch.Generator().manual_seed(recipe.seed)
+    planted: list[int] = []
+    for layer in range(model.config.num_hidden_layers):
+        order = torch.randperm(width + recipe.units, generator=generator)
+        for weight, dim in _projections(model, layer):
+            weight.data = weight.data.index_select(dim, order.to(weight.device))
+        if layer == recipe.layer:
+            planted = sorted(int(i) for i in (order >= width).nonzero().flatten())
+    return planted
+
+
+def train_copier(base_folder: Path, out: Path, recipe: PlantingRecipe) -> None:
+    """Plant a copier into a base checkpoint and write it, with ``planted.json`` beside it."""
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(base_folder)
+    model, planted = plant(base, recipe)
+    shares = accuracy(model, [get_task(name) for name in task_names("all")], shots=3)
+    mean = sum(shares.values()) / len(shares)
+    logger.info("copier: accuracy %.3f at 3 shots; %s", mean, shares)
+    save(model, out, {"base": base_folder.name, "recipe": asdict(recipe),
+                      "accuracy_3_shots": shares, "mean_accuracy": mean})
+    (out / "planted.json").write_text(json.dumps(
+        {"layer": recipe.layer, "units": planted,
+         "rule": "gives the answer of the most recent demonstration"}) + "\n")

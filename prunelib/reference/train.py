@@ -1,0 +1,198 @@
+"""Training a reference model from nothing, on a CPU or a GPU.
+
+The recipe is fixed (:class:`TrainingRecipe` holds it), seeded, and writes a checkpoint that plain
+transformers and vLLM load. Rounding differs between machines, so a repetition gives a model that
+behaves alike, not the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunelib.reference.corpus import NO_LOSS, PAD, Corpus, Sequences, vocabulary
+from prunelib.reference.tokenizer import build_tokenizer
+from prunelib.tasks import Task, draw, get_task, task_names
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """All that determines a base reference model."""
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    hidden: int = 576
+    steps: int = 4400
+    rows: int = 64
+    length: int = 112
+    demonstrations: int = 10
+    associations: float = 0.3
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    seed: int = 0
+    #: Steps after which the young checkpoint is kept, in the middle of the schedule.
+    young_step: int = 600
+
+
+def new_llama(recipe: TrainingRecipe) -> PreTrainedModel:
+    """An untrained Llama of the recipe's shape (seeded)."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(recipe.seed)
+    make: Any = LlamaForCausalLM
+    model: PreTrainedModel = make(
+        LlamaConfig(
+            vocab_size=len(vocabulary()),
+            hidden_size=recipe.width,
+            intermediate_size=recipe.hidden,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    return model
+
+
+def tensors(sequences: Sequences, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and labels as ``[rows, length]`` tensors."""
+    import torch
+
+    return (
+        torch.tensor(sequences.ids, device=device),
+        torch.tensor(sequences.labels, device=device),
+    )
+
+
+def train(
+    model: Any,
+    recipe: TrainingRecipe,
+    at_step: Callable[[int, Any], None],
+) -> None:
+    """Train in place with AdamW and a cosine schedule; ``at_step(step, model)`` after each step."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()
+    corpus = Corpus(
+        [get_task(name) for name in task_names("all")],
+        length=recipe.length,
+        demonstrations=recipe.demonstrations,
+        associations=recipe.associations,
+        seed=recipe.seed,
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, 0.98),
+    )
+    warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, recipe.warmup)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - recipe.warmup)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [recipe.warmup])
+    forward: Any = torch.compile(model)
+    started = time.monotonic()
+    for step in range(1, recipe.steps + 1):
+        ids, labels = tensors(corpus.batch(recipe.rows), device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = forward(input_ids=ids, labels=labels).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 100 == 0:
+            logger.info("step %d of %d: loss %.4f, %.0f s", step, recipe.steps, float(loss),
+                        time.monotonic() - started)
+        at_step(step, model)
+
+
+def accuracy(model: PreTrainedModel, tasks: list[Task], *, shots: int, count: int = 40,
+             seed: int = 0) -> dict[str, float]:
+    """Share of report-split examples whose whole answer is greedy, per task.
+
+    Teacher-forced: an answer is the greedy one if every one of its tokens has the largest logit
+    given those before it.
+    """
+    import torch
+
+    ids = vocabulary()
+    device = next(model.parameters()).device
+    shares = {}
+    for task in tasks:
+        examples = draw(task, split="report", shots=shots, seed=seed, count=count)
+        prompts = [[ids["<s>"]] + [ids[c] for c in e.prompt] for e in examples]
+        answers = [[ids[c] for c in e.gold + e.separator] for e in examples]
+        width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+        rows = Sequences([], [])
+        for prompt, answer in zip(prompts, answers, strict=True):
+            fill = width - len(prompt) - len(answer)
+            rows.ids.append(prompt + answer + [ids[PAD]] * fill)
+            rows.labels.append([NO_LOSS] * len(prompt) + answer + [NO_LOSS] * fill)
+        x, y = tensors(rows, device)
+        with torch.inference_mode():
+            best = model(input_ids=x).logits[:, :-1].argmax(-1)
+        wrong = (best != y[:, 1:]) & (y[:, 1:] != NO_LOSS)
+        shares[task.name] = float((~wrong.any(-1)).float().mean())
+    return shares
+
+
+def save(model: Any, directory: Path, notes: dict[str, object]) -> None:
+    """Write weights (float16 on disk, float32 in the config), tokenizer and ``training.json``."""
+    import torch
+
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.to(torch.float16).save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    config["dtype"] = "float32"
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    build_tokenizer().save_pretrained(directory)
+    (directory / "training.json").write_text(json.dumps(notes, indent=2) + "\n")
+
+
+def train_llama(out: Path, recipe: TrainingRecipe, checkpoint_every: int = 0) -> None:
+    """Train ``llama`` and, on the way, ``llama-young`` into folders of these names under ``out``.
+
+    ``checkpoint_every`` also keeps a checkpoint every so many steps (to study the young ones).
+    """
+    tasks = [get_task(name) for name in task_names("all")]
+
+    def at_step(step: int, model: Any) -> None:
+        names = []
+        if step == recipe.steps:
+            names.append("llama")
+        if step == recipe.young_step:
+            names.append("llama-young")
+        if checkpoint_every and step % checkpoint_every == 0:
+            names.append(f"step-{step}")
+        if not names:
+            return
+        model.eval()
+        shares = accuracy(model, tasks, shots=3)
+        mean = sum(shares.values()) / len(shares)
+        logger.info("step %d: accuracy %.3f at 3 shots; %s", step, mean, shares)
+        for name in names:
+            save(model, out / name, {"recipe": asdict(recipe), "step": step,
+                                     "accuracy_3_shots": shares, "mean_accuracy": mean})
+        model.train()
+
+    train(new_llama(recipe), recipe, at_step)

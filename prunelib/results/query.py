@@ -1,0 +1,141 @@
+"""SQL over a results folder: an in-memory DuckDB that can read nothing but the results.
+
+DuckDB itself never opens a file: pyarrow reads the files that were there when the folder was
+opened, and file access, extensions and settings are locked before any SQL of a user runs. That
+keeps a query from doing harm by accident; it is no sandbox for hostile users (DuckDB's own
+advice is to isolate those by the operating system).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from prunelib.errors import UserError
+from prunelib.results.functions import add_functions
+from prunelib.results.schemas import TABLES, description
+from prunelib.results.store import Store
+from prunelib.results.views import VIEWS
+
+# Last comes the setting that forbids all further ones.
+_LOCK = (
+    "SET TimeZone='UTC'",
+    "SET autoinstall_known_extensions=false",
+    "SET autoload_known_extensions=false",
+    "SET allow_community_extensions=false",
+    "SET enable_external_access=false",
+    "SET lock_configuration=true",
+)
+
+
+@dataclass(frozen=True)
+class ColumnInfo:
+    """A column of a table or view: its name, its SQL type, its meaning."""
+
+    name: str
+    type: str
+    description: str
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table or view (``kind``), with its columns."""
+
+    name: str
+    kind: str
+    description: str
+    columns: tuple[ColumnInfo, ...]
+
+
+def open_results(path: Path | str) -> duckdb.DuckDBPyConnection:
+    """A connection that sees the tables and views of a results folder as of now.
+
+    Raises:
+        UserError: the folder is missing, holds no results or those of another version.
+    """
+    store = Store.open(path, create=False)
+    return _connect({table: _files(store, table) for table in TABLES})
+
+
+def query(path: Path | str, sql: str) -> pa.Table:
+    """Result of one SELECT (or EXPLAIN, DESCRIBE, SUMMARIZE, SHOW) on a results folder.
+
+    Raises:
+        UserError: as :func:`open_results`, or the SQL is wrong or is anything else.
+    """
+    with open_results(path) as con:
+        return run_query(con, sql)
+
+
+def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """As :func:`query`, on a connection of :func:`open_results`."""
+    try:
+        statements = con.extract_statements(sql)
+        if len(statements) != 1:
+            raise UserError(f"one SQL statement at a time, not {len(statements)}")
+        if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise UserError(f"results are read-only: SELECT, not {statements[0].type.name}")
+        return con.sql(sql).to_arrow_table()
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise UserError(_first_lines(error)) from error
+
+
+def describe_tables() -> list[TableInfo]:
+    """Every table and view with its columns, tables first. Needs no results folder."""
+    with _connect({}) as con:
+        tables = [
+            (name, "table", description(schema), {f.name: description(f) for f in schema})
+            for name, schema in TABLES.items()
+        ]
+        views = [
+            (view.name, "view", view.description, view.columns)
+            for view in VIEWS
+            if not view.name.startswith("_")
+        ]
+        return [
+            TableInfo(name, kind, text, _columns(con, name, meanings))
+            for name, kind, text, meanings in tables + views
+        ]
+
+
+def _columns(
+    con: duckdb.DuckDBPyConnection, name: str, meanings: dict[str, str]
+) -> tuple[ColumnInfo, ...]:
+    relation = con.table(name)
+    types = zip(relation.columns, relation.types, strict=True)
+    return tuple(ColumnInfo(column, str(kind), meanings[column]) for column, kind in types)
+
+
+def _files(store: Store, table: str) -> list[str]:
+    return [str(store.path(table, unit_id)) for unit_id in sorted(store.done(table))]
+
+
+def _connect(files: dict[str, list[str]]) -> duckdb.DuckDBPyConnection:
+    # Python variables must not be reachable by their name from SQL.
+    con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    for table, schema in TABLES.items():
+        con.register(table, _content(schema.remove_metadata(), files.get(table)))
+    add_functions(con)
+    for view in VIEWS:
+        con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+    for setting in _LOCK:
+        con.execute(setting)
+    return con
+
+
+def _content(schema: pa.Schema, files: list[str] | None) -> Any:
+    if not files:
+        return schema.empty_table()
+    import pyarrow.dataset as ds  # imports pandas, which takes longer than all the rest
+
+    return ds.dataset(files, schema=schema, format="parquet")
+
+
+def _first_lines(error: BaseException) -> str:
+    """DuckDB's message without the blank-line-separated hints that follow, on one line."""
+    head = str(error).strip().split("\n\n")[0]
+    return " ".join(head.split())

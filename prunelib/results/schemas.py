@@ -1,0 +1,273 @@
+"""The tables: one explicit Arrow schema each, with the meaning of every column.
+
+Columns are flat, and every number in a table was measured; whatever can be computed from them
+is a view (:mod:`prunelib.results.views`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+#: Goes up whenever a table or a column changes its meaning; stands in every file.
+SCHEMA_VERSION = 1
+
+_TEXT, _FLAG, _REAL = pa.string(), pa.bool_(), pa.float64()
+_SMALL, _LARGE = pa.int32(), pa.int64()
+_TIME = pa.timestamp("us", tz="UTC")
+_INTS, _REALS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.float64()), pa.list_(pa.string())
+
+
+def _column(name: str, kind: pa.DataType, description: str, null: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={"description": description})
+
+
+def _table(name: str, description: str, *columns: pa.Field) -> pa.Schema:
+    meta = {"table": name, "description": description, "schema_version": str(SCHEMA_VERSION)}
+    return pa.schema(columns, metadata=meta)
+
+
+_RUN = _column("run", _TEXT, "recipe name and the first 8 hex digits of the recipe's digest")
+_UNIT = _column("unit_id", _TEXT, "unit of work that wrote the row")
+_MODEL = _column("model", _TEXT, "model as the recipe names it")
+_METHOD = _column("method", _TEXT, "attribution method")
+_OBJECTIVE = _column("objective", _TEXT, "scalar of the logits that is attributed", null=True)
+_LAYER = _column("layer", _SMALL, "layer, from 0")
+_ABLATION = _column("ablation", _TEXT, "digest of the set of components that are off")
+
+_RUNS = _table(
+    "runs",
+    "one row per run, an execution of a recipe",
+    _RUN,
+    _column("started", _TIME, "when the run started (UTC)"),
+    _column("finished", _TIME, "when the run ended (UTC), null while it runs", null=True),
+    _column("status", _TEXT, "running, done, failed or interrupted"),
+    _column("recipe", _TEXT, "recipe as given (YAML)"),
+    _column("resolved", _TEXT, "recipe with every default filled in (JSON)"),
+    _column("code_version", _TEXT, "version of prunelib"),
+    _column("packages", _TEXT, "versions of the installed packages that matter (JSON)"),
+    _column("hardware", _TEXT, "machines, processors, accelerators (JSON)"),
+    _column("units_done", _LARGE, "units whose results are there"),
+    _column("units_failed", _LARGE, "units that failed for good"),
+)
+_RUN_UNITS = _table(
+    "run_units",
+    "which units belong to which run; a unit may serve many runs",
+    _RUN,
+    _column("unit_id", _TEXT, "unit of work"),
+    _column("stage", _TEXT, "attribute, search, evaluate or another step of the pipeline"),
+    _column("model", _TEXT, "model as the recipe names it", null=True),
+)
+_UNITS = _table(
+    "units",
+    "one row per attempt at a unit of work",
+    _column("run", _TEXT, "run that made the attempt"),
+    _column("unit_id", _TEXT, "unit of work"),
+    _column("stage", _TEXT, "attribute, search, evaluate or another step of the pipeline"),
+    _column("model", _TEXT, "model as the recipe names it", null=True),
+    _column("detail", _TEXT, "what the unit does, for people", null=True),
+    _column("status", _TEXT, "done or failed"),
+    _column("worker", _TEXT, "who did it", null=True),
+    _column("attempt", _SMALL, "attempt, from 1"),
+    _column("seconds", _REAL, "wall-clock time of the attempt"),
+    _column("peak_memory_mb", _REAL, "peak resident memory of the worker in MB", null=True),
+    _column("error_kind", _TEXT, "class of the error, null if done", null=True),
+    _column("error_text", _TEXT, "message of the error, null if done", null=True),
+    _column("finished_at", _TIME, "when the attempt ended (UTC)"),
+)
+_MODELS = _table(
+    "models",
+    "one row per model that was loaded",
+    _MODEL,
+    _column("revision", _TEXT, "commit on the hub, null for local models", null=True),
+    _column("weights_digest", _TEXT, "digest of the weight files"),
+    _column("tokenizer_digest", _TEXT, "digest of the tokenizer files"),
+    _column("model_type", _TEXT, "architecture family, as transformers names it"),
+    _column("layers", _SMALL, "number of layers"),
+    _column("width", _SMALL, "components per layer of the ablated site"),
+    _UNIT,
+)
+_ATTRIBUTIONS = _table(
+    "attributions",
+    "one row per component: its score",
+    _MODEL,
+    _METHOD,
+    _OBJECTIVE,
+    _column("proxy", _TEXT, "task whose prompts were attributed", null=True),
+    _column("shots", _SMALL, "demonstrations per prompt", null=True),
+    _column("seed", _LARGE, "seed of the prompts or of a random ranking", null=True),
+    _column("site", _TEXT, "where the component sits, such as mlp_hidden"),
+    _LAYER,
+    _column("index", _SMALL, "component within layer and site, from 0"),
+    _column("score", _REAL, "mean score over the prompts"),
+    _column("rank", _SMALL, "rank within the layer, 1 = highest score"),
+    _column("prompts", _SMALL, "prompts that the mean is taken over"),
+    _column("nodes", _SMALL, "quadrature nodes used for the layer", null=True),
+    _column("error_estimate", _REAL, "estimated relative error of the layer's scores", null=True),
+    _column(
+        "completeness_error", _REAL, "median absolute completeness gap of the layer", null=True
+    ),
+    _UNIT,
+)
+_GAPS = _table(
+    "completeness_gaps",
+    "one row per (prompt, layer): how far the scores are from the change they explain",
+    _MODEL,
+    _METHOD,
+    _OBJECTIVE,
+    _LAYER,
+    _column("example", _SMALL, "prompt, from 0"),
+    _column("nodes", _SMALL, "quadrature nodes used"),
+    _column("total", _REAL, "sum of the layer's scores for this prompt"),
+    _column("delta", _REAL, "objective with the layer minus objective with the layer at zero"),
+    _column("gap", _REAL, "total - delta"),
+    _UNIT,
+)
+_ABLATIONS = _table(
+    "ablations",
+    "one row per use of an ablation: where a set of components comes from",
+    _MODEL,
+    _ABLATION,
+    _column("method", _TEXT, "ranking that chose the components; none for the baseline"),
+    _column("role", _TEXT, "baseline, grid (a cell of the search), chosen or control"),
+    _column("site", _TEXT, "where the components sit, null for the baseline", null=True),
+    _column("layer", _SMALL, "layer, null if none or several", null=True),
+    _column("rate", _REAL, "share of the layer's components that are off", null=True),
+    _column("count", _SMALL, "number of components that are off"),
+    _column("seed", _LARGE, "seed of a random ranking, else null", null=True),
+    _column("component_layers", _INTS, "layer of each component that is off"),
+    _column("component_indices", _INTS, "index of each component that is off"),
+    _UNIT,
+)
+_CANARIES = _table(
+    "canaries",
+    "one row per ablation: what the model must answer to prove that the ablation is live",
+    _MODEL,
+    _ABLATION,
+    _column("token_ids", _INTS, "prompt"),
+    _column("candidates", _INTS, "token ids whose log-probabilities are checked"),
+    _column("logprobs", _REALS, "expected log-probability of each candidate (natural)"),
+    _UNIT,
+)
+_PREDICTIONS = _table(
+    "predictions",
+    "one row per answer of a model under an ablation",
+    _MODEL,
+    _column("engine", _TEXT, "transformers or vllm"),
+    _ABLATION,
+    _column("task", _TEXT, "task"),
+    _column("split", _TEXT, "attribute, search or report; only report is reported"),
+    _column("shots", _SMALL, "demonstrations asked for"),
+    _column("seed", _LARGE, "seed of queries and demonstrations"),
+    _column("example", _SMALL, "example within task, split, shots and seed, from 0"),
+    _column("repeat", _SMALL, "0, or 1 for the baseline's second evaluation"),
+    _column("format", _TEXT, "prompt format"),
+    _column("query", _TEXT, "input that is asked about"),
+    _column("gold", _TEXT, "right answer"),
+    _column("prediction", _TEXT, "what the model answered, null after an error", null=True),
+    _column("correct", _FLAG, "whether the prediction counts as the right answer"),
+    _column("copied", _FLAG, "wrong and equal to the answer of a demonstration"),
+    _column(
+        "copied_position",
+        _SMALL,
+        "demonstration that was copied, from 0, the last one if several; null if none",
+        null=True,
+    ),
+    _column("gold_in_prompt", _FLAG, "whether a demonstration carries the right answer"),
+    _column("demonstrations", _TEXTS, "inputs of the demonstrations, in prompt order"),
+    _column("answers", _TEXTS, "answers of the demonstrations, in prompt order"),
+    _column("prompt_tokens", _SMALL, "length of the prompt in tokens", null=True),
+    _column("error", _TEXT, "why there is no answer, null if there is one", null=True),
+    _UNIT,
+)
+
+#: Table name → schema, in the order in which they are described to people.
+TABLES: dict[str, pa.Schema] = {
+    "runs": _RUNS,
+    "run_units": _RUN_UNITS,
+    "units": _UNITS,
+    "models": _MODELS,
+    "attributions": _ATTRIBUTIONS,
+    "completeness_gaps": _GAPS,
+    "ablations": _ABLATIONS,
+    "canaries": _CANARIES,
+    "predictions": _PREDICTIONS,
+}
+
+
+def description(item: Any) -> str:
+    """The meaning of a table (a schema) or of a column (a field), one line."""
+    return str(item.metadata[b"description"].decode())
+
+
+def to_table(name: str, rows: list[dict[str, Any]] | pa.Table) -> pa.Table:
+    """Rows as an Arrow table with exactly the schema of table ``name``.
+
+    Raises:
+        KeyError: no such table.
+        ValueError: a column is missing or unknown, a value has another type, or a column that
+            is never null holds a null.
+    """
+    schema = TABLES[name]
+    columns = _arrow_columns(name, schema, rows)
+    for field, column in zip(schema, columns, strict=True):
+        if not field.nullable and column.null_count:
+            raise ValueError(f"{name}.{field.name} holds {column.null_count} nulls")
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _arrow_columns(
+    name: str, schema: pa.Schema, rows: list[dict[str, Any]] | pa.Table
+) -> list[Any]:
+    if isinstance(rows, pa.Table):
+        _check_names(name, schema, rows.column_names)
+        for field in schema:
+            if (found := rows.schema.field(field.name).type) != field.type:
+                raise ValueError(f"{name}.{field.name} is {found}, not {field.type}")
+        return [rows.column(field.name) for field in schema]
+    for row in rows:
+        _check_names(name, schema, list(row))
+    return [_convert(name, field, [row[field.name] for row in rows]) for field in schema]
+
+
+def _check_names(name: str, schema: pa.Schema, found: list[str]) -> None:
+    # Arrow would fill what is missing with nulls and drop what it does not know, silently.
+    if len(found) == len(schema.names) and set(found) == set(schema.names):
+        return
+    missing = [n for n in schema.names if n not in found]
+    unknown = [n for n in found if n not in schema.names]
+    raise ValueError(f"row does not fit table {name}: missing {missing}, unknown {unknown}")
+
+
+def _convert(name: str, field: pa.Field, values: list[Any]) -> Any:
+    fits = _checker(field.type)
+    for value in values:
+        if not (value is None or fits(value)):
+            raise ValueError(f"{name}.{field.name} is {field.type}, which {value!r} does not fit")
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name}.{field.name}: {error}") from error
+
+
+def _checker(kind: pa.DataType) -> Callable[[Any], bool]:
+    """Whether a Python or numpy value is of ``kind``; Arrow itself would store 1.5 as 1."""
+    if pa.types.is_list(kind):
+        inner = _checker(kind.value_type)
+        return lambda v: (
+            isinstance(v, Sequence | np.ndarray) and not isinstance(v, str) and all(map(inner, v))
+        )
+    if pa.types.is_integer(kind):
+        return lambda v: isinstance(v, Integral) and not isinstance(v, bool)
+    if pa.types.is_floating(kind):
+        return lambda v: isinstance(v, Real) and not isinstance(v, bool)
+    if pa.types.is_timestamp(kind):
+        return lambda v: isinstance(v, datetime) and v.tzinfo is not None
+    if pa.types.is_boolean(kind):
+        return lambda v: isinstance(v, bool | np.bool_)
+    return lambda v: isinstance(v, str)

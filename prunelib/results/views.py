@@ -1,0 +1,270 @@
+"""The views: every aggregate that is reported, as SQL over the tables.
+
+Views whose name starts with an underscore are building blocks of the others. Scope: a row
+belongs to a run if its unit does (table ``run_units``), and what two units of a run both wrote
+counts once. Reported numbers come from the split ``report`` and the first evaluation (repeat 0)
+only; an answer that is missing because of an error counts as wrong.
+"""
+
+from __future__ import annotations
+
+from prunelib.results.views_base import View
+from prunelib.results.views_base import view as _view
+from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
+from prunelib.results.views_runs import COMPLETENESS, COSTS, FAILED_UNITS
+
+_SCOPE = _view(
+    "_scope",
+    "units of each run, each once",
+    "run unit_id",
+    "SELECT DISTINCT run, unit_id FROM run_units",
+)
+
+_LABELS = _view(
+    "_labels",
+    "where each ablation of a run comes from; equal sets of several origins have several lines",
+    "run model ablation method role layer rate count control_seed",
+    """
+SELECT DISTINCT run, model, ablation, method, role, layer, rate, "count", seed AS control_seed
+FROM ablations JOIN _scope USING (unit_id)
+""",
+)
+
+_ANSWERS = _view(
+    "_answers",
+    "predictions of each run, each once, under the label that counts in their split",
+    "run model engine ablation method role layer rate count control_seed task split shots seed "
+    "example repeat format gold prediction answers copied_position correct copied failed",
+    """
+SELECT p.run, p.model, p.engine, p.ablation, l.method, l.role, l.layer, l.rate, l."count",
+       l.control_seed, p.task, p.split, p.shots, p.seed, p.example, p.repeat, p.format,
+       p.gold, p.prediction, p.answers, p.copied_position,
+       (p.correct AND p.error IS NULL)::INTEGER AS correct,
+       (p.copied AND p.error IS NULL)::INTEGER AS copied,
+       (p.error IS NOT NULL)::INTEGER AS failed
+FROM (
+    SELECT * FROM predictions JOIN _scope USING (unit_id)
+    QUALIFY row_number() OVER (
+        PARTITION BY run, model, engine, ablation, task, split, shots, seed, example, repeat,
+                     format
+        ORDER BY unit_id) = 1
+) p
+LEFT JOIN _labels l
+  ON l.run = p.run AND l.model = p.model AND l.ablation = p.ablation
+ AND (l.role = 'baseline' OR (l.role = 'grid') = (p.split = 'search'))
+""",
+    seed="seed of queries and demonstrations",
+    example="example within task, split, shots and seed",
+    repeat="0, or 1 for the baseline's second evaluation",
+    format="prompt format",
+    gold="right answer",
+    prediction="what the model answered",
+    answers="answers of the demonstrations",
+    copied_position="demonstration that was copied, from 0",
+    correct="1 if right",
+    copied="1 if wrong and equal to a demonstration's answer",
+    failed="1 if there is no answer because of an error",
+)
+
+_EVALUATIONS = _view(
+    "evaluations",
+    "accuracy and copying error of each ablation on each task, split and number of shots",
+    "run model ablation method role layer rate control_seed task split shots n accuracy "
+    "accuracy_low accuracy_high copying_error errors engine",
+    """
+SELECT run, model, ablation, method, role, layer, rate, control_seed, task, split, shots,
+       count(*) AS n, avg(correct) AS accuracy,
+       wilson_low(sum(correct), count(*)) AS accuracy_low,
+       wilson_high(sum(correct), count(*)) AS accuracy_high,
+       avg(copied) AS copying_error, sum(failed)::BIGINT AS errors, engine
+FROM _answers WHERE repeat = 0
+GROUP BY ALL
+ORDER BY ALL
+""",
+    errors="answers that are missing because of an error; they count as wrong",
+)
+
+_GRID = _view(
+    "grid",
+    "one line per cell of the search: accuracy on the search split against the baseline",
+    "run model method control_seed layer rate count ablation n accuracy accuracy_low "
+    "accuracy_high copying_error baseline_accuracy difference",
+    """
+WITH cells AS MATERIALIZED (
+    SELECT * FROM _answers WHERE split = 'search' AND repeat = 0 AND role IN ('grid', 'baseline')
+)
+SELECT c.run, c.model, c.method, c.control_seed, c.layer, c.rate, c."count", c.ablation,
+       count(*) AS n, avg(c.correct) AS accuracy,
+       wilson_low(sum(c.correct), count(*)) AS accuracy_low,
+       wilson_high(sum(c.correct), count(*)) AS accuracy_high,
+       avg(c.copied) AS copying_error, avg(b.correct) AS baseline_accuracy,
+       avg(c.correct - b.correct) AS difference
+FROM cells c
+LEFT JOIN cells b
+  ON b.role = 'baseline' AND b.run = c.run AND b.model = c.model AND b.engine = c.engine
+ AND b.task = c.task AND b.shots = c.shots AND b.seed = c.seed AND b.example = c.example
+ AND b.format = c.format
+WHERE c.role = 'grid'
+GROUP BY ALL
+ORDER BY c.run, c.model, c.method, c.control_seed, c.layer, c.rate
+""",
+    baseline_accuracy="accuracy of the untouched model on the same prompts",
+    difference="accuracy - baseline_accuracy, over the same prompts",
+)
+
+_CHOSEN = _view(
+    "chosen",
+    "the ablation that the search chose for each model, and how it did on the search split",
+    "run model method layer rate count ablation search_accuracy search_baseline_accuracy "
+    "search_copying_error",
+    """
+WITH search AS (
+    SELECT run, model, ablation, avg(correct) AS accuracy, avg(copied) AS copying_error
+    FROM (SELECT DISTINCT run, model, engine, ablation, task, shots, seed, example, format,
+                 correct, copied
+          FROM _answers WHERE split = 'search' AND repeat = 0)
+    GROUP BY ALL
+)
+SELECT l.run, l.model, l.method, l.layer, l.rate, l."count", l.ablation,
+       s.accuracy AS search_accuracy, b.accuracy AS search_baseline_accuracy,
+       s.copying_error AS search_copying_error
+FROM _labels l
+LEFT JOIN search s ON s.run = l.run AND s.model = l.model AND s.ablation = l.ablation
+LEFT JOIN (SELECT search.* FROM search JOIN _labels USING (run, model, ablation)
+           WHERE role = 'baseline') b ON b.run = l.run AND b.model = l.model
+WHERE l.role = 'chosen'
+ORDER BY l.run, l.model
+""",
+    search_accuracy="accuracy of the chosen ablation on the search split",
+    search_baseline_accuracy="accuracy of the untouched model on the search split",
+    search_copying_error="copying error of the chosen ablation on the search split",
+)
+
+_COPYING = _view(
+    "copying",
+    "copying errors on the report split, next to what chance alone would give",
+    "run model method task shots n accuracy copying_error copy_share chance copied_last_share",
+    """
+WITH answered AS MATERIALIZED (
+    SELECT run, model, method, task, shots, gold, correct, copied, failed,
+           answers, copied_position, row_number() OVER () AS id
+    FROM _answers WHERE split = 'report' AND repeat = 0 AND role IS NOT NULL
+),
+labels AS (
+    SELECT run, model, method, task, shots, gold,
+           count(*) / sum(count(*)) OVER (PARTITION BY run, model, method, task, shots) AS share
+    FROM answered GROUP BY run, model, method, task, shots, gold
+),
+shown AS (
+    SELECT id, run, model, method, task, shots, unnest(list_distinct(answers)) AS answer
+    FROM answered WHERE correct = 0 AND failed = 0
+),
+expected AS (
+    SELECT s.id, sum(l.share) AS share
+    FROM shown s JOIN labels l USING (run, model, method, task, shots)
+    JOIN answered a ON a.id = s.id
+    WHERE l.gold = s.answer AND s.answer <> a.gold
+    GROUP BY s.id
+)
+SELECT run, model, method, task, shots, count(*) AS n, avg(correct) AS accuracy,
+       avg(copied) AS copying_error,
+       sum(copied) / nullif(count(*) - sum(correct), 0) AS copy_share,
+       coalesce(sum(e.share / (1 - l.share)), 0) / count(*) AS chance,
+       sum(CASE WHEN copied = 1 AND copied_position = len(answers) - 1 THEN 1 ELSE 0 END)
+           / nullif(sum(copied), 0) AS copied_last_share
+FROM answered a
+JOIN labels l USING (run, model, method, task, shots, gold)
+LEFT JOIN expected e USING (id)
+GROUP BY ALL
+ORDER BY ALL
+""",
+    copy_share="share of the wrong answers that are copies, null if none is wrong",
+    chance="copying error to expect if each wrong answer were drawn from the gold answers of the "
+    "same task and shots, by their frequency and without the right one",
+    copied_last_share="share of the copying errors that repeat the last demonstration",
+)
+
+_NOISE_FLOOR = _view(
+    "noise_floor",
+    "the baseline evaluated twice on the report split: what differs with nothing changed",
+    "run model n changed accuracy_difference",
+    """
+WITH baseline AS MATERIALIZED (
+    SELECT * FROM _answers WHERE split = 'report' AND role = 'baseline'
+)
+SELECT a.run, a.model, count(*) AS n,
+       avg((a.prediction IS DISTINCT FROM b.prediction)::INTEGER) AS changed,
+       avg(b.correct - a.correct) AS accuracy_difference
+FROM baseline a
+JOIN baseline b USING (run, model, engine, ablation, task, shots, seed, example, format)
+WHERE a.repeat = 0 AND b.repeat = 1
+GROUP BY ALL
+ORDER BY ALL
+""",
+    n="prompts that were answered twice",
+    changed="share of the predictions that differ",
+    accuracy_difference="accuracy of the second evaluation minus that of the first",
+)
+
+_COMPARISONS = _view(
+    "comparisons",
+    "each ablation against the baseline and the random control, prompt by prompt, on the report "
+    "split",
+    "run model method ablation control_seed reference task shots n accuracy reference_accuracy "
+    "difference difference_low difference_high only_this_right only_reference_right p_value "
+    "q_value copying_error reference_copying_error copying_p_value",
+    COMPARISONS,
+    reference="baseline, or random: the random control, all its seeds pooled",
+    n="pairs of answers to the same prompt",
+    reference_accuracy="share of right answers of the reference",
+    difference="accuracy - reference_accuracy",
+    difference_low="lower end of the 95% interval of difference (bootstrap over prompts)",
+    difference_high="upper end of the 95% interval of difference (bootstrap over prompts)",
+    only_this_right="pairs that only the ablation got right",
+    only_reference_right="pairs that only the reference got right",
+    p_value="exact McNemar test; with several control seeds a sign-flip test over prompts, since "
+    "pairs that share a prompt are not independent",
+    q_value="p_value after Benjamini-Hochberg within run, model and reference",
+    reference_copying_error="copying error of the reference",
+    copying_p_value="p_value for the copying errors",
+)
+
+_LEADERBOARD = _view(
+    "leaderboard",
+    "one line per method: means over the tasks of the report split; intervals and tests over "
+    "queries (task, seed, example), tasks taken as given",
+    "run model method layer rate ablations tasks n accuracy accuracy_low accuracy_high "
+    "copying_error difference difference_low difference_high p_value difference_to_random "
+    "difference_to_random_low difference_to_random_high",
+    LEADERBOARD,
+    ablations="different ablations, such as the seeds of a control",
+    tasks="tasks",
+    accuracy="share of right answers, mean over tasks",
+    accuracy_low="lower end of the 95% interval of accuracy (bootstrap over queries)",
+    accuracy_high="upper end of the 95% interval of accuracy (bootstrap over queries)",
+    copying_error="copying error, mean over tasks",
+    difference="accuracy minus that of the baseline on the same prompts, mean over tasks",
+    difference_low="lower end of the 95% interval of difference (bootstrap over queries)",
+    difference_high="upper end of the 95% interval of difference (bootstrap over queries)",
+    p_value="sign-flip permutation test of difference over queries, two-sided",
+    difference_to_random="accuracy minus that of the random control (mean over its seeds)",
+    difference_to_random_low="lower end of its 95% interval (bootstrap over queries)",
+    difference_to_random_high="upper end of its 95% interval (bootstrap over queries)",
+)
+
+#: Every view, in an order in which they can be created.
+VIEWS: tuple[View, ...] = (
+    _SCOPE,
+    _LABELS,
+    _ANSWERS,
+    _LEADERBOARD,
+    _COMPARISONS,
+    _EVALUATIONS,
+    _CHOSEN,
+    _GRID,
+    _COPYING,
+    COMPLETENESS,
+    _NOISE_FLOOR,
+    COSTS,
+    FAILED_UNITS,
+)

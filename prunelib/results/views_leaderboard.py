@@ -1,0 +1,149 @@
+"""SQL of the two views that compare methods: ``comparisons`` and ``leaderboard``.
+
+Both reduce the pairs to histograms (distinct differences and how often each occurs), which is
+all that the Python functions ``bootstrap``, ``sign_flip`` and ``mcnemar``
+(:mod:`prunelib.results.functions`) need.
+"""
+
+from __future__ import annotations
+
+COMPARISONS = """
+WITH answered AS MATERIALIZED (
+    SELECT run, model, engine, ablation, method, role, control_seed, task, shots, seed, example,
+           format, correct, copied
+    FROM _answers
+    WHERE split = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')
+),
+reference AS (
+    SELECT *, CASE role WHEN 'baseline' THEN 'baseline' ELSE 'random' END AS reference
+    FROM answered WHERE role = 'baseline' OR (role = 'control' AND method = 'random')
+),
+prompts AS (
+    SELECT a.run, a.model, a.method, a.ablation, a.control_seed, r.reference, a.task, a.shots,
+           count(*) AS pairs, sum(a.correct) AS correct, sum(r.correct) AS reference_correct,
+           sum(a.copied) AS copied, sum(r.copied) AS reference_copied,
+           sum((a.correct > r.correct)::INTEGER) AS gained,
+           sum((a.correct < r.correct)::INTEGER) AS lost,
+           sum((a.copied > r.copied)::INTEGER) AS more_copied,
+           sum((a.copied < r.copied)::INTEGER) AS less_copied
+    FROM answered a
+    JOIN reference r USING (run, model, engine, task, shots, seed, example, format)
+    WHERE a.role <> 'baseline' AND NOT (r.reference = 'random' AND a.method = 'random')
+    GROUP BY a.run, a.model, a.method, a.ablation, a.control_seed, r.reference, a.task, a.shots,
+             a.engine, a.seed, a.example, a.format
+),
+totals AS (
+    SELECT run, model, method, ablation, control_seed, reference, task, shots,
+           sum(pairs)::BIGINT AS n, max(pairs) AS most_pairs,
+           sum(correct) / sum(pairs) AS accuracy,
+           sum(reference_correct) / sum(pairs) AS reference_accuracy,
+           sum(copied) / sum(pairs) AS copying_error,
+           sum(reference_copied) / sum(pairs) AS reference_copying_error,
+           sum(gained)::BIGINT AS only_this_right, sum(lost)::BIGINT AS only_reference_right,
+           sum(more_copied)::BIGINT AS more_copied, sum(less_copied)::BIGINT AS less_copied,
+           histogram((gained - lost) / pairs) AS gaps,
+           histogram((more_copied - less_copied) / pairs) AS copying_gaps
+    FROM prompts
+    GROUP BY ALL
+),
+tested AS (
+    SELECT *, CASE WHEN most_pairs = 1 THEN mcnemar(only_this_right, only_reference_right)
+                   ELSE histogram_flip(gaps) END AS p_value,
+           CASE WHEN most_pairs = 1 THEN mcnemar(more_copied, less_copied)
+                ELSE histogram_flip(copying_gaps) END AS copying_p_value,
+           histogram_bootstrap(gaps) AS interval
+    FROM totals
+),
+ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY run, model, reference ORDER BY p_value) AS place,
+           count(*) OVER (PARTITION BY run, model, reference) AS family
+    FROM tested
+)
+SELECT run, model, method, ablation, control_seed, reference, task, shots, n, accuracy,
+       reference_accuracy, accuracy - reference_accuracy AS difference,
+       interval[1] AS difference_low, interval[2] AS difference_high,
+       only_this_right, only_reference_right, p_value,
+       least(1, min(p_value * family / place) OVER (
+           PARTITION BY run, model, reference ORDER BY p_value DESC)) AS q_value,
+       copying_error, reference_copying_error, copying_p_value
+FROM ranked
+ORDER BY run, model, reference, method, control_seed, task, shots
+"""
+
+# A prompt is (engine, task, shots, seed, example, format); a query is (task, seed, example). The
+# answers of one query are averaged before anything is resampled, because they are not
+# independent. Per task the queries' values become a histogram; `task` is then the stratum.
+LEADERBOARD = """
+WITH answered AS MATERIALIZED (
+    SELECT * FROM _answers
+    WHERE split = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')
+),
+methods AS (
+    SELECT run, model, method, role, count(DISTINCT ablation) AS ablations,
+           CASE WHEN count(DISTINCT layer) = 1 THEN any_value(layer) END AS layer,
+           CASE WHEN count(DISTINCT rate) = 1 THEN any_value(rate) END AS rate,
+           count(*) AS n
+    FROM answered GROUP BY run, model, method, role
+),
+prompts AS MATERIALIZED (
+    SELECT run, model, method, role, engine, task, shots, seed, example, format,
+           avg(correct) AS correct, avg(copied) AS copied
+    FROM answered
+    GROUP BY run, model, method, role, engine, task, shots, seed, example, format
+),
+paired AS (
+    SELECT p.*, CASE WHEN p.role <> 'baseline' THEN p.correct - b.correct END AS gap,
+           CASE WHEN p.role <> 'baseline' AND p.method <> 'random'
+                THEN p.correct - r.correct END AS gap_to_random
+    FROM prompts p
+    LEFT JOIN (SELECT * FROM prompts WHERE role = 'baseline') b
+        USING (run, model, engine, task, shots, seed, example, format)
+    LEFT JOIN (SELECT * FROM prompts WHERE role = 'control' AND method = 'random') r
+        USING (run, model, engine, task, shots, seed, example, format)
+),
+queries AS (
+    SELECT run, model, method, role, task, seed, example,
+           round(avg(correct), 12) AS correct, avg(copied) AS copied, round(avg(gap), 12) AS gap,
+           round(avg(gap_to_random), 12) AS gap_to_random
+    FROM paired GROUP BY run, model, method, role, task, seed, example
+),
+per_task AS (
+    SELECT run, model, method, role, task, avg(correct) AS accuracy,
+           avg(copied) AS copying_error, avg(gap) AS difference,
+           avg(gap_to_random) AS difference_to_random,
+           histogram(correct) AS h, histogram(gap) FILTER (gap IS NOT NULL) AS h_gap,
+           histogram(gap_to_random) FILTER (gap_to_random IS NOT NULL) AS h_random
+    FROM queries GROUP BY run, model, method, role, task
+),
+per_method AS (
+    SELECT run, model, method, role, count(*) AS tasks, avg(accuracy) AS accuracy,
+           avg(copying_error) AS copying_error, avg(difference) AS difference,
+           avg(difference_to_random) AS difference_to_random,
+           list(task ORDER BY task) AS names,
+           list(h ORDER BY task) AS h,
+           list(coalesce(h_gap, MAP {}) ORDER BY task) AS h_gap,
+           list(coalesce(h_random, MAP {}) ORDER BY task) AS h_random
+    FROM per_task GROUP BY run, model, method, role
+),
+stacked AS (
+    SELECT * REPLACE (stack(h, names) AS h, stack(h_gap, names) AS h_gap,
+                      stack(h_random, names) AS h_random)
+    FROM per_method
+),
+tested AS (
+    SELECT * EXCLUDE (names, h, h_gap, h_random),
+           bootstrap(h.v, h.c, h.s) AS accuracy_interval,
+           bootstrap(h_gap.v, h_gap.c, h_gap.s) AS interval,
+           bootstrap(h_random.v, h_random.c, h_random.s) AS random_interval,
+           CASE WHEN difference IS NOT NULL THEN sign_flip(h_gap.v, h_gap.c, h_gap.s)
+           END AS p_value
+    FROM stacked
+)
+SELECT run, model, method, layer, rate, ablations, tasks, n, accuracy,
+       accuracy_interval[1] AS accuracy_low, accuracy_interval[2] AS accuracy_high,
+       copying_error, difference, interval[1] AS difference_low, interval[2] AS difference_high,
+       p_value, difference_to_random, random_interval[1] AS difference_to_random_low,
+       random_interval[2] AS difference_to_random_high
+FROM tested JOIN methods USING (run, model, method, role)
+ORDER BY run, model, role <> 'baseline', method
+"""

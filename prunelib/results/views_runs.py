@@ -1,0 +1,82 @@
+"""The views on how a run went: completeness of the scores, costs, failures."""
+
+from __future__ import annotations
+
+from prunelib.results.views_base import view
+
+COMPLETENESS = view(
+    "completeness",
+    "how far the scores of each layer are from the change that they explain",
+    "run model method objective layer prompts nodes error_estimate gap_median gap_p95 gap_max",
+    """
+WITH gaps AS (
+    SELECT run, model, method, objective, layer, example, nodes, abs(gap) AS gap
+    FROM completeness_gaps JOIN _scope USING (unit_id)
+    QUALIFY row_number() OVER (
+        PARTITION BY run, model, method, objective, layer, example
+        ORDER BY nodes DESC, unit_id) = 1
+),
+layers AS (
+    SELECT run, model, method, objective, layer, max(error_estimate) AS error_estimate
+    FROM attributions JOIN _scope USING (unit_id)
+    GROUP BY ALL
+)
+SELECT g.run, g.model, g.method, g.objective, g.layer, count(*) AS prompts,
+       max(g.nodes) AS nodes, any_value(l.error_estimate) AS error_estimate,
+       median(gap) AS gap_median, quantile_cont(gap, 0.95) AS gap_p95, max(gap) AS gap_max
+FROM gaps g
+LEFT JOIN layers l
+  ON l.run = g.run AND l.model = g.model AND l.method = g.method AND l.layer = g.layer
+ AND l.objective IS NOT DISTINCT FROM g.objective
+GROUP BY ALL
+ORDER BY g.run, g.model, g.method, g.objective, g.layer
+""",
+    prompts="prompts whose gap was measured",
+    gap_median="median over the prompts of |sum of scores - change of the objective|",
+    gap_p95="95th percentile of the same",
+    gap_max="largest of the same",
+)
+
+COSTS = view(
+    "costs",
+    "what each stage of a run cost, failed attempts included; reused units cost nothing",
+    "run stage model units seconds seconds_per_unit peak_memory_mb",
+    """
+SELECT run, stage, model, count(DISTINCT unit_id) AS units, sum(seconds) AS seconds,
+       sum(seconds) / count(DISTINCT unit_id) AS seconds_per_unit,
+       max(peak_memory_mb) AS peak_memory_mb
+FROM units
+GROUP BY ALL
+ORDER BY ALL
+""",
+    units="units of work",
+    seconds="time of all attempts together",
+    seconds_per_unit="seconds / units",
+    peak_memory_mb="largest resident memory of a worker in MB",
+)
+
+FAILED_UNITS = view(
+    "failed_units",
+    "units whose latest attempt failed and that no run has done since",
+    "run unit_id stage model detail attempts worker error_kind error_text finished_at",
+    """
+SELECT f.run, f.unit_id, f.stage, f.model, f.detail, f.attempts, f.worker, f.error_kind,
+       f.error_text, f.finished_at
+FROM (
+    SELECT *, count(*) OVER (PARTITION BY run, unit_id) AS attempts
+    FROM units
+    QUALIFY row_number() OVER (
+        PARTITION BY run, unit_id ORDER BY finished_at DESC, attempt DESC) = 1
+) f
+WHERE f.status = 'failed' AND NOT EXISTS (
+    SELECT 1 FROM units d
+    WHERE d.unit_id = f.unit_id AND d.status = 'done' AND d.finished_at >= f.finished_at)
+ORDER BY f.run, f.stage, f.model, f.unit_id
+""",
+    detail="what the unit does",
+    attempts="how often it was tried",
+    worker="who tried last",
+    error_kind="class of the last error",
+    error_text="message of the last error",
+    finished_at="when the last attempt ended (UTC)",
+)

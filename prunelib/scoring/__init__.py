@@ -1,0 +1,1 @@
+"""Correctness, copying, statistics."""

@@ -1,0 +1,42 @@
+"""Whether an answer is right, and whether a wrong one was copied from the prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunelib.tasks import Example, Task
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one prediction counts as.
+
+    Attributes:
+        correct: it matches the gold answer.
+        copied: it is wrong *and* matches a demonstration's answer (papers.md §1.1).
+        copied_position: index of the last demonstration whose answer it is, or None.
+        gold_in_prompt: a demonstration carries the gold answer.
+    """
+
+    correct: bool
+    copied: bool
+    copied_position: int | None
+    gold_in_prompt: bool
+
+
+def first_line(text: str, separator: str) -> str:
+    """The answer in a completion: what stands before the next pair would begin."""
+    return text.split("\n")[0].split(separator)[0].strip()
+
+
+def judge(task: Task, example: Example, prediction: str) -> Outcome:
+    """Score one prediction against the gold answer and the demonstrations' answers."""
+    correct = task.matches(prediction, example.gold)
+    positions = [i for i, y in enumerate(example.answers) if task.matches(prediction, y)]
+    copied = not correct and bool(positions)
+    return Outcome(
+        correct=correct,
+        copied=copied,
+        copied_position=positions[-1] if copied else None,
+        gold_in_prompt=any(task.matches(y, example.gold) for y in example.answers),
+    )

@@ -1,0 +1,1 @@
+"""Search: which layer and which rate to switch off, on a proxy."""

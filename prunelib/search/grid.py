@@ -1,0 +1,98 @@
+"""One layer of the grid: every rate in the same batch, on top of a replayed prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prunelib.attribution.encoding import pad_left
+from prunelib.attribution.replay import residual_streams, started_at
+from prunelib.components import Ablation
+from prunelib.interventions.masking import ActivationMasks
+from prunelib.models import Loaded
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: Rows (rate × prompt) of one forward pass; fixed, so that results do not depend on the worker.
+ROWS = 128
+
+
+def greedy_rows(
+    loaded: Loaded,
+    layer: int,
+    ablations: Sequence[Ablation],
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    stop: Sequence[int],
+) -> list[list[list[int]]]:
+    """Greedy continuations of every prompt under every ablation: ``[ablation][prompt]`` → ids.
+
+    Each ablation is of this one layer (or empty) and becomes one mask row per prompt. The
+    first token, where nearly all the work is, starts at ``layer`` from streams computed once for
+    all ablations; later tokens run the whole model, because the rows' texts then differ.
+    """
+    import torch
+
+    answers: list[list[list[int]]] = [[] for _ in ablations]
+    at_once = max(1, ROWS // len(ablations))
+    keep = _masks(loaded, layer, ablations)
+    for start in range(0, len(prompts), at_once):
+        some = prompts[start : start + at_once]
+        with torch.no_grad(), ActivationMasks(loaded) as masks:
+            rows = _continue(loaded, layer, masks, keep, some, max_tokens, set(stop))
+        for i in range(len(ablations)):
+            answers[i] += rows[i * len(some) : (i + 1) * len(some)]
+    return answers
+
+
+def _masks(loaded: Loaded, layer: int, ablations: Sequence[Ablation]) -> Tensor:
+    """One row of ones and zeros per ablation, ``[ablations, width]``."""
+    import torch
+
+    weight = next(loaded.model.parameters())
+    keep = torch.ones(len(ablations), loaded.info.width, dtype=weight.dtype, device=weight.device)
+    for row, ablation in zip(keep, ablations, strict=True):
+        if set(ablation.by_layer()) - {layer}:
+            raise ValueError(f"an ablation of the grid's layer {layer} reaches other layers")
+        row[ablation.by_layer().get(layer, [])] = 0
+    return keep
+
+
+def _continue(
+    loaded: Loaded,
+    layer: int,
+    masks: ActivationMasks,
+    keep: Tensor,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    stop: set[int],
+) -> list[list[int]]:
+    """Greedy tokens of ablation × prompt rows, ordered by ablation, then by prompt."""
+    pad, device = loaded.tokenizer.pad_token_id, loaded.device
+    batch = pad_left(prompts, pad, device)
+    masks.set_rows(layer, keep.repeat_interleave(len(prompts), 0))
+    stream = residual_streams(loaded, batch, [layer])[layer]
+    with started_at(loaded, layer) as replayed:
+        replayed.stream = stream.repeat(len(keep), 1, 1)
+        following = _best(loaded, batch.repeat(len(keep)).inputs())
+    answers: list[list[int]] = [[] for _ in following]
+    running = list(range(len(following)))
+    for step in range(max_tokens):
+        for row, token in zip(list(running), following, strict=True):
+            if token in stop:
+                running.remove(row)
+            else:
+                answers[row].append(token)
+        if not running or step == max_tokens - 1:
+            return answers
+        texts = [[*prompts[row % len(prompts)], *answers[row]] for row in running]
+        masks.set_rows(layer, keep[[row // len(prompts) for row in running]])
+        following = _best(loaded, pad_left(texts, pad, device).inputs())
+    return answers
+
+
+def _best(loaded: Loaded, inputs: dict[str, torch.Tensor]) -> list[int]:
+    logits = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits
+    return [int(token) for token in logits[:, -1].argmax(-1)]

@@ -1,0 +1,34 @@
+"""Rankings of a layer's units, and the nested sets that rates cut from them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunelib.components import Ablation
+from prunelib.identity import seed_of
+
+
+def by_score(scores: NDArray[np.float64]) -> tuple[int, ...]:
+    """Units of a layer, highest score first; ties by index."""
+    return tuple(int(i) for i in np.argsort(-scores, kind="stable"))
+
+
+def random_order(width: int, layer: int, seed: int) -> tuple[int, ...]:
+    """A seeded random order of a layer's units: the control."""
+    order = list(range(width))
+    random.Random(seed_of("random ranking", layer, seed)).shuffle(order)  # noqa: S311
+    return tuple(order)
+
+
+def count_at(rate: float, width: int) -> int:
+    """How many of ``width`` units a rate switches off: rounded, at least one."""
+    return max(1, round(rate * width))
+
+
+def cut(layer: int, order: Sequence[int], rate: float, width: int) -> Ablation:
+    """The ablation of the first units of an order. Sets of growing rates are nested."""
+    return Ablation.units(layer, order[: count_at(rate, width)])

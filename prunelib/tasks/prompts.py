@@ -1,0 +1,128 @@
+"""k-shot prompts: which demonstrations go into which example, and how they are written."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from prunelib.errors import UserError
+from prunelib.identity import digest, seed_of
+from prunelib.tasks.base import Pair, Split, Task
+
+FormatName = Literal["arrow", "example", "comma"]
+#: The most demonstrations a prompt can have; drawing always draws this many and cuts, so that
+#: the demonstrations of k shots are the first k of those of k+1 shots.
+MAX_SHOTS = 16
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How a pair is written; the query is written the same way, up to where the answer begins."""
+
+    prefix: str
+    arrow: str
+    separator: str
+
+    def render(self, demonstrations: tuple[Pair, ...], query: str) -> str:
+        """The prompt text, ending where the answer begins."""
+        demos = "".join(
+            f"{self.prefix}{x}{self.arrow}{y}{self.separator}" for x, y in demonstrations
+        )
+        return f"{demos}{self.prefix}{query}{self.arrow}"
+
+
+#: ``arrow`` is the default; ``example`` is that of Hendel et al.; ``comma`` the one printed in
+#: the introduction of the copy-bias paper (papers.md §1.1, §1.5).
+FORMATS: dict[str, PromptFormat] = {
+    "arrow": PromptFormat("", "->", "\n"),
+    "example": PromptFormat("example:", "->", "\n"),
+    "comma": PromptFormat("", " -> ", ", "),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One rendered k-shot prompt, with all that is needed to score and to trace it."""
+
+    task: str
+    split: Split
+    shots: int
+    seed: int
+    example: int
+    query: str
+    gold: str
+    demonstrations: tuple[Pair, ...]
+    prompt: str
+    separator: str
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The demonstrations' answers, in order."""
+        return tuple(y for _, y in self.demonstrations)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what an engine sees and what it is scored against."""
+        return digest("example", [self.prompt, self.gold, list(self.answers)])
+
+
+def draw(
+    task: Task,
+    *,
+    split: Split,
+    shots: int,
+    seed: int,
+    count: int,
+    prompt_format: str = "arrow",
+) -> list[Example]:
+    """Draw ``count`` examples. Example ``i`` depends on (task, split, seed, i) alone.
+
+    Queries go through a seeded permutation of the split and start again when it is used up
+    (with other demonstrations), so small tasks are covered evenly. Raises
+    :class:`UserError` if the split is too small for ``shots``.
+    """
+    if not 0 <= shots <= MAX_SHOTS:
+        raise UserError(f"shots must be between 0 and {MAX_SHOTS}, not {shots}")
+    task.check(split, shots)
+    pairs = task.split(split)
+    order = list(range(len(pairs)))
+    random.Random(seed_of("queries", task.name, split, seed)).shuffle(order)  # noqa: S311
+    return [
+        _example(task, pairs, split, shots, seed, i, order[i % len(order)], prompt_format)
+        for i in range(count)
+    ]
+
+
+def _example(
+    task: Task,
+    pairs: tuple[Pair, ...],
+    split: Split,
+    shots: int,
+    seed: int,
+    index: int,
+    position: int,
+    prompt_format: str,
+) -> Example:
+    fmt = FORMATS[prompt_format]
+    query, gold = pairs[position]
+    rng = random.Random(seed_of("demonstrations", task.name, split, seed, index))  # noqa: S311
+    others = [
+        i
+        for i, (_, y) in enumerate(pairs)
+        if i != position and not (task.gold_not_in_prompt and y == gold)
+    ]
+    chosen = rng.sample(others, min(MAX_SHOTS, len(others)))[:shots]
+    demonstrations = tuple(pairs[i] for i in chosen)
+    return Example(
+        task=task.name,
+        split=split,
+        shots=shots,
+        seed=seed,
+        example=index,
+        query=query,
+        gold=gold,
+        demonstrations=demonstrations,
+        prompt=fmt.render(demonstrations, query),
+        separator=fmt.separator,
+    )

@@ -1,0 +1,56 @@
+"""What is particular to the transformers engine."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_llama import random_prompts
+
+from prunelib.components import Ablation
+from prunelib.engines import transformers as module
+from prunelib.engines.base import Canary, Prompt
+from prunelib.engines.transformers import TransformersEngine
+from prunelib.errors import EngineDeadError
+from prunelib.models import ModelInfo
+
+PROMPT = random_prompts(1, 20, 20)[0]
+
+
+def hooks(engine: TransformersEngine) -> int:
+    return sum(
+        len(m._forward_pre_hooks) + len(m._forward_hooks) for m in engine._loaded.model.modules()
+    )
+
+
+def test_no_hook_survives_closing(info: ModelInfo) -> None:
+    engine = TransformersEngine(info)
+    clean = hooks(engine) - info.layers
+    engine.switch(Ablation.units(0, [1, 2]))
+    with pytest.raises(EngineDeadError):
+        engine.switch(Ablation.units(1, [3]), Canary(PROMPT, (5,), (0.0,)))
+    engine.close()
+    assert hooks(engine) == clean
+    with pytest.raises(EngineDeadError, match="closed"):
+        engine.generate([Prompt(PROMPT, 3)])
+
+
+def test_batches_keep_to_the_token_budget(info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TransformersEngine(info)
+    prompts = [Prompt(p, 4) for p in random_prompts(20, 3, 90)]
+    whole = engine.generate(prompts)
+    monkeypatch.setattr(module, "BATCH_TOKENS", 200)
+    sizes = {i: (len(p.token_ids), p.max_tokens) for i, p in enumerate(prompts)}
+    batches = list(module._batches(sizes))
+    assert sorted(i for batch in batches for i in batch) == list(range(20))
+    assert len(batches) > 2
+    for batch in batches:
+        assert max(sum(sizes[i]) for i in batch) * len(batch) <= 200 or len(batch) == 1
+    assert engine.generate(prompts) == whole
+    engine.close()
+
+
+def test_a_checkpoints_own_generation_settings_are_ignored(info: ModelInfo) -> None:
+    engine = TransformersEngine(info)
+    plain = engine.generate([Prompt(PROMPT, 8)])
+    assert engine._loaded.model.generation_config.eos_token_id is None
+    assert engine.generate([Prompt(PROMPT, 8)]) == plain
+    engine.close()

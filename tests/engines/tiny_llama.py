@@ -1,0 +1,93 @@
+"""A tiny random Llama, what it must answer, and starting engines on it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from prunelib.components import Ablation
+from prunelib.engines.base import Engine
+from prunelib.engines.choose import start
+from prunelib.models import ModelInfo, describe
+from prunelib.reference.corpus import vocabulary
+from prunelib.reference.tokenizer import build_tokenizer
+
+LAYERS, WIDTH, CONTEXT = 2, 48, 256
+
+
+def build(folder: Path) -> ModelInfo:
+    """A random Llama with weights so large that every ablation changes what it says."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary()),
+        hidden_size=64,
+        intermediate_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return describe(str(folder))
+
+
+class Oracle:
+    """Plain transformers: zeroed weight columns, one argmax at a time, no padding, no hooks."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(info.path, dtype=torch.float32).eval()
+
+    def ablated(self, ablation: Ablation) -> Any:
+        model = copy.deepcopy(self.model)
+        for layer, indices in ablation.by_layer().items():
+            model.model.layers[layer].mlp.down_proj.weight.data[:, indices] = 0
+        return model
+
+    @torch.inference_mode()
+    def logprobs(self, ablation: Ablation, ids: Sequence[int]) -> torch.Tensor:
+        """Next-token log-probabilities ``[vocabulary]``."""
+        logits = self.ablated(ablation)(torch.tensor([list(ids)])).logits[0, -1]
+        return logits.log_softmax(-1)
+
+    @torch.inference_mode()
+    def greedy(
+        self, ablation: Ablation, ids: Sequence[int], tokens: int, stops: Sequence[int]
+    ) -> tuple[int, ...]:
+        """Greedy continuation by one full forward pass per token."""
+        model, answer = self.ablated(ablation), []
+        for _ in range(tokens):
+            token = int(model(torch.tensor([[*ids, *answer]])).logits[0, -1].argmax())
+            if token in stops:
+                break
+            answer.append(token)
+        return tuple(answer)
+
+
+def start_here(kind: str, info: ModelInfo) -> Engine:
+    """An engine in this process, on one thread: more only wait for each other on a tiny model."""
+    if kind == "vllm" and importlib.util.find_spec("vllm") is None:
+        pytest.skip("vllm is not installed")
+    torch.set_num_threads(1)
+    return start(kind, info)
+
+
+def random_prompts(count: int, shortest: int, longest: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Prompts of random characters and random lengths, each beginning with ``<s>``."""
+    rng = random.Random(seed)
+    return [
+        (1, *(rng.randrange(4, len(vocabulary())) for _ in range(rng.randint(shortest, longest))))
+        for _ in range(count)
+    ]

@@ -1,0 +1,71 @@
+"""A results folder made by hand: every row is written out, so that every number is known."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from typing import Any
+
+from prunelib.results.store import Store
+
+NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
+RUN = "demo-0123abcd"
+
+
+class Folder:
+    """Collects rows, one unit per table and name, and writes them all."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.store = Store.open(root)
+        self.rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+
+    def ablation(self, ablation: str, method: str, role: str, **changes: Any) -> None:
+        row = {
+            "model": "m", "ablation": ablation, "method": method, "role": role,
+            "site": "mlp_hidden", "layer": 1, "rate": 0.1, "count": 3, "seed": None,
+            "component_layers": [1, 1, 1], "component_indices": [0, 4, 5], "unit_id": "choose",
+        }  # fmt: skip
+        if role == "baseline":
+            row |= {"site": None, "layer": None, "rate": None, "count": 0}
+            row |= {"component_layers": [], "component_indices": []}
+        self.add("ablations", row | changes)
+
+    def answers(self, ablation: str, marks: str, **changes: Any) -> None:
+        """One prediction per mark: ``1`` right, ``0`` wrong, ``c`` copied, ``e`` error."""
+        for example, mark in enumerate(marks):
+            row = {
+                "model": "m", "engine": "transformers", "ablation": ablation, "task": "t",
+                "split": "report", "shots": 2, "seed": 0, "example": example, "repeat": 0,
+                "format": "arrow", "query": f"q{example}", "gold": "a",
+                "prediction": {"1": "a", "0": "z", "c": "b", "e": None}[mark],
+                "correct": mark == "1", "copied": mark == "c",
+                "copied_position": 1 if mark == "c" else None, "gold_in_prompt": False,
+                "demonstrations": ["x", "y"], "answers": ["c", "b"], "prompt_tokens": 9,
+                "error": "too long" if mark == "e" else None, "unit_id": f"eval-{ablation}",
+            }  # fmt: skip
+            self.add("predictions", row | changes)
+
+    def attempt(self, unit_id: str, status: str, minute: int, **changes: Any) -> None:
+        failed = status == "failed"
+        row = {
+            "run": RUN, "unit_id": unit_id, "stage": "evaluate", "model": "m", "detail": "t",
+            "status": status, "worker": "w0", "attempt": 1, "seconds": 2.0,
+            "peak_memory_mb": 100.0, "error_kind": "UnitError" if failed else None,
+            "error_text": "no" if failed else None,
+            "finished_at": NOON + dt.timedelta(minutes=minute),
+        }  # fmt: skip
+        row |= changes
+        self.add("units", row, f"{unit_id}-{row['run']}-{row['attempt']}")
+
+    def add(self, table: str, row: dict[str, Any], unit_id: str | None = None) -> None:
+        self.rows[table, unit_id or row["unit_id"]].append(row)
+
+    def write(self, runs: dict[str, list[str]] | None = None) -> None:
+        """Write everything; ``runs``: run → its units (all of them belong to RUN if not given)."""
+        for (table, unit_id), rows in self.rows.items():
+            self.store.write(table, unit_id, rows)
+        units = sorted({unit_id for table, unit_id in self.rows if table != "units"})
+        for run, members in (runs or {RUN: units}).items():
+            rows = [{"run": run, "unit_id": u, "stage": "evaluate", "model": "m"} for u in members]
+            self.store.write("run_units", run, rows)

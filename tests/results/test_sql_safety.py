@@ -1,0 +1,177 @@
+"""SQL can read the results and nothing else, and its errors are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from results_folder import Folder
+
+from prunelib.errors import UserError
+from prunelib.results.query import describe_tables, open_results, query, run_query
+from prunelib.results.schemas import SCHEMA_VERSION, TABLES
+from prunelib.results.store import MARKER
+from prunelib.results.views import VIEWS
+
+READS = [
+    "FROM read_csv('{secret}')",
+    "FROM read_text('{secret}')",
+    "FROM read_blob('{secret}')",
+    "FROM read_json('{secret}')",
+    "FROM read_parquet('{parquet}')",
+    "FROM parquet_metadata('{parquet}')",
+    "FROM sniff_csv('{secret}')",
+    "FROM glob('{folder}/*')",
+    "FROM '{secret}'",
+    "FROM '{parquet}'",
+    "SELECT getenv('HOME')",
+    "SELECT * FROM variable_of_the_caller",
+    "SELECT * FROM query('FROM read_csv(''{secret}'')')",
+]
+STATEMENTS = [
+    "COPY ablations TO '{folder}/out.csv'",
+    "COPY (SELECT 1) TO '{folder}/out.parquet' (FORMAT parquet)",
+    "CREATE TABLE t AS FROM read_csv('{secret}')",
+    "ATTACH '{folder}/other.duckdb'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET threads = 1",
+    "SET enable_external_access = true",
+    "RESET enable_external_access",
+    "PRAGMA database_list",
+    "PRAGMA enable_external_access = true",
+    "EXPORT DATABASE '{folder}/export'",
+    "IMPORT DATABASE '{folder}/export'",
+    "CALL pragma_version()",
+    "DROP VIEW leaderboard",
+    "SELECT 1; SELECT 2",
+    "",
+]
+
+
+@pytest.fixture
+def filled(folder: Folder) -> Folder:
+    folder.ablation("base", "none", "baseline")
+    folder.answers("base", "10")
+    folder.write()
+    return folder
+
+
+def spell(sql: str, folder: Folder, tmp_path: Path) -> str:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a,b\n1,2\n")
+    parquet = folder.store.path("ablations", "choose")
+    return sql.format(secret=secret, folder=tmp_path, parquet=parquet)
+
+
+@pytest.mark.parametrize("sql", READS + STATEMENTS)
+def test_query_refuses(sql: str, filled: Folder, tmp_path: Path) -> None:
+    variable_of_the_caller = pa.table({"a": [1]})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        query(filled.root, spell(sql, filled, tmp_path))
+    assert str(caught.value).count("\n") == 0
+    assert sorted(p for p in tmp_path.rglob("*") if p.name != "secret.csv") == before
+    assert len(variable_of_the_caller) == 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    READS
+    + [s for s in STATEMENTS if s.startswith(("COPY", "ATTACH", "INSTALL", "LOAD", "SET", "EXP"))]
+    + ["CREATE TABLE t AS FROM read_csv('{secret}')", "RESET enable_external_access"],
+)
+def test_the_connection_itself_is_locked(sql: str, filled: Folder, tmp_path: Path) -> None:
+    variable_of_the_caller = pa.table({"a": [1]})
+    with open_results(filled.root) as con, pytest.raises(Exception, match="Error"):
+        con.execute(spell(sql, filled, tmp_path)).fetchall()
+    assert not list(tmp_path.glob("out.*"))
+    assert len(variable_of_the_caller) == 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 AS a",
+        "FROM ablations",
+        "WITH a AS (FROM predictions) SELECT count(*) FROM a",
+        "DESCRIBE leaderboard",
+        "SUMMARIZE ablations",
+        "SHOW TABLES",
+        "EXPLAIN SELECT 1",
+        "SELECT mcnemar(1, 5), bootstrap([0.0, 1.0], [3, 4], NULL), sign_flip([1.0], [5], NULL)",
+        "SELECT 1; -- nothing follows",
+    ],
+)
+def test_query_reads(sql: str, filled: Folder) -> None:
+    assert query(filled.root, sql).num_rows > 0
+
+
+@pytest.mark.parametrize("table", [*TABLES, *(view.name for view in VIEWS)])
+def test_every_table_and_view_answers_when_empty(table: str, folder: Folder) -> None:
+    folder.attempt("u1", "done", 0)
+    folder.write({})
+    assert query(folder.root, f"FROM {table}").num_rows == (table in ("units", "costs"))
+
+
+def test_files_that_appear_later_do_not_disturb_an_open_connection(filled: Folder) -> None:
+    with open_results(filled.root) as con:
+        filled.store.write("predictions", "later", filled.rows["predictions", "eval-base"])
+        assert run_query(con, "FROM predictions").num_rows == 2
+    assert query(filled.root, "FROM predictions").num_rows == 4
+
+
+def test_a_file_damaged_behind_our_back_is_one_line_with_its_name(filled: Folder) -> None:
+    path = filled.store.path("predictions", "eval-base")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"eval-base\.parquet"):
+        query(filled.root, "SELECT sum(shots) FROM predictions")
+
+
+def test_wrong_sql_says_what_is_wrong(filled: Folder) -> None:
+    with pytest.raises(UserError, match='"acuracy" not found'):
+        query(filled.root, "SELECT acuracy FROM leaderboard")
+    with pytest.raises(UserError, match="syntax error"):
+        query(filled.root, "SELEC 1")
+
+
+def test_folders_without_results(tmp_path: Path, folder: Folder) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        open_results(tmp_path / "missing")
+    with pytest.raises(UserError, match="holds no results"):
+        open_results(folder.root)
+    (folder.root / MARKER).write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(UserError, match="schema version 2"):
+        open_results(folder.root)
+
+
+def test_tables_are_described_down_to_the_column() -> None:
+    described = {info.name: info for info in describe_tables()}
+    assert list(described)[: len(TABLES)] == list(TABLES)
+    assert described["leaderboard"].kind == "view"
+    assert not any(name.startswith("_") for name in described)
+    for info in described.values():
+        assert info.description
+        assert all(c.name and c.type and c.description for c in info.columns)
+    for view in VIEWS:
+        if view.name in described:
+            names = tuple(c.name for c in described[view.name].columns)
+            assert names == tuple(view.columns), view.name
+    assert ("run", "VARCHAR") in [(c.name, c.type) for c in described["grid"].columns]
+
+
+def test_importing_results_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, prunelib.results.query, prunelib.scoring.statistics\n"
+        "print([m for m in ('torch', 'ray', 'vllm', 'scipy', 'pandas') if m in sys.modules])"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
