@@ -72,9 +72,13 @@ class RayExecutor:
     results; a worker that dies costs one attempt at one unit.
     """
 
-    def __init__(self, results: str | Path, address: str | None = None) -> None:
+    def __init__(
+        self, results: str | Path, address: str | None = None, workers: int | None = None
+    ) -> None:
+        """Prepare to work on ``results``, with at most ``workers`` processes if given."""
         self._results = str(Path(results).resolve())
         self._address = address
+        self._limit = workers
         self._queues: dict[Kind, _Queue] = {}
         self._workers: list[_Worker] = []
         self._order = itertools.count()
@@ -137,6 +141,9 @@ class RayExecutor:
 
     def _make_room(self, resources: dict[str, float]) -> bool:
         """Whether ``resources`` are free, after idle workers of finished kinds were retired."""
+        if self._limit is not None and self._limit <= sum(w.task is not None
+                                                          for w in self._workers):
+            return False
         ((name, wanted),) = resources.items()
         total = ray.cluster_resources().get(name, 0.0)
         for idle in [*(w for w in self._workers if w.task is None), None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+from pathlib import Path
 from typing import Any
 
 from prunelib.errors import UserError
@@ -16,10 +18,8 @@ def connect(address: str | None = None) -> None:
     telemetry off. Does nothing when this process is connected already.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     # A worker is started with this interpreter, whatever started the driver.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     if ray.is_initialized():
@@ -33,12 +33,23 @@ def connect(address: str | None = None) -> None:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"cannot reach the Ray cluster at {address}: {reason}") from error
         return
+    _give_token()
     ray.init(
         num_cpus=os.cpu_count(),
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
         **options,
     )
+
+
+def _give_token() -> None:
+    """Unless the user has a token, give this process and its children one that nobody else sees.
+
+    Ray would write one to the home folder, readable by everyone on the machine.
+    """
+    saved = Path.home() / ".ray" / "auth_token"
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ and not saved.is_file():
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def disconnect() -> None:

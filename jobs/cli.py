@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from prunelib.errors import UserError
 
@@ -299,5 +300,9 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        errors.print(f"[red]error:[/] {error!s}", markup=True)
+        errors.print(Text.assemble(("error: ", "red"), " ".join(str(error).split())))
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,7 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     prompt = list(tokenizer(example.prompt)["input_ids"])
 
     def tail(answer: str) -> tuple[int, ...]:
-        whole = list(tokenizer(example.prompt + answer)["input_ids"])
+        whole = list(tokenizer(example.prompt + example.lead + answer)["input_ids"])
         if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
             raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
         return tuple(whole[len(prompt) :])

@@ -103,6 +103,15 @@ def _weights_digest(files: list[Path]) -> str:
     return files_digest(files)
 
 
+def planted_units(info: ModelInfo) -> list[tuple[int, int]]:
+    """(layer, index) of the neurons known to copy, from ``planted.json`` beside the weights."""
+    file = Path(info.path) / "planted.json"
+    if not file.is_file():
+        return []
+    known = json.loads(file.read_text())
+    return [(int(known["layer"]), int(unit)) for unit in known["units"]]
+
+
 @functools.cache
 def describe(model_id: str, revision: str | None = None) -> ModelInfo:
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""

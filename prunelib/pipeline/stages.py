@@ -20,7 +20,7 @@ from prunelib.components import BASELINE, Ablation
 from prunelib.config import ModelSpec, Recipe
 from prunelib.engines.choose import choose_engine
 from prunelib.identity import digest
-from prunelib.models import ModelInfo
+from prunelib.models import ModelInfo, planted_units
 from prunelib.pipeline.units import AttributeJob, CanaryJob, EvaluateJob, GridJob, Unit
 from prunelib.pipeline.work import canary_of
 from prunelib.results.store import Store
@@ -60,6 +60,10 @@ class ModelRun:
     def stages(self) -> Iterator[list[Unit]]:
         """Yield the units of one stage after the other; resume when they are done."""
         self._record("models", [self._model_row()], "model")
+        planted = planted_units(self.info)
+        if planted:
+            self._record("planted", [{"model": self.info.id, "layer": layer, "index": index}
+                                     for layer, index in planted], "planted")
         scores: dict[int, LayerScores] = {}
         yield from self._attribution(scores)
         rankings = self._rankings(scores)

@@ -157,7 +157,7 @@ def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
     """Token ids of prompts, with room for the longest answer that occurs and what ends it."""
     answers = {y for example in examples for y in (example.gold, *example.answers)}
     room = 2 + max(
-        len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers
+        len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
     )
     return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
 

@@ -21,7 +21,7 @@ def alphabet() -> str:
         for pair in get_task(name).pairs:
             text.update(*pair)
     for fmt in FORMATS.values():
-        text.update(fmt.prefix + fmt.arrow + fmt.separator)
+        text.update(fmt.prefix + fmt.arrow + fmt.lead + fmt.separator)
     return "".join(sorted(text))
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunelib.reference.card import card
 from prunelib.reference.corpus import NO_LOSS, PAD, Corpus, Sequences, vocabulary
 from prunelib.reference.tokenizer import build_tokenizer
 from prunelib.tasks import Task, draw, get_task, task_names
@@ -155,8 +156,8 @@ def accuracy(model: PreTrainedModel, tasks: list[Task], *, shots: int, count: in
     return shares
 
 
-def save(model: Any, directory: Path, notes: dict[str, object]) -> None:
-    """Write weights (float16 on disk, float32 in the config), tokenizer and ``training.json``."""
+def save(model: Any, directory: Path, notes: dict[str, Any]) -> None:
+    """Write weights (float16 on disk, float32 in the config), tokenizer, notes and model card."""
     import torch
 
     copy = type(model)(model.config)
@@ -167,6 +168,7 @@ def save(model: Any, directory: Path, notes: dict[str, object]) -> None:
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     build_tokenizer().save_pretrained(directory)
     (directory / "training.json").write_text(json.dumps(notes, indent=2) + "\n")
+    (directory / "README.md").write_text(card(directory.name, notes))
 
 
 def train_llama(out: Path, recipe: TrainingRecipe, checkpoint_every: int = 0) -> None:

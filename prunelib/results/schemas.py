@@ -114,6 +114,27 @@ _ATTRIBUTIONS = _table(
     ),
     _UNIT,
 )
+_PARTS = _table(
+    "attribution_parts",
+    "one row per node of the path, for one layer and block of prompts: what scores are made of",
+    _MODEL,
+    _LAYER,
+    _column("start", _SMALL, "first prompt of the block"),
+    _column("level", _SMALL, "quadrature level that added the node"),
+    _column("alpha", _REAL, "place on the path from 0 to 1"),
+    _column("sums", _REALS, "gradient of each component's scale, summed over the block's prompts"),
+    _column("totals", _REALS, "gradient summed over components, per prompt"),
+    _column("values", _REALS, "objective, per prompt"),
+    _UNIT,
+)
+_PLANTED = _table(
+    "planted",
+    "one row per component that is known to copy, for models that were made that way",
+    _MODEL,
+    _LAYER,
+    _column("index", _SMALL, "component within the layer, from 0"),
+    _UNIT,
+)
 _GAPS = _table(
     "completeness_gaps",
     "one row per (prompt, layer): how far the scores are from the change they explain",
@@ -192,6 +213,8 @@ TABLES: dict[str, pa.Schema] = {
     "run_units": _RUN_UNITS,
     "units": _UNITS,
     "models": _MODELS,
+    "planted": _PLANTED,
+    "attribution_parts": _PARTS,
     "attributions": _ATTRIBUTIONS,
     "completeness_gaps": _GAPS,
     "ablations": _ABLATIONS,

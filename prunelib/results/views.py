@@ -11,7 +11,7 @@ from __future__ import annotations
 from prunelib.results.views_base import View
 from prunelib.results.views_base import view as _view
 from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
-from prunelib.results.views_runs import COMPLETENESS, COSTS, FAILED_UNITS
+from prunelib.results.views_runs import COMPLETENESS, COSTS, FAILED_UNITS, RECALL
 
 _SCOPE = _view(
     "_scope",
@@ -264,6 +264,7 @@ VIEWS: tuple[View, ...] = (
     _GRID,
     _COPYING,
     COMPLETENESS,
+    RECALL,
     _NOISE_FLOOR,
     COSTS,
     FAILED_UNITS,

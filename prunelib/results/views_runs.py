@@ -1,4 +1,4 @@
-"""The views on how a run went: completeness of the scores, costs, failures."""
+"""The views on how a run went: quality of the scores, costs, failures."""
 
 from __future__ import annotations
 
@@ -35,6 +35,31 @@ ORDER BY g.run, g.model, g.method, g.objective, g.layer
     gap_median="median over the prompts of |sum of scores - change of the objective|",
     gap_p95="95th percentile of the same",
     gap_max="largest of the same",
+)
+
+RECALL = view(
+    "recall",
+    "how many planted components are among the top scores of their layer, where they are known",
+    "run model method objective layer planted found recall",
+    """
+WITH known AS (
+    SELECT DISTINCT run, model, layer, "index" FROM planted JOIN _scope USING (unit_id)
+),
+size AS (SELECT run, model, layer, count(*) AS planted FROM known GROUP BY ALL),
+scored AS (
+    SELECT DISTINCT run, model, method, objective, layer, "index", "rank"
+    FROM attributions JOIN _scope USING (unit_id)
+)
+SELECT s.run, s.model, s.method, s.objective, s.layer, any_value(z.planted) AS planted,
+       count(*) FILTER (s."rank" <= z.planted) AS found,
+       count(*) FILTER (s."rank" <= z.planted) / any_value(z.planted) AS recall
+FROM scored s JOIN known k USING (run, model, layer, "index") JOIN size z USING (run, model, layer)
+GROUP BY ALL
+ORDER BY ALL
+""",
+    planted="components that were planted in the layer (K)",
+    found="planted components among the K highest scores of the layer",
+    recall="found / planted (recall at K)",
 )
 
 COSTS = view(

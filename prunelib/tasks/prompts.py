@@ -22,12 +22,15 @@ class PromptFormat:
 
     prefix: str
     arrow: str
+    #: What stands between arrow and answer; it belongs to the answer, so that no prompt ends in
+    #: a blank, which most tokenizers would have joined to the answer.
+    lead: str
     separator: str
 
     def render(self, demonstrations: tuple[Pair, ...], query: str) -> str:
         """The prompt text, ending where the answer begins."""
         demos = "".join(
-            f"{self.prefix}{x}{self.arrow}{y}{self.separator}" for x, y in demonstrations
+            f"{self.prefix}{x}{self.arrow}{self.lead}{y}{self.separator}" for x, y in demonstrations
         )
         return f"{demos}{self.prefix}{query}{self.arrow}"
 
@@ -35,9 +38,9 @@ class PromptFormat:
 #: ``arrow`` is the default; ``example`` is that of Hendel et al.; ``comma`` the one printed in
 #: the introduction of the copy-bias paper (papers.md §1.1, §1.5).
 FORMATS: dict[str, PromptFormat] = {
-    "arrow": PromptFormat("", "->", "\n"),
-    "example": PromptFormat("example:", "->", "\n"),
-    "comma": PromptFormat("", " -> ", ", "),
+    "arrow": PromptFormat("", "->", "", "\n"),
+    "example": PromptFormat("example:", "->", "", "\n"),
+    "comma": PromptFormat("", " ->", " ", ", "),
 }
 
 
@@ -54,6 +57,7 @@ class Example:
     gold: str
     demonstrations: tuple[Pair, ...]
     prompt: str
+    lead: str
     separator: str
 
     @property
@@ -124,5 +128,6 @@ def _example(
         gold=gold,
         demonstrations=demonstrations,
         prompt=fmt.render(demonstrations, query),
+        lead=fmt.lead,
         separator=fmt.separator,
     )

@@ -1,26 +1,16 @@
-"""The tiny model, its oracle, and both engines behind one fixture."""
+"""Both engines behind one fixture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from tiny_llama import Oracle, build, start_here
+from tiny_llama import start_here
 
 from prunelib.engines.base import Engine
 from prunelib.models import ModelInfo
 
 KINDS = ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)]
-
-
-@pytest.fixture(scope="session")
-def info(tmp_path_factory: pytest.TempPathFactory) -> ModelInfo:
-    return build(tmp_path_factory.mktemp("tiny-llama"))
-
-
-@pytest.fixture(scope="session")
-def oracle(info: ModelInfo) -> Oracle:
-    return Oracle(info)
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -1,0 +1,205 @@
+"""Scores against brute force on real weight rows, against Captum, and on a hand-made copier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerIntegratedGradients
+
+from prunelib.attribution import quadrature
+from prunelib.attribution.encoding import Encoded, encode, pad_left
+from prunelib.attribution.integrated_gradients import block_gradients, layer_scores
+from prunelib.attribution.objectives import copy_shift
+from prunelib.attribution.replay import residual_streams, started_at
+from prunelib.errors import UnitError
+from prunelib.models import Loaded, ModelInfo, load
+from prunelib.tasks import draw, get_task
+
+LEVEL = 3  # 65 nodes
+
+
+def prompts_of(loaded: Loaded, count: int = 4) -> list[Encoded]:
+    examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=count)
+    return [encode(example, loaded.tokenizer) for example in examples]
+
+
+def scores(loaded: Loaded, layer: int, prompts: list[Encoded], level: int = LEVEL) -> Any:
+    parts = [block_gradients(loaded, layer, prompts, copy_shift, quadrature.new_nodes(i))
+             for i in range(level + 1)]
+    return layer_scores([parts], level)
+
+
+def brute_force(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any, Any]:
+    """Real weight rows scaled by α, the real weight gradient, one prompt and one α at a time."""
+    weight = loaded.model.model.layers[layer].mlp.gate_proj.weight
+    original = weight.data.clone()
+    total = torch.zeros(len(original), dtype=torch.float64)
+    nodes, weights = quadrature.nodes(LEVEL), quadrature.weights(LEVEL)
+    weight.requires_grad_(True)
+    try:
+        for prompt in prompts:
+            for alpha, share in zip(nodes, weights, strict=True):
+                weight.data = original * alpha
+                weight.grad = None
+                logits = loaded.model(torch.tensor([prompt.prompt])).logits[:, -1]
+                copy_shift(logits, [prompt]).sum().backward()
+                total += share * (original * weight.grad).sum(1)
+    finally:
+        weight.data = original
+        weight.requires_grad_(False)
+        weight.grad = None
+    return (total / len(prompts)).numpy()
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_scores_equal_brute_force_on_weight_rows(doubled: Loaded, layer: int) -> None:
+    prompts = prompts_of(doubled)
+    found = scores(doubled, layer, prompts).scores
+    expected = brute_force(doubled, layer, prompts)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_scores_equal_captum_on_the_same_scale_vector(info: ModelInfo, layer: int) -> None:
+    loaded = load(info, "float64")
+    prompts = prompts_of(loaded)
+    found = scores(loaded, layer, prompts, 4).scores
+    single = load(info)
+    expected = captum_scores(single, layer, prompts)
+    error = np.linalg.norm(scores(single, layer, prompts, 4).scores - expected)
+    assert error / np.linalg.norm(expected) <= 1e-6 * 50  # float32 over 129 and 200 nodes
+    double = captum_scores(loaded, layer, prompts)
+    assert np.linalg.norm(found - double) / np.linalg.norm(double) <= 1e-6
+
+
+def captum_scores(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any, Any]:
+    """Captum's layer IG of a module that holds nothing but the scale vector."""
+
+    class Scale(torch.nn.Module):
+        def forward(self, scale: torch.Tensor) -> torch.Tensor:
+            return scale
+
+    holder = Scale()
+    live: dict[str, torch.Tensor] = {}
+
+    def forward(scale: torch.Tensor, prompt: Encoded) -> torch.Tensor:
+        live["scale"] = holder(scale)
+        ids = torch.tensor([prompt.prompt]).repeat(len(scale), 1)
+        logits = loaded.model(ids, use_cache=False).logits[:, -1]
+        return copy_shift(logits, [prompt] * len(scale))
+
+    projection = loaded.model.model.layers[layer].mlp.gate_proj
+    handle = projection.register_forward_hook(lambda m, a, out: out * live["scale"][:, None, :])
+    captum = LayerIntegratedGradients(forward, holder)
+    total = np.zeros(loaded.info.width)
+    try:
+        for prompt in prompts:
+            ones = torch.ones(1, loaded.info.width, dtype=next(loaded.model.parameters()).dtype)
+            found = captum.attribute(ones, baselines=torch.zeros_like(ones), n_steps=100,
+                                     additional_forward_args=(prompt,), internal_batch_size=50)
+            total += found[0].detach().double().numpy()
+    finally:
+        handle.remove()
+    return total / len(prompts)
+
+
+def test_scores_sum_to_the_change_they_explain(doubled: Loaded) -> None:
+    found = scores(doubled, 1, prompts_of(doubled))
+    assert np.abs(found.deltas).max() > 1e-3
+    np.testing.assert_allclose(found.totals, found.deltas, atol=1e-6)
+    assert found.scores.sum() == pytest.approx(found.deltas.mean(), abs=1e-6)
+
+
+def test_blocks_and_their_workers_do_not_matter(info: ModelInfo) -> None:
+    """Bit-equal however the blocks were computed; the reduction has one order."""
+    loaded, again = load(info), load(info)
+    prompts = prompts_of(loaded, 6)
+    blocks = [[block_gradients(model, 0, prompts[i : i + 3], copy_shift, quadrature.new_nodes(0))]
+              for model, i in ((loaded, 0), (again, 3))]
+    here = [[block_gradients(loaded, 0, prompts[i : i + 3], copy_shift, quadrature.new_nodes(0))]
+            for i in (0, 3)]
+    assert (layer_scores(blocks, 0).scores == layer_scores(here, 0).scores).all()
+
+
+def test_a_hand_made_copier_ranks_first(info: ModelInfo) -> None:
+    """A unit that adds a demonstration's answer to the stream has the highest score."""
+    loaded = load(info, "float64")
+    prompt = Encoded((1, 20, 30, 40), gold=(7,), answers=((9,), (11,)))
+    head = loaded.model.get_output_embeddings().weight
+    mlp = loaded.model.model.layers[-1].mlp
+    copier, opposite = 17, 5
+    with torch.no_grad():
+        for unit, token in ((copier, 9), (opposite, 7)):
+            mlp.gate_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
+            mlp.up_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
+            mlp.down_proj.weight[:, unit] = 0
+        stream = residual_streams(loaded, pad_left([prompt.prompt], 0, loaded.device), [1])[1]
+        del stream
+        hidden: dict[str, torch.Tensor] = {}
+        handle = mlp.down_proj.register_forward_pre_hook(
+            lambda m, args: hidden.update(value=args[0][0, -1].clone()))
+        loaded.model(torch.tensor([prompt.prompt]))
+        handle.remove()
+        for unit, token in ((copier, 9), (opposite, 7)):
+            sign = hidden["value"][unit].sign()
+            mlp.down_proj.weight[:, unit] = sign * head[token] * 20
+    found = scores(loaded, 1, [prompt]).scores
+    assert found.argmax() == copier
+    assert found.argmin() == opposite
+
+
+def test_replay_equals_the_whole_forward(doubled: Loaded) -> None:
+    batch = pad_left([p.prompt for p in prompts_of(doubled)], 0, doubled.device)
+    with torch.no_grad():
+        whole = doubled.model(**batch.inputs(), use_cache=False).logits
+        for layer in (0, 1):
+            stream = residual_streams(doubled, batch, [layer])[layer]
+            with started_at(doubled, layer) as replayed:
+                replayed.stream = stream
+                assert torch.equal(doubled.model(**batch.inputs(), use_cache=False).logits, whole)
+
+
+def test_nothing_remains_on_the_model_after_a_failure(doubled: Loaded) -> None:
+    prompts = prompts_of(doubled)
+    before = list(doubled.model.model.layers)
+
+    def broken(*_: object) -> torch.Tensor:
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        block_gradients(doubled, 1, prompts, broken, quadrature.new_nodes(0))
+    assert list(doubled.model.model.layers) == before
+    for module in doubled.model.modules():
+        assert not module._forward_hooks and not module._forward_pre_hooks
+
+
+def test_padding_does_not_change_a_prompt(doubled: Loaded) -> None:
+    prompts = prompts_of(doubled)
+    together = block_gradients(doubled, 1, prompts, copy_shift, quadrature.new_nodes(0))
+    alone = [block_gradients(doubled, 1, [p], copy_shift, quadrature.new_nodes(0))
+             for p in prompts]
+    assert len({len(p.prompt) for p in prompts}) > 1
+    np.testing.assert_allclose(together.sums, sum(a.sums for a in alone), atol=1e-10)
+
+
+def test_answers_are_tokenised_in_context(doubled: Loaded) -> None:
+    example = draw(get_task("en_fr"), split="report", shots=2, seed=0, count=1)[0]
+    found = encode(example, doubled.tokenizer)
+    decode = doubled.tokenizer.decode
+    assert decode(found.gold) == example.gold and len(found.gold) == len(example.gold)
+    assert [decode(a) for a in found.answers] == list(example.answers)
+    assert found.first_gold not in found.first_copies
+
+
+def test_a_tokenizer_that_merges_across_the_answer_is_refused() -> None:
+    example = draw(get_task("en_fr"), split="report", shots=1, seed=0, count=1)[0]
+
+    def merging(text: str) -> dict[str, list[int]]:
+        return {"input_ids": [len(text)]}
+
+    with pytest.raises(UnitError, match="merges"):
+        encode(example, merging)  # type: ignore[arg-type]

@@ -1,0 +1,24 @@
+"""The tiny random model that most tests run on, and its oracle."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_llama import Oracle, build
+
+from prunelib.models import Loaded, ModelInfo, load
+
+
+@pytest.fixture(scope="session")
+def info(tmp_path_factory: pytest.TempPathFactory) -> ModelInfo:
+    return build(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def oracle(info: ModelInfo) -> Oracle:
+    return Oracle(info)
+
+
+@pytest.fixture(scope="session")
+def doubled(info: ModelInfo) -> Loaded:
+    """The tiny model in float64, for comparisons to the last digits."""
+    return load(info, "float64")

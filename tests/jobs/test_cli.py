@@ -1,0 +1,204 @@
+"""The command line as a user types it: what works, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pipeline.small import recipe as small_recipe
+
+import prunelib
+from jobs import cli
+from prunelib.models import ModelInfo
+
+GOOD = """
+name: try
+models: [{model}]
+engine: transformers
+attribution: {{prompts: 4, shots: 2, block: 2, max_nodes: 9}}
+search: {{rates: [0.2], examples: 6, shots: 2}}
+evaluate: {{tasks: [to_upper], shots: [1], examples: 4}}
+"""
+
+
+@pytest.fixture
+def good(info: ModelInfo, tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD.format(model=info.path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("cli") / "results"
+    prunelib.run(small_recipe(info), results)
+    return results
+
+
+def call(*arguments: object) -> int:
+    """Exit code of ``prunelib ARGUMENTS``."""
+    sys.argv = ["prunelib", *map(str, arguments)]
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def test_a_run_ends_with_a_table_and_what_to_type_next(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    said = capfd.readouterr().out
+    for word in ("attribute", "search", "evaluate", "integrated_gra", "Next: prunelib query"):
+        assert word in said
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    assert "0 units done" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("models: [reference/lama]", "unknown model 'reference/lama'"),
+        ("models: [/no/such/folder]", "does not exist"),
+        ("models: []", "models"),
+        ("evaluate: {tasks: [to_uper]}", "did you mean to_upper"),
+        ("attribution: {method: integrated_gradient}", "did you mean integrated_gradients"),
+        ("attribution: {objective: copyshift}", "did you mean copy_shift"),
+        ("attribution: {proxy: vowels}", "did you mean vowel_counting"),
+        ("attribution: {promts: 3}", "unknown key 'attribution.promts': did you mean 'prompts'?"),
+        ("serch: {}", "unknown key 'serch': did you mean 'search'?"),
+        ("search: {rates: [0.1, 1.5]}", "search.rates.1: Input should be less than 1"),
+        ("search: {rates: [0]}", "search.rates.0: Input should be greater than 0"),
+        ("search: {layers: [0, 9]}", "layers 0 to 1, not 9"),
+        ("evaluate: {tasks: [to_upper], shots: [14]}", "fewer than shots: 14"),
+        ("evaluate: {format: arow}", "did you mean arrow"),
+        ("attribution: [", "line"),
+    ],
+)
+def test_bad_recipes_end_in_one_line_and_exit_code_2(
+    line: str, message: str, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    base = {"name": "name: bad", "models": f"models: [{info.path}]"}
+    base[line.split(":")[0]] = line
+    path.write_text("\n".join(base.values()))
+    for command in (["validate", path], ["run", path, "--results", tmp_path / "r"]):
+        assert call(*command) == 2
+        said = capfd.readouterr()
+        assert message in said.err and said.err.count("\n") == 1
+        assert "Traceback" not in said.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_missing_recipe_and_a_folder_that_cannot_be_written(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("validate", tmp_path / "none.yaml") == 2
+    assert "cannot read recipe" in capfd.readouterr().err
+    assert call("run", good, "--results", "/proc/nothing") == 2
+    assert call("run", good, "--results", good) == 2
+    assert capfd.readouterr().err.count("\n") == 2
+
+
+def test_a_folder_of_another_schema_version(
+    good: Path, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    marker = other / "prunelib-results.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema_version": 999}))
+    assert call("run", good, "--results", other) == 2
+    assert call("query", "select 1", "--results", other) == 2
+    assert "999" in capfd.readouterr().err
+
+
+def test_queries_in_every_format(finished: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    sql = "select model, method, n, accuracy from leaderboard order by method"
+    said = {}
+    for output in ("table", "csv", "json", "parquet"):
+        assert call("query", sql, "--results", finished, "--format", output) == 0
+        said[output] = capfdbinary.readouterr().out
+    lines = said["json"].decode().splitlines()
+    assert [json.loads(line)["method"] for line in lines] == [
+        "integrated_gradients", "none", "random", "random_search"]
+    assert said["csv"].decode().splitlines()[0] == '"model","method","n","accuracy"'
+    assert b"random_search" in said["table"]
+    assert said["parquet"].startswith(b"PAR1") and said["parquet"].endswith(b"PAR1")
+
+
+def test_sql_from_stdin(finished: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "query", "-", "--results", str(finished), "-f", "csv"],
+        input="select count(*) as n from runs", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ['"n"', "1"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("select * from leaderbord", "leaderboard"),
+        ("selec 1", "syntax error"),
+        ("copy (select 1) to '/tmp/x.csv'", "read-only"),
+        ("select * from read_csv('/etc/passwd')", "disabled"),
+    ],
+)
+def test_bad_sql_is_one_line(
+    sql: str, message: str, finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("query", sql, "--results", finished) == 2
+    said = capfd.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_a_query_against_an_empty_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]
+                                         ) -> None:
+    assert call("query", "select 1", "--results", tmp_path) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_plan_counts_what_is_done(good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+                                  ) -> None:
+    assert call("plan", good) == 0
+    assert "at least 4" in capfd.readouterr().out
+    call("run", good, "--results", tmp_path / "r", "--inline")
+    capfd.readouterr()
+    assert call("plan", good, "--results", tmp_path / "r") == 0
+    lines = [line.split("│") for line in capfd.readouterr().out.splitlines() if "│" in line]
+    done = {line[2].strip(): (line[3].strip(), line[4].strip()) for line in lines}
+    assert all(units == there for units, there in done.values())
+
+
+def test_what_is_available(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("tasks") == 0
+    assert "vowel_counting" in capfd.readouterr().out
+    assert call("models") == 0
+    assert "reference/llama-copier" in capfd.readouterr().out
+    assert call("tables", "--results", finished) == 0
+    said = capfd.readouterr().out
+    assert "leaderboard (view" in said and "copying_error" in said
+    assert call("tables", "leaderbord") == 2
+    assert "did you mean leaderboard" in capfd.readouterr().err
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    code = ("import sys; import prunelib, jobs.cli; "
+            "heavy = {'torch', 'ray', 'vllm', 'transformers', 'pandas'} & set(sys.modules); "
+            "sys.exit(str(heavy) if heavy else 0)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for command in cli.app.registered_commands:
+        assert command.callback is not None
+        assert "Example" in (command.callback.__doc__ or ""), command.callback.__name__
+
+
+def test_the_demo_recipe_is_fine(capfd: pytest.CaptureFixture[str]) -> None:
+    recipes = Path(cli.__file__).parent / "recipes"
+    for path in recipes.glob("*.yaml"):
+        assert call("validate", path) == 0
+    assert "2 models" in capfd.readouterr().out

@@ -1,0 +1,181 @@
+"""The whole pipeline in one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pipeline.small import recipe, rows
+
+import prunelib
+from prunelib.errors import UnitError, UserError
+from prunelib.models import ModelInfo
+from prunelib.pipeline.executor import InlineExecutor
+from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.pipeline.work import Worker
+from prunelib.results.query import open_results
+from prunelib.results.store import Store
+
+
+@pytest.fixture(scope="module")
+def finished(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("finished") / "results"
+    report = prunelib.run(recipe(info), results)
+    assert not report.failed and report.units_reused == 0
+    return results
+
+
+def ask(results: Path, sql: str) -> list[tuple[object, ...]]:
+    return open_results(results).execute(sql).fetchall()
+
+
+def passes(results: Path) -> int:
+    """Evaluations of one task: every different ablation once, the baseline twice."""
+    found = ask(results, "select count(distinct ablation) from ablations where role <> 'grid'")
+    return int(str(found[0][0])) + 1
+
+
+def test_every_table_is_filled(finished: Path) -> None:
+    empty = {name for name, table in rows(finished).items() if not table.num_rows}
+    assert empty == {"planted"}  # the tiny model has none
+
+
+def test_what_is_evaluated(finished: Path) -> None:
+    methods = ask(finished, "select distinct method, role from ablations order by all")
+    assert [m for m in methods if m[1] != "grid"] == [
+        ("integrated_gradients", "chosen"), ("none", "baseline"),
+        ("random", "control"), ("random_search", "control"),
+    ]  # fmt: skip
+    counts = ask(finished, "select distinct n from evaluations where split = 'report'")
+    assert counts == [(6,)]
+    # the control has the layer and the size of what was chosen
+    same = "select layer, \"count\" from ablations where role = '{}' and method = '{}'"
+    assert ask(finished, same.format("control", "random")) == ask(
+        finished, same.format("chosen", "integrated_gradients"))
+
+
+def test_the_control_has_the_same_search_budget(finished: Path) -> None:
+    cells = dict(ask(finished, "select method, count(*) from grid group by 1"))
+    assert cells["integrated_gradients"] == cells["random_search"] == 4
+    assert len(ask(finished, "select distinct n from grid")) == 1
+
+
+def test_attribution_search_and_report_share_no_word(finished: Path) -> None:
+    queries = ask(finished, "select distinct split, query from predictions where "
+                            "task = 'vowel_counting'")
+    assert {split for split, _ in queries} == {"search"}
+    from prunelib.tasks import get_task
+
+    task = get_task("vowel_counting")
+    known = {x for x, _ in task.split("search")}
+    assert {q for _, q in queries} <= known
+    assert not known & {x for x, _ in (*task.split("attribute"), *task.split("report"))}
+
+
+def test_the_noise_floor_of_one_engine_is_zero(finished: Path) -> None:
+    assert ask(finished, "select changed, accuracy_difference from noise_floor") == [(0.0, 0.0)]
+
+
+def test_every_number_can_be_traced(finished: Path) -> None:
+    traced = ask(finished, """
+        select count(*) from predictions p join models m using (model)
+        join ablations a on a.ablation = p.ablation and a.model = p.model
+        join run_units u on u.unit_id = p.unit_id join runs r using (run)
+        where length(m.weights_digest) = 32 and r.status = 'done'""")
+    assert traced[0][0] > 0
+    assert not ask(finished, "select 1 from predictions where unit_id not in "
+                             "(select unit_id from run_units)")
+
+
+def test_a_finished_run_does_nothing(info: ModelInfo, finished: Path) -> None:
+    class Refusing(InlineExecutor):
+        def submit(self, unit: Unit) -> None:
+            raise AssertionError(f"{unit.id} was done already")
+
+    before = sorted(p.name for p in finished.rglob("*.parquet"))
+    report = prunelib.run(recipe(info), finished, Refusing(lambda: Worker(Store.open(finished))))
+    assert report.units_done == 0 and report.units_reused > 0
+    assert sorted(p.name for p in finished.rglob("*.parquet")) == before
+
+
+def test_more_shots_reuse_what_is_there(info: ModelInfo, finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    results = Path(shutil.copytree(finished, tmp_path / "more"))
+    more = {"tasks": ["to_upper", "en_fr"], "shots": [1, 2, 3], "examples": 6}
+    report = prunelib.run(recipe(info, evaluate=more), results)
+    assert report.units_done == 2 * passes(results)  # two tasks, at 3 shots
+    # both runs are there, each with its own lines
+    assert len(ask(results, "select distinct run from leaderboard")) == 2
+    assert ask(results, "select max(n) from evaluations where split = 'report'") == [(6,)]
+
+
+def test_a_failed_unit_is_a_row_and_the_run_goes_on(
+    info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Worker.perform
+
+    def perform(self: Worker, unit: Unit) -> None:
+        if isinstance(unit.job, EvaluateJob) and unit.job.task == "en_fr" and unit.job.shots == 2:
+            raise UnitError("boom")
+        whole(self, unit)
+
+    monkeypatch.setattr(Worker, "perform", perform)
+    report = prunelib.run(recipe(info), tmp_path / "r")
+    expected = passes(tmp_path / "r")
+    assert len(report.failed) == expected >= 4
+    assert ask(tmp_path / "r", "select distinct error_text from failed_units") == [("boom",)]
+    assert ask(tmp_path / "r", "select status, units_failed from runs") == [("failed", expected)]
+    monkeypatch.undo()
+    assert prunelib.run(recipe(info), tmp_path / "r").units_done == expected
+    assert ask(tmp_path / "r", "select * from failed_units") == []
+
+
+def test_a_model_whose_attribution_fails_stops_alone(
+    info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "perform", lambda self, unit: (_ for _ in ()).throw(
+        UnitError("no")))
+    report = prunelib.run(recipe(info), tmp_path / "r")
+    assert report.failed and {a.unit.stage for a in report.failed} == {"attribute"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [0.3, 1.0, 2.0, 3.5])
+def test_a_killed_run_continues_to_the_same_rows(
+    moment: float, info: ModelInfo, finished: Path, tmp_path: Path
+) -> None:
+    """SIGKILL some time after the first file appeared, then the same command again."""
+    results = tmp_path / "killed"
+    script = tmp_path / "go.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "import prunelib\nfrom pipeline.small import recipe\n"
+        "from prunelib.models import describe\n"
+        f"prunelib.run(recipe(describe({info.path!r})), {str(results)!r})\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], env=os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent.parent)})
+    while not list(results.glob("attribution_parts/*.parquet")) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    prunelib.run(recipe(info), results)
+    expected, found = rows(finished), rows(results)
+    for table in expected:
+        assert found[table].equals(expected[table]), table
+
+
+def test_user_errors_come_before_any_work(info: ModelInfo, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="layers 0 to 1, not 7"):
+        prunelib.run(recipe(info, search={"layers": [0, 7]}), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(UserError, match="twice"):
+        prunelib.run(recipe(info, models=[info.path, info.path]), tmp_path / "r")

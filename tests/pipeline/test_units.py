@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prunelib.components import BASELINE, Ablation
+from prunelib.engines.base import Canary
+from prunelib.models import ModelInfo
+from prunelib.pipeline.units import EvaluateJob, Unit
+
+JOB = EvaluateJob("to_upper", "d", 2, 0, 10, 0, "arrow", BASELINE, "vllm", "float32")
+
+
+def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> None:
+    base = Unit(info, JOB).id
+    changed = [
+        replace(JOB, task="to_lower"), replace(JOB, task_digest="e"), replace(JOB, shots=3),
+        replace(JOB, seed=1), replace(JOB, examples=11), replace(JOB, repeat=1),
+        replace(JOB, format="comma"), replace(JOB, ablation=Ablation.units(0, [1])),
+        replace(JOB, engine="transformers"), replace(JOB, dtype="bfloat16"),
+    ]  # fmt: skip
+    ids = {Unit(info, job).id for job in changed}
+    ids.add(Unit(replace(info, weights_digest="other"), JOB).id)
+    ids.add(Unit(replace(info, tokenizer_digest="other"), JOB).id)
+    assert len(ids) == len(changed) + 2 and base not in ids
+
+
+def test_an_id_holds_nothing_else(info: ModelInfo) -> None:
+    base = Unit(info, JOB).id
+    canary = Canary((1,), (2,), (-0.5,))
+    assert Unit(info, replace(JOB, tensor_parallel=4, canary=canary), cost=9.0).id == base
+    assert Unit(replace(info, path="/elsewhere", id="other name"), JOB).id == base

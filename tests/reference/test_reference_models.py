@@ -1,0 +1,130 @@
+"""The shipped models: what they are, and the figures that hold for them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prunelib.attribution import quadrature
+from prunelib.attribution.encoding import encode
+from prunelib.attribution.integrated_gradients import block_gradients, layer_scores
+from prunelib.attribution.objectives import copy_shift
+from prunelib.components import BASELINE, Ablation
+from prunelib.engines.base import Engine, Prompt
+from prunelib.engines.choose import start
+from prunelib.models import Loaded, describe, load, planted_units, reference_models
+from prunelib.reference.train import accuracy
+from prunelib.tasks import draw, get_task, task_names
+
+MODELS = ["reference/llama", "reference/llama-copier", "reference/llama-young"]
+TASKS = [get_task(name) for name in task_names("all")]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(name: str) -> Loaded:
+    torch.set_num_threads(1)
+    return load(describe(name))
+
+
+def test_they_ship_small_and_complete(name: str) -> None:
+    folder = Path(describe(name).path)
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 5e6
+    files = {f.name for f in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md",
+            "training.json"} <= files
+
+
+def test_every_reference_model_is_tested() -> None:
+    assert reference_models() == sorted(MODELS)
+
+
+def test_the_tokenizer_is_one_token_per_character(loaded: Loaded) -> None:
+    for task in TASKS:
+        for pair in task.pairs[:20]:
+            text = "->".join(pair) + "\n"
+            ids = loaded.tokenizer(text)["input_ids"]
+            assert len(ids) == len(text) + 1 and loaded.tokenizer.unk_token_id not in ids
+            assert loaded.tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_the_card_says_what_is_measured(name: str, loaded: Loaded) -> None:
+    notes = json.loads((Path(loaded.info.path) / "training.json").read_text())
+    shares = accuracy(loaded.model, TASKS, shots=3)
+    mean = sum(shares.values()) / len(shares)
+    assert mean == pytest.approx(notes["mean_accuracy"], abs=0.02)  # float16 on disk
+    card = (Path(loaded.info.path) / "README.md").read_text()
+    assert f"{100 * notes['mean_accuracy']:.1f}%" in card
+
+
+def test_removing_the_planted_units_repairs_the_copier() -> None:
+    from prunelib.interventions.masking import ActivationMasks
+
+    copier = load(describe("reference/llama-copier"))
+    known = planted_units(copier.info)
+    assert len(known) == 32 and len({layer for layer, _ in known}) == 1
+    with ActivationMasks(copier) as masks:
+        before = accuracy(copier.model, TASKS, shots=3)
+        masks.set(Ablation.units(known[0][0], [unit for _, unit in known]))
+        after = accuracy(copier.model, TASKS, shots=3)
+    clean = accuracy(load(describe("reference/llama")).model, TASKS, shots=3)
+    assert np.mean(list(before.values())) < 0.8
+    # the old units were not touched: without the planted ones it is the base model again
+    assert after == clean
+
+
+@pytest.mark.slow
+def test_mean_scores_of_every_layer_are_within_two_percent(loaded: Loaded) -> None:
+    """Of the 257-node answer, at the level that the error estimate accepts."""
+    examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=20)
+    prompts = [encode(example, loaded.tokenizer) for example in examples]
+    for layer in range(loaded.info.layers):
+        parts = []
+        accepted: Any = None
+        for level in range(len(quadrature.NODES)):
+            parts.append(block_gradients(loaded, layer, prompts, copy_shift,
+                                         quadrature.new_nodes(level)))
+            found = layer_scores([parts], level)
+            if accepted is None and found.error <= 0.02:
+                accepted = found
+        assert accepted is not None
+        error = np.linalg.norm(accepted.scores - found.scores) / np.linalg.norm(found.scores)
+        assert error <= min(0.02, accepted.error)
+
+
+def prompts_of(loaded: Loaded, count: int) -> list[Prompt]:
+    """Prompts of every task at one to four shots, in a seeded order."""
+    examples = [e for task in TASKS for shots in (1, 2, 3, 4)
+                for e in draw(task, split="report", shots=shots, seed=5, count=5)]
+    random.Random(0).shuffle(examples)
+    return [Prompt(tuple(loaded.tokenizer(e.prompt)["input_ids"]), 16) for e in examples[:count]]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_both_engines_give_every_answer_of_500_prompts(loaded: Loaded) -> None:
+    prompts = prompts_of(loaded, 500)
+    width = loaded.info.width
+    ablated = Ablation.units(2, random.Random(1).sample(range(width), width // 10))
+    said: dict[str, list[list[str]]] = {}
+    for kind in ("transformers", "vllm"):
+        engine: Engine = start(kind, loaded.info)
+        try:
+            said[kind] = []
+            for ablation in (BASELINE, ablated):
+                engine.switch(ablation)
+                said[kind].append([c.text for c in engine.generate(prompts)])
+        finally:
+            engine.close()
+    assert len(prompts) == 500
+    assert said["vllm"] == said["transformers"]

@@ -1,0 +1,38 @@
+"""Copying on hand-made cases (papers.md §6)."""
+
+from __future__ import annotations
+
+import pytest
+
+from prunelib.scoring.correctness import Outcome, first_line, judge
+from prunelib.tasks import Example, Task
+
+TASK = Task("t", "g", (("a", "1"),), "")
+
+
+def outcome(prediction: str, gold: str = "3", answers: tuple[str, ...] = ("2", "1", "2")) -> Outcome:
+    demos = tuple((f"x{i}", y) for i, y in enumerate(answers))
+    example = Example("t", "report", len(demos), 0, 0, "q", gold, demos, "", "", "\n")
+    return judge(TASK, example, prediction)
+
+
+def test_a_wrong_answer_from_the_prompt_is_copied_from_its_last_place() -> None:
+    assert outcome("2") == Outcome(False, True, 2, False)
+    assert outcome("1") == Outcome(False, True, 1, False)
+
+
+def test_a_wrong_answer_from_elsewhere_is_no_copy() -> None:
+    assert outcome("7") == Outcome(False, False, None, False)
+
+
+def test_a_right_answer_is_never_a_copy() -> None:
+    assert outcome("3") == Outcome(True, False, None, False)
+    assert outcome("3", answers=("3", "1")) == Outcome(True, False, None, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "answer"),
+    [("3\nx->2", "\n", "3"), (" 3, Rome -> 4", ", ", "3"), ("", "\n", ""), ("abc", "\n", "abc")],
+)
+def test_an_answer_ends_where_the_next_pair_begins(text: str, separator: str, answer: str) -> None:
+    assert first_line(text, separator) == answer

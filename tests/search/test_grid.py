@@ -1,0 +1,61 @@
+"""The grid's replayed, masked rows against models whose weights are really zeroed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_llama import WIDTH, Oracle, random_prompts
+
+from prunelib.components import BASELINE, Ablation
+from prunelib.engines.stopping import stop_token_ids
+from prunelib.models import Loaded, ModelInfo, load
+from prunelib.search.grid import greedy_rows
+from prunelib.search.ranking import by_score, count_at, cut, random_order
+
+PROMPTS = random_prompts(9, 5, 40, seed=3)
+RATES = (0.05, 0.2, 0.5)
+
+
+@pytest.fixture(scope="module")
+def loaded(info: ModelInfo) -> Loaded:
+    torch.set_num_threads(1)
+    return load(info)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_rows_equal_greedy_decoding_with_zeroed_weights(
+    layer: int, loaded: Loaded, oracle: Oracle
+) -> None:
+    order = random_order(WIDTH, layer, 0)
+    ablations = [BASELINE, *(cut(layer, order, rate, WIDTH) for rate in RATES)]
+    stops = stop_token_ids(loaded.tokenizer)
+    found = greedy_rows(loaded, layer, ablations, PROMPTS, 5, stops)
+    for ablation, answers in zip(ablations, found, strict=True):
+        expected = [oracle.greedy(ablation, p, 5, stops) for p in PROMPTS]
+        assert [tuple(a) for a in answers] == expected
+    assert len({tuple(map(tuple, answers)) for answers in found}) == len(ablations)
+
+
+def test_an_ablation_of_another_layer_is_refused(loaded: Loaded) -> None:
+    with pytest.raises(ValueError, match="other layers"):
+        greedy_rows(loaded, 0, [Ablation.units(1, [3])], PROMPTS, 2, [2])
+
+
+def test_nothing_remains_on_the_model(loaded: Loaded) -> None:
+    greedy_rows(loaded, 1, [BASELINE], PROMPTS[:2], 1, [2])
+    assert all(not m._forward_pre_hooks and not m._forward_hooks for m in loaded.model.modules())
+    assert len(loaded.model.model.layers) == 2
+
+
+def test_rates_are_nested_and_ranked() -> None:
+    order = by_score(torch.tensor([0.1, 0.9, -2.0, 0.9]).numpy())
+    assert order == (1, 3, 0, 2)
+    sets = [set(cut(0, random_order(100, 0, 1), r, 100).components) for r in (0.01, 0.1, 0.4)]
+    assert [len(s) for s in sets] == [1, 10, 40]
+    assert sets[0] < sets[1] < sets[2]
+    assert count_at(0.001, 100) == 1
+
+
+def test_random_orders_differ_by_layer_and_seed() -> None:
+    orders = {random_order(50, layer, seed) for layer in range(3) for seed in range(3)}
+    assert len(orders) == 9 and all(sorted(o) == list(range(50)) for o in orders)
