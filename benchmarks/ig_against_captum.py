@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import LayerIntegratedGradients
+from captum.attr import IntegratedGradients
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Encoded, encode, pad_left
+from prunelib.attribution.encoding import Batch, Encoded, encode, pad_left
 from prunelib.attribution.integrated_gradients import ROWS, block_gradients, layer_scores
 from prunelib.attribution.objectives import copy_shift
 from prunelib.models import Loaded, ModelInfo, adapter_for, describe, load
@@ -85,29 +85,31 @@ def ours(loaded: Loaded, layer: int, prompts: list[Encoded], level: int | None =
 
 
 def captum(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any, Any]:
-    """Mean over prompts of Captum's attributions of the layer's output, summed over positions."""
+    """Mean over prompts of Captum's attributions of a scale vector on the layer's output."""
     total = np.zeros(loaded.info.width)
+    projection = loaded.adapter.scaled_projection(loaded.model, layer)
     for start in range(0, len(prompts), BLOCK):
         block = prompts[start : start + BLOCK]
         batch = pad_left([p.prompt for p in block], loaded.tokenizer.pad_token_id, loaded.device)
 
-        def forward(ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor,
-                    which: torch.Tensor, block: list[Encoded] = block) -> torch.Tensor:
-            logits = loaded.model(input_ids=ids, attention_mask=mask, position_ids=positions,
-                                  use_cache=False, logits_to_keep=1).logits[:, -1]
-            return copy_shift(logits, [block[int(i)] for i in which])
+        def forward(scale: torch.Tensor, which: torch.Tensor, batch: Batch = batch,
+                    block: list[Encoded] = block) -> torch.Tensor:
+            handle = projection.register_forward_hook(
+                lambda module, args, output: output * scale[:, None, :])
+            rows = Batch(batch.ids[which], batch.mask[which], batch.positions[which])
+            try:
+                logits = loaded.model(**rows.inputs(), use_cache=False, logits_to_keep=1).logits
+            finally:
+                handle.remove()
+            return copy_shift(logits[:, -1], [block[int(i)] for i in which])
 
-        projection = loaded.adapter.scaled_projection(loaded.model, layer)
-        # Captum interpolates the inputs too, which ids cannot be; it only needs them unchanged.
-        method = LayerIntegratedGradients(forward, projection)
-        found = method.attribute(
-            (batch.ids, batch.mask, batch.positions, torch.arange(len(block), device=batch.ids
-                                                                  .device)),
-            baselines=(batch.ids, batch.mask, batch.positions,
-                       torch.arange(len(block), device=batch.ids.device)),
-            internal_batch_size=ROWS,
+        ones = torch.ones(len(block), loaded.info.width, device=loaded.device,
+                          dtype=next(loaded.model.parameters()).dtype)
+        found = IntegratedGradients(forward).attribute(
+            ones, baselines=torch.zeros_like(ones), internal_batch_size=ROWS,
+            additional_forward_args=(torch.arange(len(block), device=loaded.device),),
         )
-        total += found.double().sum((0, 1)).cpu().numpy()
+        total += found.double().sum(0).cpu().numpy()
     return total / len(prompts)
 
 

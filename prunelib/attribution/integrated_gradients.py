@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Batch, Encoded, pad_left
 from prunelib.attribution.objectives import Objective
-from prunelib.attribution.replay import Replayed, residual_streams, started_at
+from prunelib.attribution.replay import Prefix, clean_prefix, last_position_only, started_at
 from prunelib.models import Loaded
 
 if TYPE_CHECKING:
@@ -58,14 +58,16 @@ def block_gradients(
 ) -> NodeGradients:
     """Gradients with respect to the scale vector of one layer, at every α, for one block."""
     batch = pad_left([p.prompt for p in prompts], loaded.tokenizer.pad_token_id, loaded.device)
-    stream = residual_streams(loaded, batch, [layer])[layer]
+    unscaled = loaded.adapter.unscaled
+    prefix = clean_prefix(loaded, batch, layer, unscaled)
     at_once = max(1, ROWS // len(prompts))
     sums, totals, values = [], [], []
-    with started_at(loaded, layer) as replayed:
+    with started_at(loaded, layer, unscaled) as replayed, last_position_only(loaded):
         for start in range(0, len(alphas), at_once):
             chunk = alphas[start : start + at_once]
+            replayed.prefix = prefix.repeat(len(chunk))
             gradient, value = _scaled_pass(
-                loaded, layer, list(prompts), batch, replayed, stream, objective, chunk
+                loaded, layer, list(prompts), batch, replayed.prefix, objective, chunk
             )
             shaped = gradient.double().reshape(len(chunk), len(prompts), -1)
             sums.append(shaped.sum(1).cpu().numpy())
@@ -80,8 +82,7 @@ def _scaled_pass(
     layer: int,
     prompts: list[Encoded],
     batch: Batch,
-    replayed: Replayed,
-    stream: Tensor,
+    prefix: Prefix,
     objective: Objective,
     alphas: Array,
 ) -> tuple[Tensor, Tensor]:
@@ -89,8 +90,7 @@ def _scaled_pass(
     import torch
 
     times = len(alphas)
-    replayed.stream = stream.repeat(times, 1, 1)
-    scale = torch.tensor(alphas, dtype=stream.dtype, device=stream.device)
+    scale = torch.tensor(alphas, dtype=prefix.stream.dtype, device=prefix.stream.device)
     scale = scale.repeat_interleave(len(prompts))[:, None].repeat(1, loaded.info.width)
     scale.requires_grad_(True)
     projection = loaded.adapter.scaled_projection(loaded.model, layer)
@@ -125,8 +125,7 @@ class LayerScores:
 
     Attributes:
         scores: mean over prompts of each neuron's attribution, ``[neurons]``.
-        error: estimated relative L2 error of ``scores``: distance to the rule with half the
-            intervals, which is itself less accurate, so the estimate is on the safe side.
+        error: estimated relative L2 error of ``scores``, see :func:`_estimate`.
         totals: Σ_j IG_j of each prompt, ``[prompts]``.
         deltas: F(1) − F(0) of each prompt, ``[prompts]``.
     """
@@ -163,7 +162,24 @@ def layer_scores(blocks: Sequence[Sequence[NodeGradients]], level: int) -> Layer
         total = total + block
     totals, values = np.hstack(joined("totals")), np.hstack(joined("values"))
     prompts = totals.shape[1]
-    scores, rough = fine @ total / prompts, coarse @ total / prompts
+    scores = fine @ total / prompts
+    steps = [float(np.linalg.norm(scores - coarse @ total / prompts))]
+    if level > 0:
+        # The same distance one level below, whose nodes are every other one of these.
+        previous = quadrature.weights(level - 1) - quadrature.coarse_weights(level - 1)
+        steps.append(float(np.linalg.norm(previous @ total[::2] / prompts)))
     norm = float(np.linalg.norm(scores))
-    error = float(np.linalg.norm(scores - rough)) / norm if norm > 0 else 0.0
+    error = _estimate(*steps) / norm if norm > 0 else 0.0
     return LayerScores(scores, error, fine @ totals, values[-1] - values[0])
+
+
+def _estimate(step: float, before: float | None = None) -> float:
+    """Error of a rule from how far doubling its intervals moved the result, now and before.
+
+    ``step`` alone is the error of the rule with half the intervals, which is on the safe side.
+    Where doubling shrank it by r = ``step`` / ``before`` < 1/2, what is still to come is at most
+    the geometric series ``step`` · (r + r² + …), for the rule converges at least geometrically.
+    """
+    if before is None or step >= before / 2:
+        return step
+    return step * step / (before - step)

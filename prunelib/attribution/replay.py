@@ -1,83 +1,160 @@
-"""Prefix replay: start a model in the middle, from a residual stream computed once.
+"""Prefix replay: start a model in the middle, from what was computed once.
 
 Nothing below layer l changes while layer l is scaled or masked. The layers below are replaced by
-one stub that returns the cached input of layer l; everything else runs as transformers wrote it.
+stubs that return the cached input of layer l, and inside layer l every module whose output does
+not depend on the edit by a stub that returns its cached output. Everything else runs as
+transformers wrote it.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from prunelib.attribution.encoding import Batch
 from prunelib.models import Loaded
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
-def residual_streams(loaded: Loaded, batch: Batch, layers: list[int]) -> dict[int, Tensor]:
-    """Input of each of ``layers`` on the untouched model, ``[rows, length, width]``, detached.
+@dataclass(frozen=True)
+class Prefix:
+    """What one layer sees and does on the untouched model, for one batch.
 
-    One forward pass up to the highest of the layers serves all of them.
+    Attributes:
+        stream: input of the layer, ``[rows, length, width]``.
+        outputs: dotted path below the layer → output of that module, whose first dimension is
+            rows.
     """
+
+    stream: Tensor
+    outputs: dict[str, Tensor]
+
+    def repeat(self, times: int) -> Prefix:
+        """All rows ``times`` times, one copy of the batch after the other."""
+        return Prefix(_repeat(self.stream, times),
+                      {path: _repeat(output, times) for path, output in self.outputs.items()})
+
+
+def _repeat(tensor: Tensor, times: int) -> Tensor:
+    return tensor.repeat(times, *([1] * (tensor.dim() - 1)))
+
+
+class _ReachedError(Exception):
+    """Unwinds a forward pass once all that is wanted of it is known."""
+
+
+def clean_prefix(
+    loaded: Loaded, batch: Batch, layer: int, modules: tuple[str, ...] = ()
+) -> Prefix:
+    """Run the untouched model up to ``layer`` and keep its input and some modules' outputs."""
     import torch
 
-    class Reached(Exception):
-        """Unwinds the forward pass once the highest layer's input is known."""
+    block = loaded.adapter.layers(loaded.model)[layer]
+    stream: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    captured: dict[int, Tensor] = {}
-    modules = loaded.adapter.layers(loaded.model)
+    def keep_input(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        stream["input"] = args[0] if args else kwargs["hidden_states"]
+        if not modules:
+            raise _ReachedError
 
-    def hook(layer: int):  # type: ignore[no-untyped-def]
-        def capture(_: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            captured[layer] = (args[0] if args else kwargs["hidden_states"]).detach()
-            if layer == max(layers):
-                raise Reached
+    def keep_output(path: str) -> Any:
+        def hook(_: nn.Module, __: object, output: Any) -> None:
+            outputs[path] = output[0] if isinstance(output, tuple) else output
+            if len(outputs) == len(modules):
+                raise _ReachedError
 
-        return capture
+        return hook
 
-    handles = [modules[i].register_forward_pre_hook(hook(i), with_kwargs=True) for i in layers]
+    handles = [block.register_forward_pre_hook(keep_input, with_kwargs=True)]
+    handles += [block.get_submodule(p).register_forward_hook(keep_output(p)) for p in modules]
     try:
-        with torch.no_grad(), contextlib.suppress(Reached):
+        with torch.no_grad(), contextlib.suppress(_ReachedError):
             loaded.model(**batch.inputs(), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    return captured
+    return Prefix(stream["input"], outputs)
 
 
 class Replayed:
-    """Holds the residual stream at which a model starts, ``[rows, length, width]``."""
+    """Holds the prefix from which a model starts; set it before every forward pass."""
 
-    stream: Tensor | None = None
+    prefix: Prefix | None = None
+
+    def get(self) -> Prefix:
+        """The prefix; an error if none was set."""
+        if self.prefix is None:
+            raise RuntimeError("no prefix was set before the forward pass")
+        return self.prefix
 
 
 @contextlib.contextmanager
-def started_at(loaded: Loaded, layer: int) -> Iterator[Replayed]:
-    """Within the context every forward pass starts at ``layer`` from ``Replayed.stream``.
+def started_at(loaded: Loaded, layer: int, modules: tuple[str, ...] = ()) -> Iterator[Replayed]:
+    """Within the context every forward pass starts at ``layer`` from ``Replayed.prefix``.
 
-    The layers below become stubs that all return that stream, so positions in the list of
-    layers, which some families look up in their config, stay what they were. At layer 0 there
-    is nothing to replay and the stream is not used.
+    The layers below become stubs that all return its stream, so positions in the list of layers,
+    which some families look up in their config, stay what they were. ``modules`` of the layer
+    return their cached outputs; hooks on them still run.
     """
     from torch import nn
 
     replayed = Replayed()
 
-    class Stub(nn.Module):
+    class Below(nn.Module):
         def forward(self, *_: object, **__: object) -> Tensor:
-            if replayed.stream is None:
-                raise RuntimeError("no residual stream was set before the forward pass")
-            return replayed.stream
+            return replayed.get().stream
 
     whole = loaded.adapter.layers(loaded.model)
-    try:
+    with contextlib.ExitStack() as stack:
         if layer > 0:
-            loaded.adapter.set_layers(
-                loaded.model, nn.ModuleList([*(Stub() for _ in range(layer)), *whole[layer:]])
-            )
+            stubs = nn.ModuleList([*(Below() for _ in range(layer)), *whole[layer:]])
+            stack.callback(loaded.adapter.set_layers, loaded.model, whole)
+            loaded.adapter.set_layers(loaded.model, stubs)
+        for path in modules:
+            stack.enter_context(_replaced(whole[layer], path, replayed))
         yield replayed
+
+
+@contextlib.contextmanager
+def _replaced(block: nn.Module, path: str, replayed: Replayed) -> Iterator[None]:
+    """Put a stub in the place of one module, which answers in the module's own form."""
+    from torch import nn
+
+    parent_path, _, name = path.rpartition(".")
+    parent, module = block.get_submodule(parent_path), block.get_submodule(path)
+    # Attention modules return (output, attention weights); projections return a tensor.
+    pair = not isinstance(module, nn.Linear)
+
+    class Cached(nn.Module):
+        bias = getattr(module, "bias", None)
+
+        def forward(self, *_: object, **__: object) -> Any:
+            output = replayed.get().outputs[path]
+            return (output, None) if pair else output
+
+    setattr(parent, name, Cached())
+    try:
+        yield
     finally:
-        loaded.adapter.set_layers(loaded.model, whole)
+        setattr(parent, name, module)
+
+
+@contextlib.contextmanager
+def last_position_only(loaded: Loaded) -> Iterator[None]:
+    """Let the last layer's MLP see the last position alone, the only one that is read out.
+
+    Its output then has length one and is added to every position of the residual stream: wrong
+    everywhere but at the last position, which is what the logits are computed from.
+    """
+    last = loaded.adapter.layers(loaded.model)[-1]
+    norm = last.get_submodule(loaded.adapter.mlp_norm)
+    handle = norm.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -26,6 +26,16 @@ class Adapter(Protocol):
         """Dotted path of the output projection below a layer, in transformers and in vLLM."""
         ...
 
+    @property
+    def mlp_norm(self) -> str:
+        """Dotted path below a layer of the norm whose output only the MLP reads."""
+        ...
+
+    @property
+    def unscaled(self) -> tuple[str, ...]:
+        """Modules below a layer whose outputs do not change while its neurons are scaled."""
+        ...
+
     def depth(self, config: PreTrainedConfig) -> int:
         """Number of layers."""
         ...

@@ -14,6 +14,8 @@ class LlamaAdapter:
 
     model_types = ("llama", "mistral", "qwen2", "qwen3")
     output_projection = "mlp.down_proj"
+    mlp_norm = "post_attention_layernorm"
+    unscaled = ("self_attn", "mlp.gate_proj", "mlp.up_proj")
 
     def depth(self, config: PreTrainedConfig) -> int:
         return int(config.num_hidden_layers)

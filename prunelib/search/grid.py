@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prunelib.attribution.encoding import pad_left
-from prunelib.attribution.replay import residual_streams, started_at
+from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
 from prunelib.components import Ablation
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
@@ -73,9 +73,10 @@ def _continue(
     pad, device = loaded.tokenizer.pad_token_id, loaded.device
     batch = pad_left(prompts, pad, device)
     masks.set_rows(layer, keep.repeat_interleave(len(prompts), 0))
-    stream = residual_streams(loaded, batch, [layer])[layer]
-    with started_at(loaded, layer) as replayed:
-        replayed.stream = stream.repeat(len(keep), 1, 1)
+    modules = loaded.adapter.unscaled
+    prefix = clean_prefix(loaded, batch, layer, modules)
+    with started_at(loaded, layer, modules) as replayed, last_position_only(loaded):
+        replayed.prefix = prefix.repeat(len(keep))
         following = _best(loaded, batch.repeat(len(keep)).inputs())
     answers: list[list[int]] = [[] for _ in following]
     running = list(range(len(following)))

@@ -13,7 +13,7 @@ from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Encoded, encode, pad_left
 from prunelib.attribution.integrated_gradients import block_gradients, layer_scores
 from prunelib.attribution.objectives import copy_shift
-from prunelib.attribution.replay import residual_streams, started_at
+from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
 from prunelib.errors import UnitError
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.tasks import draw, get_task
@@ -137,8 +137,6 @@ def test_a_hand_made_copier_ranks_first(info: ModelInfo) -> None:
             mlp.gate_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
             mlp.up_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
             mlp.down_proj.weight[:, unit] = 0
-        stream = residual_streams(loaded, pad_left([prompt.prompt], 0, loaded.device), [1])[1]
-        del stream
         hidden: dict[str, torch.Tensor] = {}
         handle = mlp.down_proj.register_forward_pre_hook(
             lambda m, args: hidden.update(value=args[0][0, -1].clone()))
@@ -157,22 +155,27 @@ def test_replay_equals_the_whole_forward(doubled: Loaded) -> None:
     with torch.no_grad():
         whole = doubled.model(**batch.inputs(), use_cache=False).logits
         for layer in (0, 1):
-            stream = residual_streams(doubled, batch, [layer])[layer]
-            with started_at(doubled, layer) as replayed:
-                replayed.stream = stream
-                assert torch.equal(doubled.model(**batch.inputs(), use_cache=False).logits, whole)
+            for modules in ((), doubled.adapter.unscaled):
+                prefix = clean_prefix(doubled, batch, layer, modules)
+                with started_at(doubled, layer, modules) as replayed:
+                    replayed.prefix = prefix
+                    again = doubled.model(**batch.inputs(), use_cache=False).logits
+                    assert torch.equal(again, whole)
+                    with last_position_only(doubled):
+                        last = doubled.model(**batch.inputs(), use_cache=False).logits[:, -1]
+                    torch.testing.assert_close(last, whole[:, -1], rtol=0, atol=1e-12)
 
 
 def test_nothing_remains_on_the_model_after_a_failure(doubled: Loaded) -> None:
     prompts = prompts_of(doubled)
-    before = list(doubled.model.model.layers)
+    before = list(doubled.model.modules())
 
     def broken(*_: object) -> torch.Tensor:
         raise ValueError("boom")
 
     with pytest.raises(ValueError, match="boom"):
         block_gradients(doubled, 1, prompts, broken, quadrature.new_nodes(0))
-    assert list(doubled.model.model.layers) == before
+    assert list(doubled.model.modules()) == before
     for module in doubled.model.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks
 
