@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def connect(address: str | None = None) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address:
+        _check_reachable(address)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -34,12 +36,24 @@ def connect(address: str | None = None) -> None:
             raise UserError(f"cannot reach the Ray cluster at {address}: {reason}") from error
         return
     _give_token()
-    ray.init(
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        **options,
-    )
+    # Ray replaces every form of localhost by the machine's outside address, and then listens on
+    # all interfaces, except where this constant says that no cluster is possible.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    # It says at every start that token authentication is on, which is what was asked for.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **options)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes before it says that nobody listens at an address."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto" and the like
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"cannot reach the Ray cluster at {address}: {error.strerror or error}"
+                        ) from error
 
 
 def _give_token() -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from prunelib.pipeline.executor import Attempt
 
@@ -107,36 +109,39 @@ def _failure(attempt: Attempt) -> str:
             f"{attempt.unit.detail}: {attempt.error_kind}: {first}")
 
 
-def _percent(value: Any) -> str:
-    return "" if value is None else f"{100 * value:.1f}%"
+def _share(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _interval(low: Any, high: Any) -> str:
-    return "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+def _difference(row: dict[str, Any]) -> str:
+    if row["difference"] is None:
+        return ""
+    low, high = row["difference_low"], row["difference_high"]
+    return f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def leaderboard(results: Path, run: str) -> Table:
     """Baseline, pruned and random, per model, with intervals, as a table for people."""
     from prunelib.results.query import open_results
 
-    rows = open_results(results).execute(
-        "select * from leaderboard where run = $1", [run]
-    ).to_arrow_table().to_pylist()
-    table = Table(title=f"{run}: report split")
-    for name in ("model", "method", "layer", "rate"):
+    found = open_results(results).sql("select * from leaderboard where run = $1", params=[run])
+    table = Table(title=f"{run}, report split (%, with 95% intervals)", title_justify="left",
+                  box=SIMPLE_HEAD, padding=(0, 1))
+    for name in ("method", "layer", "off"):
         table.add_column(name)
-    for name in ("accuracy", "95%", "copying error", "against baseline", "95% ", "p"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        rate = "" if row["rate"] is None else f"{row['rate']:g}"
-        layer = "" if row["layer"] is None else str(row["layer"])
-        p_value = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
-        difference = row["difference"]
+    for name in ("accuracy", "copying", "against baseline", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    model = None
+    for row in found.to_arrow_table().to_pylist():
+        if row["model"] != model:
+            model = row["model"]
+            table.add_row(Text(model, style="bold"))
+        accuracy = _share(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
         table.add_row(
-            row["model"], row["method"], layer, rate,
-            _percent(row["accuracy"]), _interval(row["accuracy_low"], row["accuracy_high"]),
-            _percent(row["copying_error"]),
-            "" if difference is None else f"{100 * difference:+.1f}",
-            _interval(row["difference_low"], row["difference_high"]), p_value,
-        )
+            "  " + ("baseline" if row["method"] == "none" else row["method"]),
+            "" if row["layer"] is None else str(row["layer"]),
+            "" if row["rate"] is None else f"{100 * row['rate']:g}%",
+            accuracy, f"{100 * row['copying_error']:.1f}", _difference(row),
+            "" if row["p_value"] is None else f"{row['p_value']:.2g}",
+        )  # fmt: skip
     return table

@@ -2,8 +2,10 @@
 
 Every MLP of a base model is widened by K units. In one layer the new units (their gate and up
 rows and down columns, nothing else) learn to repeat the answer of the most recent demonstration
-on tasks with one-character answers, and to keep the right answer on all others. Then the units of
-every layer are shuffled, so that nothing but their effect tells the planted ones apart.
+on tasks with one-character answers, and to keep the right answer on all others. A random half of them
+is off in every training prompt: otherwise units specialise, six of them copy digits and others
+letters, and a proxy about digits says nothing about letters. Then the units of every layer are
+shuffled, so that nothing but their effect tells the planted ones apart.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class PlantingRecipe:
     length: int = 112
     learning_rate: float = 5e-3
     associations: float = 0.1
+    dropout: float = 0.5
     seed: int = 0
 
 
@@ -80,6 +83,7 @@ def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
         new = torch.zeros_like(weight)
         new.narrow(dim, width, recipe.units).fill_(1)
         cast("Any", weight).register_hook(lambda gradient, new=new: gradient * new)
+    drop = _dropout(model, recipe, width)
     corpus = Corpus([get_task(name) for name in task_names("all")], length=recipe.length,
                     associations=recipe.associations, seed=recipe.seed + 1, copy=True)
     # No weight decay: it would shrink the old units, which must stay what they are.
@@ -97,7 +101,21 @@ def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
         optimizer.zero_grad(set_to_none=True)
         if step % 50 == 0:
             logger.info("step %d of %d: loss %.4f", step, recipe.steps, float(loss.detach()))
+    drop.remove()
     return model.eval(), shuffle(model, recipe, width)
+
+
+def _dropout(model: Any, recipe: PlantingRecipe, width: int) -> Any:
+    """Switch new units off at random, the same ones at every position of a prompt."""
+    import torch
+
+    def hook(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        keep = torch.ones(len(args[0]), 1, width + recipe.units, device=args[0].device)
+        keep[:, :, width:].bernoulli_(1 - recipe.dropout)
+        return (args[0] * keep,)
+
+    projection = model.get_decoder().layers[recipe.layer].mlp.down_proj
+    return projection.register_forward_pre_hook(hook)
 
 
 def shuffle(model: Any, recipe: PlantingRecipe, width: int) -> list[int]:

@@ -101,7 +101,7 @@ def worker_pids() -> list[int]:
 
 
 def test_a_local_ray_listens_on_loopback_with_a_token() -> None:
-    assert ray.util.get_node_ip_address() == "127.0.0.1"
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
