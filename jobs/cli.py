@@ -112,6 +112,21 @@ def tables(
 
 
 @app.command()
+def report(
+    results: Results,
+    out: Annotated[Path, typer.Option(help="Folder that receives the pictures.")],
+) -> None:
+    """Draw one picture per run and model: the grid of the search, and what the choice did.
+
+    Example: `prunelib report --results results/demo --out figures`
+    """
+    from prunelib.results.report import draw_report
+
+    for path in draw_report(results, out):
+        console.print(path)
+
+
+@app.command()
 def plan(
     recipe: Recipe,
     results: Annotated[
