@@ -177,8 +177,8 @@ def _estimate(step: float, before: float | None = None) -> float:
     """Error of a rule from how far doubling its intervals moved the result, now and before.
 
     ``step`` alone is the error of the rule with half the intervals, which is on the safe side.
-    Where doubling shrank it by r = ``step`` / ``before`` < 1/2, what is still to come is at most
-    the geometric series ``step`` · (r + r² + …), for the rule converges at least geometrically.
+    Where doubling shrank it by r = ``step`` / ``before`` < 1/2, what is still to come is taken to
+    be the geometric series ``step`` · (r + r² + …): an extrapolation, not a bound.
     """
     if before is None or step >= before / 2:
         return step

@@ -34,8 +34,8 @@ of one token per character. It is a test subject, not a language model: it knows
 the words that it is asked about are words that it was trained on. Weights are float16 on disk, to
 be run in float32.
 
-Mean accuracy over {len(notes["accuracy_3_shots"])} tasks at 3 shots: {100 * notes["mean_accuracy"]:.1f}% (before rounding to
-float16; 40 prompts a task).
+Mean accuracy over {len(notes["accuracy_3_shots"])} tasks at 3 shots:
+{100 * notes["mean_accuracy"]:.1f}% (before rounding to float16; 40 prompts a task).
 
 | recipe | |
 | --- | --- |

@@ -2,8 +2,8 @@
 
 Every MLP of a base model is widened by K units. In one layer the new units (their gate and up
 rows and down columns, nothing else) learn to repeat the answer of the most recent demonstration
-on tasks with one-character answers, and to keep the right answer on all others. A random half of them
-is off in every training prompt: otherwise units specialise, six of them copy digits and others
+on tasks with one-character answers, and to keep the right answer on all others. A random half of
+them is off in every training prompt: otherwise units specialise, six of them copy digits and others
 letters, and a proxy about digits says nothing about letters. Then the units of every layer are
 shuffled, so that nothing but their effect tells the planted ones apart.
 """

@@ -133,7 +133,7 @@ def test_a_hand_made_copier_ranks_first(info: ModelInfo) -> None:
     mlp = loaded.model.model.layers[-1].mlp
     copier, opposite = 17, 5
     with torch.no_grad():
-        for unit, token in ((copier, 9), (opposite, 7)):
+        for unit in (copier, opposite):
             mlp.gate_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
             mlp.up_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
             mlp.down_proj.weight[:, unit] = 0

@@ -10,7 +10,9 @@ from prunelib.tasks import Example, Task
 TASK = Task("t", "g", (("a", "1"),), "")
 
 
-def outcome(prediction: str, gold: str = "3", answers: tuple[str, ...] = ("2", "1", "2")) -> Outcome:
+def outcome(
+    prediction: str, gold: str = "3", answers: tuple[str, ...] = ("2", "1", "2")
+) -> Outcome:
     demos = tuple((f"x{i}", y) for i, y in enumerate(answers))
     example = Example("t", "report", len(demos), 0, 0, "q", gold, demos, "", "", "\n")
     return judge(TASK, example, prediction)
