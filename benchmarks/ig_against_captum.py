@@ -136,12 +136,15 @@ def main() -> None:
     layers = range(min(options.layers or loaded.info.layers, loaded.info.layers))
     ours(loaded, 0, prompts[:2])  # warm-up
     rows = []
+    matrices: dict[str, list[np.ndarray[Any, Any]]] = {"mine": [], "theirs": [], "truth": []}
     print(f"{'layer':>5} {'nodes':>5} {'prunelib s':>10} {'error':>9} {'Captum s':>9} "
           f"{'error':>9} {'ratio':>6}")
     for layer in layers:
         (mine, nodes), seconds = timed(lambda layer=layer: ours(loaded, layer, prompts))
         theirs, captum_seconds = timed(lambda layer=layer: captum(loaded, layer, prompts))
         truth, _ = ours(loaded, layer, prompts, level=len(quadrature.NODES) - 1)
+        for name, scores in (("mine", mine), ("theirs", theirs), ("truth", truth)):
+            matrices[name].append(scores)
         error, captum_error = (float(np.linalg.norm(x - truth) / np.linalg.norm(truth))
                                for x in (mine, theirs))
         rows.append({"layer": layer, "nodes": nodes, "seconds": seconds, "error": error,
@@ -150,11 +153,16 @@ def main() -> None:
               f"{captum_error:>9.1e} {captum_seconds / seconds:>6.1f}", flush=True)
     total = sum(r["seconds"] for r in rows)
     ratio = sum(r["captum_seconds"] for r in rows) / total
-    print(f"all layers: Captum takes {ratio:.2f} times as long as prunelib")
+    whole = {name: np.concatenate(scores) for name, scores in matrices.items()}
+    errors = {name: float(np.linalg.norm(whole[name] - whole["truth"])
+                          / np.linalg.norm(whole["truth"])) for name in ("mine", "theirs")}
+    print(f"all layers: Captum takes {ratio:.2f} times as long as prunelib; relative error of the "
+          f"score matrix {errors['theirs']:.1e} (Captum), {errors['mine']:.1e} (prunelib)")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     out = Path(__file__).parent / "results" / "ig_against_captum.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps({"model": loaded.info.id, "prompts": len(prompts), "ratio": ratio,
+                               "error": errors["mine"], "captum_error": errors["theirs"],
                                "device": device or "cpu", "threads": torch.get_num_threads(),
                                "layers": rows}, indent=2) + "\n")
 

@@ -202,3 +202,31 @@ def test_the_demo_recipe_is_fine(capfd: pytest.CaptureFixture[str]) -> None:
     for path in recipes.glob("*.yaml"):
         assert call("validate", path) == 0
     assert "2 models" in capfd.readouterr().out
+
+
+def test_a_report_is_one_picture_per_run_and_model(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("report", "--results", finished, "--out", tmp_path / "figures") == 0
+    (picture,) = (tmp_path / "figures").iterdir()
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
+    assert picture.name in capfd.readouterr().out
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("report", "--results", tmp_path, "--out", tmp_path / "figures") == 2
+    assert not (tmp_path / "figures").exists()
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_the_readme_shows_the_demo_recipe_and_commands_that_exist() -> None:
+    readme = (Path(cli.__file__).parent.parent / "README.md").read_text()
+    shown = readme.split("```yaml\n")[1].split("```")[0]
+    recipe = prunelib.load_recipe(Path(cli.__file__).parent / "recipes" / "demo.yaml")
+    assert prunelib.parse_recipe(shown) == recipe
+    commands = {c.callback.__name__ for c in cli.app.registered_commands if c.callback}
+    for line in "\n".join(readme.split("```")[1::2]).splitlines():
+        if line.startswith("prunelib "):
+            assert line.split()[1] in commands | {"reference"}, line
+    for command in commands:
+        assert f"prunelib {command}" in readme, command
