@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,7 +58,10 @@ def _closing(report: RunReport, console: Console) -> None:
 
 
 def _suggest(sql: str, report: RunReport, console: Console) -> None:
-    console.print(f'Next: prunelib query "{sql}" --results {report.results}', soft_wrap=True,
+    program = "prunelib"
+    if shutil.which(program) is None:  # the environment is not active, as after `make demo`
+        program = os.path.relpath(Path(sys.executable).with_name(program))
+    console.print(f'Next: {program} query "{sql}" --results {report.results}', soft_wrap=True,
                   highlight=False)
 
 
