@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -109,39 +109,44 @@ def _failure(attempt: Attempt) -> str:
             f"{attempt.unit.detail}: {attempt.error_kind}: {first}")
 
 
-def _share(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+def _share(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{100 * row[name]:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def _difference(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return ""
     low, high = row["difference_low"], row["difference_high"]
-    return f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * row['difference']:+.1f} ({100 * low:+.1f}, {100 * high:+.1f})"
 
 
-def leaderboard(results: Path, run: str) -> Table:
-    """Baseline, pruned and random, per model, with intervals, as a table for people."""
+def _place(row: dict[str, Any]) -> str:
+    if row["rate"] is None:
+        return ""
+    layer = "several layers" if row["layer"] is None else f"layer {row['layer']}"
+    return f"\n  {layer}, {100 * row['rate']:g}% off"
+
+
+def leaderboard(results: Path, run: str) -> Group:
+    """Baseline, pruned and random with intervals, one table per model; fits 80 columns."""
     from prunelib.results.query import open_results
 
     found = open_results(results).sql("select * from leaderboard where run = $1", params=[run])
-    table = Table(title=f"{run}, report split (%, with 95% intervals)", title_justify="left",
-                  box=SIMPLE_HEAD, padding=(0, 1))
-    for name in ("method", "layer", "off"):
-        table.add_column(name)
-    for name in ("accuracy", "copying", "against baseline", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    model = None
+    tables: dict[str, Table] = {}
     for row in found.to_arrow_table().to_pylist():
-        if row["model"] != model:
-            model = row["model"]
-            table.add_row(Text(model, style="bold"))
-        accuracy = _share(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
-        table.add_row(
-            "  " + ("baseline" if row["method"] == "none" else row["method"]),
-            "" if row["layer"] is None else str(row["layer"]),
-            "" if row["rate"] is None else f"{100 * row['rate']:g}%",
-            accuracy, f"{100 * row['copying_error']:.1f}", _difference(row),
-            "" if row["p_value"] is None else f"{row['p_value']:.2g}",
-        )  # fmt: skip
+        table = tables.setdefault(row["model"], _table(row["model"]))
+        name = "baseline" if row["method"] == "none" else row["method"]
+        table.add_row(name + _place(row),
+                      _share(row, "accuracy"), _share(row, "copying_error"), _difference(row))
+    title = Text(f"{run}: report split, % of answers (95% intervals)", style="italic")
+    return Group(title, *tables.values())
+
+
+def _table(model: str) -> Table:
+    table = Table(title=model, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
+                  padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
+    table.add_column("method", min_width=20)
+    for name in ("accuracy", "copying errors", "vs baseline"):
+        table.add_column(name, justify="right", no_wrap=True)
     return table

@@ -50,6 +50,7 @@ def _closing(report: RunReport, console: Console) -> None:
     """The last words of a run: what came out, where it is, what to type next."""
     console.print()
     console.print(leaderboard(report.results, report.run))
+    console.print()
     console.print(f"{report.units_done} units done, {report.units_reused} were there already, "
                   f"{len(report.failed)} failed. Results are in {report.results}")
     if report.failed:

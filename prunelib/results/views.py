@@ -234,9 +234,12 @@ _LEADERBOARD = _view(
     "one line per method: means over the tasks of the report split; intervals and tests over "
     "queries (task, seed, example), tasks taken as given",
     "run model method layer rate ablations tasks n accuracy accuracy_low accuracy_high "
-    "copying_error difference difference_low difference_high p_value difference_to_random "
-    "difference_to_random_low difference_to_random_high",
+    "copying_error copying_error_low copying_error_high difference difference_low "
+    "difference_high p_value difference_to_random difference_to_random_low "
+    "difference_to_random_high",
     LEADERBOARD,
+    copying_error_low="lower end of the 95% interval of copying_error (bootstrap over queries)",
+    copying_error_high="upper end of the 95% interval of copying_error (bootstrap over queries)",
     ablations="different ablations, such as the seeds of a control",
     tasks="tasks",
     accuracy="share of right answers, mean over tasks",

@@ -103,7 +103,8 @@ paired AS (
 ),
 queries AS (
     SELECT run, model, method, role, task, seed, example,
-           round(avg(correct), 12) AS correct, avg(copied) AS copied, round(avg(gap), 12) AS gap,
+           round(avg(correct), 12) AS correct, round(avg(copied), 12) AS copied,
+           round(avg(gap), 12) AS gap,
            round(avg(gap_to_random), 12) AS gap_to_random
     FROM paired GROUP BY run, model, method, role, task, seed, example
 ),
@@ -111,7 +112,8 @@ per_task AS (
     SELECT run, model, method, role, task, avg(correct) AS accuracy,
            avg(copied) AS copying_error, avg(gap) AS difference,
            avg(gap_to_random) AS difference_to_random,
-           histogram(correct) AS h, histogram(gap) FILTER (gap IS NOT NULL) AS h_gap,
+           histogram(correct) AS h, histogram(copied) AS h_copied,
+           histogram(gap) FILTER (gap IS NOT NULL) AS h_gap,
            histogram(gap_to_random) FILTER (gap_to_random IS NOT NULL) AS h_random
     FROM queries GROUP BY run, model, method, role, task
 ),
@@ -121,18 +123,21 @@ per_method AS (
            avg(difference_to_random) AS difference_to_random,
            list(task ORDER BY task) AS names,
            list(h ORDER BY task) AS h,
+           list(h_copied ORDER BY task) AS h_copied,
            list(coalesce(h_gap, MAP {}) ORDER BY task) AS h_gap,
            list(coalesce(h_random, MAP {}) ORDER BY task) AS h_random
     FROM per_task GROUP BY run, model, method, role
 ),
 stacked AS (
-    SELECT * REPLACE (stack(h, names) AS h, stack(h_gap, names) AS h_gap,
+    SELECT * REPLACE (stack(h, names) AS h, stack(h_copied, names) AS h_copied,
+                      stack(h_gap, names) AS h_gap,
                       stack(h_random, names) AS h_random)
     FROM per_method
 ),
 tested AS (
-    SELECT * EXCLUDE (names, h, h_gap, h_random),
+    SELECT * EXCLUDE (names, h, h_copied, h_gap, h_random),
            bootstrap(h.v, h.c, h.s) AS accuracy_interval,
+           bootstrap(h_copied.v, h_copied.c, h_copied.s) AS copying_interval,
            bootstrap(h_gap.v, h_gap.c, h_gap.s) AS interval,
            bootstrap(h_random.v, h_random.c, h_random.s) AS random_interval,
            CASE WHEN difference IS NOT NULL THEN sign_flip(h_gap.v, h_gap.c, h_gap.s)
@@ -141,7 +146,9 @@ tested AS (
 )
 SELECT run, model, method, layer, rate, ablations, tasks, n, accuracy,
        accuracy_interval[1] AS accuracy_low, accuracy_interval[2] AS accuracy_high,
-       copying_error, difference, interval[1] AS difference_low, interval[2] AS difference_high,
+       copying_error, copying_interval[1] AS copying_error_low,
+       copying_interval[2] AS copying_error_high,
+       difference, interval[1] AS difference_low, interval[2] AS difference_high,
        p_value, difference_to_random, random_interval[1] AS difference_to_random_low,
        random_interval[2] AS difference_to_random_high
 FROM tested JOIN methods USING (run, model, method, role)

@@ -77,6 +77,16 @@ def test_attribution_search_and_report_share_no_word(finished: Path) -> None:
     assert not known & {x for x, _ in (*task.split("attribute"), *task.split("report"))}
 
 
+def test_intervals_hold_what_they_are_intervals_of(finished: Path) -> None:
+    lines = ask(finished, """
+        select accuracy, accuracy_low, accuracy_high, copying_error, copying_error_low,
+               copying_error_high from leaderboard""")
+    assert len(lines) == 4
+    for line in lines:
+        for value, low, high in (line[:3], line[3:]):
+            assert 0 <= low <= value <= high <= 1  # type: ignore[operator]
+
+
 def test_the_noise_floor_of_one_engine_is_zero(finished: Path) -> None:
     assert ask(finished, "select changed, accuracy_difference from noise_floor") == [(0.0, 0.0)]
 
