@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,9 @@ class Loaded:
         return next(self.model.parameters()).device
 
 
+@functools.cache
 def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model."""
+    """The tokenizer of a model, read once per process."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(info.path)

@@ -52,10 +52,11 @@ class Line:
 def estimate(recipe: Recipe, results: str | Path | None = None) -> list[Line]:
     """Plan a recipe without running anything. Raises :class:`UserError` like a run would."""
     infos = prepare(recipe)
+    store = Store.open(results, create=False) if results and Path(results).is_dir() else None
     lines = []
     for spec, info in zip(recipe.models, infos, strict=True):
-        known = _known(recipe, spec, info, results)
-        measured = _measured(info, results)
+        known = _known(recipe, spec, info, store) if store else {}
+        measured = _measured(info, store) if store else {}
         for stage, (units, flop) in _totals(recipe, info).items():
             total, done = known.get(stage, (units, 0))
             exact = stage != "attribute" or "search" in known
@@ -67,14 +68,11 @@ def estimate(recipe: Recipe, results: str | Path | None = None) -> list[Line]:
     return lines
 
 
-def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, results: str | Path | None
+def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
            ) -> dict[str, tuple[int, int]]:
     """Stage → (units, done) as far as finished stages tell which units there are."""
     counts: dict[str, tuple[int, int]] = {}
-    if results is None or not Path(results).is_dir():
-        return counts
-    store = Store.open(results, create=False)
-    steps: Iterator[list[Any]] = ModelRun(recipe, spec, info, store).stages()
+    steps: Iterator[list[Any]] = ModelRun(recipe, spec, info, store, record=False).stages()
     for units in steps:
         if not units:
             continue
@@ -87,11 +85,9 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, results: str | Path
     return counts
 
 
-def _measured(info: ModelInfo, results: str | Path | None) -> dict[str, float]:
+def _measured(info: ModelInfo, store: Store) -> dict[str, float]:
     """Stage → mean seconds of a finished unit of this model."""
-    if results is None or not Path(results).is_dir():
-        return {}
-    rows = Store.open(results, create=False).read("units").to_pylist()
+    rows = store.read("units").to_pylist()
     seconds: dict[str, list[float]] = {}
     for row in rows:
         if row["model"] == info.id and row["status"] == "done":

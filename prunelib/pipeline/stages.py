@@ -47,11 +47,15 @@ class Entry:
 class ModelRun:
     """One model of a recipe, on its way through the stages."""
 
-    def __init__(self, recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store) -> None:
+    def __init__(
+        self, recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store, record: bool = True
+    ) -> None:
+        """Prepare a model; without ``record`` nothing is written, which is how a plan looks."""
         self.recipe = recipe
         self.spec = spec
         self.info = info
         self.store = store
+        self.record = record
         layers = recipe.search.layers
         self.layers = tuple(range(info.layers)) if layers == "all" else layers
         #: Files that this run's results consist of: (table, unit id, stage).
@@ -75,7 +79,7 @@ class ModelRun:
     def _record(self, table: str, rows: list[dict[str, Any]], stage: str) -> str:
         """Write rows that the driver itself decides on, named by their content."""
         unit_id = f"{stage}-{digest('rows', [self.info.key, rows])}"
-        if not self.store.has(table, unit_id):
+        if self.record and not self.store.has(table, unit_id):
             self.store.write(table, unit_id, [row | {"unit_id": unit_id} for row in rows])
         self.files.append((table, unit_id, stage))
         return unit_id

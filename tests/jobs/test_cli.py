@@ -166,7 +166,9 @@ def test_plan_counts_what_is_done(good: Path, tmp_path: Path, capfd: pytest.Capt
     assert "at least 4" in capfd.readouterr().out
     call("run", good, "--results", tmp_path / "r", "--inline")
     capfd.readouterr()
+    before = set((tmp_path / "r").rglob("*"))
     assert call("plan", good, "--results", tmp_path / "r") == 0
+    assert set((tmp_path / "r").rglob("*")) == before
     lines = [line.split("│") for line in capfd.readouterr().out.splitlines() if "│" in line]
     done = {line[2].strip(): (line[3].strip(), line[4].strip()) for line in lines}
     assert all(units == there for units, there in done.values())
