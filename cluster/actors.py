@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.memory import wait_until_free
+from cluster.scheduler import Need
 from prunelib.pipeline.executor import Attempt, attempt
 from prunelib.pipeline.units import Unit
 
@@ -16,20 +18,26 @@ from prunelib.pipeline.units import Unit
 class WorkerActor:
     """Performs units one after the other. Its process holds one base model, and dies with it."""
 
-    def __init__(self, results: str) -> None:
+    def __init__(self, results: str, memory: int) -> None:
         # Heavy imports happen with the first unit: an actor is up before it loads anything.
         from prunelib.pipeline.work import Worker
         from prunelib.results.store import Store
 
-        self._worker = Worker(Store.open(Path(results)))
+        wait_until_free(memory)
+        self._worker = Worker(Store.open(results))
         self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
-    def perform(self, unit: Unit, number: int) -> Attempt:
+    def ready(self) -> str:
+        """Who this is, as soon as it is up."""
+        return self._name
+
+    def perform(self, unit: Unit, number: int, halvings: int) -> Attempt:
         """One attempt at a unit; errors come back as an attempt that failed."""
-        return attempt(self._worker, unit, self._name, number)
+        return attempt(self._worker, unit, self._name, number, halvings)
 
 
-def start_worker(results: str, resources: dict[str, float]) -> Any:
-    """A new worker process on a node that has ``resources`` (``CPU``, ``GPU``) to spare."""
-    options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
-    return WorkerActor.options(**options).remote(results)  # type: ignore[attr-defined]
+def start_worker(results: str, need: Need, node: str) -> Any:
+    """A new worker process on a node (its Ray id), where ``need`` is free."""
+    options = {"num_cpus": need.cpus, "num_gpus": need.gpus,
+               "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    return WorkerActor.options(**options).remote(results, need.memory)  # type: ignore[attr-defined]

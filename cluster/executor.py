@@ -1,179 +1,213 @@
-"""Units on Ray: one queue, workers with model affinity, longest first."""
+"""Units on Ray: carries out what the scheduler decides, and copes with whatever dies."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from dataclasses import dataclass, field
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from cluster.actors import start_worker
+from cluster.nodes import Nodes, worker_need
 from cluster.runtime import connect
-from prunelib.errors import EngineDeadError, UserError
+from cluster.scheduler import Hand, Kind, Scheduler, Slot, Start, Work
+from prunelib.errors import EngineDeadError
 from prunelib.pipeline.executor import Attempt
-from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.pipeline.units import Unit
+
+logger = logging.getLogger(__name__)
 
 #: How often a unit may take its worker's process down before it fails for good.
 MAX_ATTEMPTS = 3
-
-
-@dataclass(frozen=True, order=True)
-class Kind:
-    """What a worker process is for: one base model, on torch or in an engine."""
-
-    role: str
-    model: str
-
-
-def kind_of(unit: Unit) -> Kind:
-    """Units of one kind can share a worker process; units of two kinds cannot."""
-    engine = unit.job.engine if isinstance(unit.job, EvaluateJob) else "torch"
-    return Kind("torch" if engine == "transformers" else engine, unit.model.weights_digest)
+#: How many workers of one kind may die one after the other without any unit done: then nothing
+#: of that kind is tried any more (a model that no engine can load costs minutes, not the night).
+MAX_DEATHS = 4
+#: Seconds after which a worker that says nothing counts as hung, unless units of its kind are
+#: known to take long: then this many times the longest.
+HUNG_SECONDS, HUNG_TIMES = 1800.0, 20.0
+#: Seconds for which work waits for a node that is large enough (a lost one may come back).
+HOMELESS_SECONDS = 900.0
+#: Seconds between looks at nodes and hung workers.
+_LOOK_SECONDS = 2.0
 
 
 @dataclass
-class _Queue:
-    """Pending units of one kind: ablations stay together in an engine, else longest first."""
+class _Process:
+    """The actor behind a slot, and what is awaited from it."""
 
-    order: itertools.count[int]
-    heap: list[tuple[float, int, int, Unit]] = field(default_factory=list)
-
-    def push(self, unit: Unit, attempt: int) -> None:
-        heapq.heappush(self.heap, (-unit.cost, next(self.order), attempt, unit))
-
-    def pop(self) -> tuple[int, Unit]:
-        _, _, attempt, unit = heapq.heappop(self.heap)
-        return attempt, unit
-
-    @property
-    def cost(self) -> float:
-        return sum(-entry[0] for entry in self.heap)
-
-
-@dataclass
-class _Worker:
-    kind: Kind
     handle: Any
-    resources: dict[str, float]
-    task: Any = None
-    unit: Unit | None = None
-    attempt: int = 0
+    awaited: Any
 
 
 class RayExecutor:
-    """Performs units in Ray actors: one GPU each where there are GPUs, else one CPU each.
+    """Performs units in Ray actors, on GPUs where there are any, else on one CPU each.
 
-    A worker keeps its base model as long as there is work for it; for another model its process
-    is replaced, because nothing else gives memory back reliably. Workers commit their own
-    results; a worker that dies costs one attempt at one unit.
+    Workers commit their own results. A worker that dies costs one attempt at one unit; the unit
+    is given to another with a reason. Nodes may come and go.
     """
 
     def __init__(
-        self, results: str | Path, address: str | None = None, workers: int | None = None
+        self, results: str | Path, address: str | None = None, workers: int | None = None,
+        gpus: int = 0,
     ) -> None:
-        """Prepare to work on ``results``, with at most ``workers`` processes if given."""
-        self._results = str(Path(results).resolve())
+        """Prepare to work on ``results``.
+
+        Args:
+            results: location of the results, the same on every node.
+            address: of a Ray cluster; by default Ray starts on this machine.
+            workers: the most processes at a time.
+            gpus: GPUs to ask an autoscaling cluster for, which may have none at first.
+        """
+        from prunelib.results.store import Store
+
+        self._results = Store(Path(results).resolve()).root.as_posix()
         self._address = address
-        self._limit = workers
-        self._queues: dict[Kind, _Queue] = {}
-        self._workers: list[_Worker] = []
-        self._order = itertools.count()
+        self._nodes = Nodes(gpus)
+        self._scheduler = Scheduler(self._need, workers)
+        self._processes: dict[Slot, _Process] = {}
+        self._ended: deque[Attempt] = deque()
+        self._looked = 0.0
+        self._homeless: dict[Kind, float] = {}
+        self._deaths: dict[Kind, tuple[int, float]] = {}
+        self._longest: dict[Kind, float] = {}
 
     def submit(self, unit: Unit) -> None:
-        """Queue a unit. The first one connects to Ray, so a finished run never starts it."""
-        connect(self._address)
-        self._push(unit, 1)
+        """Queue a unit. The first one connects to Ray, so a finished run never starts it.
 
-    def wait(self) -> Attempt:
-        """Hand out what can be handed out, then wait for one attempt to end."""
-        while True:
-            self._dispatch()
-            busy = {worker.task: worker for worker in self._workers if worker.task is not None}
-            ready, _ = ray.wait(list(busy), num_returns=1, timeout=60)
-            if ready:
-                return self._collect(busy[ready[0]])
+        Raises:
+            UserError: no cluster, or none whose nodes can ever hold the unit's model.
+        """
+        if not self._looked:
+            connect(self._address)
+            self._look()
+        self._nodes.check(unit)
+        self._scheduler.add(Work(unit))
+
+    def wait(self, timeout: float | None = None) -> Attempt | None:
+        """Hand out what can be handed out, then wait until an attempt ends or time is up."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._ended:
+            if time.monotonic() - self._looked > _LOOK_SECONDS:
+                self._look()
+            self._act()
+            left = _LOOK_SECONDS if until is None else min(_LOOK_SECONDS, until - time.monotonic())
+            if left <= 0:
+                return None
+            self._gather(left)
+        return self._ended.popleft()
+
+    def withdraw(self) -> list[Unit]:
+        """Take back every unit that no worker has begun."""
+        return [work.unit for work in self._scheduler.drop()]
 
     def close(self) -> None:
-        """Stop every worker."""
-        for worker in list(self._workers):
-            self._retire(worker)
+        """Stop every worker, and let go of nodes that were asked for."""
+        for slot in list(self._processes):
+            self._scheduler.gone(slot)
+            self._end(slot)
+        self._nodes.release()
 
-    def _push(self, unit: Unit, attempt: int) -> None:
-        self._queues.setdefault(kind_of(unit), _Queue(self._order)).push(unit, attempt)
+    def _need(self, unit: Unit) -> Any:
+        return worker_need(unit, self._nodes.gpu_memory if self._nodes.with_gpus else None)
 
-    def _dispatch(self) -> None:
-        for worker in [w for w in self._workers if w.task is None]:
-            queue = self._queues.get(worker.kind)
-            if queue and queue.heap:
-                self._hand(worker, queue)
-        while any(queue.heap for queue in self._queues.values()):
-            kind = max(
-                (k for k, q in self._queues.items() if q.heap),
-                key=lambda k: self._queues[k].cost / (1 + self._count(k)),
-            )
-            resources = self._needs(self._queues[kind].heap[0][3])
-            if not self._make_room(resources):
-                return
-            worker = _Worker(kind, start_worker(self._results, resources), resources)
-            self._workers.append(worker)
-            self._hand(worker, self._queues[kind])
+    def _act(self) -> None:
+        for action in self._scheduler.decide(time.monotonic()):
+            slot = action.slot
+            if isinstance(action, Start):
+                handle = start_worker(self._results, slot.need, slot.node)
+                self._processes[slot] = _Process(handle, handle.ready.remote())
+            elif isinstance(action, Hand):
+                process, work = self._processes[slot], action.work
+                unit = work.unit
+                if slot.need.gpus:
+                    unit = replace(unit, tensor_parallel=slot.need.gpus)
+                process.awaited = process.handle.perform.remote(unit, work.attempt, work.halvings)
+            else:
+                self._end(slot)
 
-    def _hand(self, worker: _Worker, queue: _Queue) -> None:
-        worker.attempt, worker.unit = queue.pop()
-        worker.task = worker.handle.perform.remote(worker.unit, worker.attempt)
+    def _gather(self, seconds: float) -> None:
+        """Take in everything that ended, waiting for the first."""
+        awaited = {process.awaited: slot for slot, process in self._processes.items()
+                   if slot.state != "idle"}
+        if not awaited:
+            time.sleep(min(seconds, 0.5))
+            return
+        ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(list(awaited), num_returns=1, timeout=seconds)
+        for reference in ready:
+            self._collect(awaited[reference], reference)
 
-    def _count(self, kind: Kind) -> int:
-        return sum(worker.kind == kind for worker in self._workers)
-
-    def _needs(self, unit: Unit) -> dict[str, float]:
-        total = ray.cluster_resources()
-        if not total.get("GPU"):
-            return {"CPU": 1.0}
-        wanted = float(unit.job.tensor_parallel) if isinstance(unit.job, EvaluateJob) else 1.0
-        if wanted > total["GPU"]:
-            raise UserError(f"model '{unit.model.id}' asks for tensor_parallel: {wanted:.0f}, and "
-                            f"the cluster has {total['GPU']:.0f} GPUs")
-        return {"GPU": wanted}
-
-    def _make_room(self, resources: dict[str, float]) -> bool:
-        """Whether ``resources`` are free, after idle workers of finished kinds were retired."""
-        if self._limit is not None and self._limit <= sum(w.task is not None
-                                                          for w in self._workers):
-            return False
-        ((name, wanted),) = resources.items()
-        total = ray.cluster_resources().get(name, 0.0)
-        for idle in [*(w for w in self._workers if w.task is None), None]:
-            used = sum(worker.resources.get(name, 0.0) for worker in self._workers)
-            if used + wanted <= total:
-                return True
-            if idle is not None:
-                self._retire(idle)
-        return False
-
-    def _retire(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
-        ray.kill(worker.handle)
-
-    def _collect(self, worker: _Worker) -> Attempt:
-        task, unit = worker.task, worker.unit
-        assert unit is not None  # noqa: S101
-        worker.task = worker.unit = None
+    def _collect(self, slot: Slot, reference: Any) -> None:
+        now = time.monotonic()
         try:
-            attempt: Attempt = ray.get(task)
+            reply = ray.get(reference)
         except RayError as error:
-            kind, text = type(error).__name__, str(error).strip()[:2000]
-            attempt = Attempt(unit, "lost", worker.attempt, 0.0, 0.0, kind, text)
-            self._retire(worker)
-        else:
-            if attempt.error_kind != EngineDeadError.__name__:
-                return attempt
-            self._retire(worker)
-        if worker.attempt >= MAX_ATTEMPTS:
-            return attempt
-        self._push(unit, worker.attempt + 1)
-        return Attempt(unit, attempt.worker, worker.attempt, attempt.seconds,
-                       attempt.peak_memory_mb, attempt.error_kind, attempt.error_text, again=True)
+            self._lose(slot, type(error).__name__, str(error).strip()[:2000],
+                       memory=isinstance(error, OutOfMemoryError))
+            return
+        if slot.state == "starting":
+            self._scheduler.ready(slot, now)
+            return
+        attempt: Attempt = reply
+        if attempt.error_kind == EngineDeadError.__name__:
+            self._lose(slot, attempt.error_kind, attempt.error_text or "", attempt)
+            return
+        self._longest[slot.kind] = max(attempt.seconds, self._longest.get(slot.kind, 0.0))
+        self._deaths.pop(slot.kind, None)
+        self._scheduler.finished(slot, now)
+        self._ended.append(attempt)
+
+    def _lose(self, slot: Slot, error: str, text: str, attempt: Attempt | None = None,
+              memory: bool = False) -> None:
+        """A worker is of no use any more: its unit goes to another, up to a limit."""
+        work = self._scheduler.gone(slot)
+        self._end(slot)
+        if work is not None:
+            again = work.attempt < MAX_ATTEMPTS
+            lost = attempt or Attempt(work.unit, "lost", work.attempt, time.monotonic()
+                                      - slot.since, 0.0, error, text)
+            self._ended.append(replace(lost, unit=work.unit, again=again))
+            if again:
+                self._scheduler.add(Work(work.unit, work.attempt + 1, work.halvings + memory))
+        logger.warning("lost a worker of %s: %s: %s", slot.kind.role, error, text[:200])
+        # Workers that were up together and died together are one event: a node, say.
+        deaths, last = self._deaths.get(slot.kind, (0, 0.0))
+        if slot.born > last:
+            self._deaths[slot.kind] = (deaths + 1, time.monotonic())
+            if deaths + 1 >= MAX_DEATHS:
+                self._give_up(slot.kind, error, f"given up, since {deaths + 1} workers in a row "
+                              f"died before they finished anything; the last one: {text}")
+
+    def _give_up(self, kind: Kind, error: str, text: str) -> None:
+        """All pending units of a kind fail at once."""
+        self._deaths.pop(kind, None)
+        self._ended.extend(Attempt(work.unit, "none", work.attempt, 0.0, 0.0, error, text)
+                           for work in self._scheduler.drop(kind))
+
+    def _end(self, slot: Slot) -> None:
+        ray.kill(self._processes.pop(slot).handle)
+
+    def _look(self) -> None:
+        """See which nodes there are, who is hung, and what waits in vain."""
+        self._looked = now = time.monotonic()
+        self._scheduler.set_nodes(self._nodes.look())
+        for slot in [s for s in self._processes if s.state == "idle"]:
+            if slot.node not in self._scheduler.nodes:
+                self._scheduler.gone(slot)
+                self._end(slot)
+        for slot in list(self._processes):
+            patience = max(HUNG_SECONDS, HUNG_TIMES * self._longest.get(slot.kind, 0.0))
+            if slot.state != "idle" and now - slot.since > patience:
+                self._lose(slot, "Hung", f"no answer for {now - slot.since:.0f} s")
+        homeless = self._scheduler.homeless()
+        self._homeless = {kind: self._homeless.get(kind, now) for kind in homeless}
+        for kind, since in self._homeless.items():
+            if now - since > HOMELESS_SECONDS:
+                self._give_up(kind, "NoNode", "no node that is large enough was there for "
+                              f"{now - since:.0f} s")

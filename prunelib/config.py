@@ -6,6 +6,7 @@ A recipe reads like the method section of a paper; nearly every line has a defau
 
 from __future__ import annotations
 
+from datetime import datetime, time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,20 @@ def _model(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
 
+def _clock(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int):  # YAML 1.1 reads 19:00 as a number of base 60
+        value = f"{value // 60:02d}:{value % 60:02d}"
+    text = str(value).strip().replace(" ", "T")
+    try:
+        datetime.fromisoformat(text) if "T" in text else time.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(f"deadline '{value}' is neither a time such as 07:00 nor a date and time "
+                        "such as 2026-03-01 07:00") from error
+    return text
+
+
 def _task(name: str) -> str:
     return get_task(name).name
 
@@ -45,7 +60,8 @@ class ModelSpec(_Spec):
     id: str
     revision: str | None = None
     dtype: Dtype = "float32"
-    tensor_parallel: Count = 1
+    #: GPUs over which vLLM splits the model; ``auto`` is as few as hold it.
+    tensor_parallel: Count | Literal["auto"] = "auto"
 
 
 class AttributionSpec(_Spec):
@@ -134,6 +150,9 @@ class Recipe(_Spec):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     models: tuple[Annotated[ModelSpec, BeforeValidator(_model)], ...] = Field(min_length=1)
     engine: Literal["auto", "vllm", "transformers"] = "auto"
+    #: When results are wanted: ``07:00`` (the next one, local time of the driver) or a date and
+    #: time. Every model gets its main comparison before any gets extras.
+    deadline: Annotated[str | None, BeforeValidator(_clock)] = None
     attribution: AttributionSpec = AttributionSpec()
     search: SearchSpec = SearchSpec()
     controls: ControlsSpec = ControlsSpec()
@@ -142,7 +161,22 @@ class Recipe(_Spec):
     @property
     def run_id(self) -> str:
         """Name of the run: the same recipe is the same run, and continues it."""
-        return f"{self.name}-{digest('recipe', self.model_dump(mode='json'))[:8]}"
+        content = self.model_dump(mode="json", exclude={"deadline"})  # it changes no number
+        return f"{self.name}-{digest('recipe', content)[:8]}"
+
+    def deadline_after(self, start: datetime) -> datetime | None:
+        """The moment that ``deadline`` means for a run that starts at ``start`` (with a zone)."""
+        if self.deadline is None:
+            return None
+        if "T" in self.deadline:
+            moment = datetime.fromisoformat(self.deadline)
+            return moment if moment.tzinfo else moment.astimezone()
+        local = start.astimezone()
+        clock = time.fromisoformat(self.deadline)
+        moment = datetime.combine(local.date(), clock).astimezone()
+        if moment <= local:
+            moment = datetime.combine(local.date() + timedelta(days=1), clock).astimezone()
+        return moment
 
     def check_tasks(self) -> None:
         """Raise :class:`UserError` if a task is too small for the shots asked of it."""

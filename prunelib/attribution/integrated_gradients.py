@@ -55,12 +55,16 @@ def block_gradients(
     prompts: Sequence[Encoded],
     objective: Objective,
     alphas: Array,
+    rows: int = ROWS,
 ) -> NodeGradients:
-    """Gradients with respect to the scale vector of one layer, at every α, for one block."""
+    """Gradients with respect to the scale vector of one layer, at every α, for one block.
+
+    ``rows`` (α × prompt) go through the model at a time, but at least one α.
+    """
     batch = pad_left([p.prompt for p in prompts], loaded.tokenizer.pad_token_id, loaded.device)
     unscaled = loaded.adapter.unscaled
     prefix = clean_prefix(loaded, batch, layer, unscaled)
-    at_once = min(len(alphas), max(1, ROWS // len(prompts)))
+    at_once = min(len(alphas), max(1, rows // len(prompts)))
     repeated = prefix.repeat(at_once)
     sums, totals, values = [], [], []
     with started_at(loaded, layer, unscaled) as replayed, last_position_only(loaded):

@@ -23,7 +23,7 @@ from prunelib.models import ModelInfo, load
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Padded tokens of one batch, prompt and completion together.
+#: Padded tokens of one batch, prompt and completion together, unless memory is short.
 BATCH_TOKENS = 8192
 
 
@@ -49,6 +49,7 @@ class TransformersEngine:
         self._exit = ExitStack()
         self._masks = self._exit.enter_context(ActivationMasks(self._loaded))
         self._live: Ablation | None = BASELINE
+        self.batch_tokens = BATCH_TOKENS
 
     def switch(self, ablation: Ablation, canary: Canary | None = None) -> None:
         """Make ``ablation`` the live one. No state outlives a call, so there is none to forget.
@@ -76,7 +77,8 @@ class TransformersEngine:
                 good[i] = prompt
             else:
                 done[i] = Completion((), "", error)
-        for rows in _batches({i: (len(p.token_ids), p.max_tokens) for i, p in good.items()}):
+        for rows in _batches({i: (len(p.token_ids), p.max_tokens) for i, p in good.items()},
+                             self.batch_tokens):
             done.update(zip(rows, self._complete([good[i] for i in rows]), strict=True))
         return [done[i] for i in range(len(prompts))]
 
@@ -100,7 +102,7 @@ class TransformersEngine:
     ) -> list[list[float]]:
         check_scorable(prompts, candidates, self._context, self._vocabulary)
         scores: dict[int, list[float]] = {}
-        for rows in _batches({i: (len(p), 1) for i, p in enumerate(prompts)}):
+        for rows in _batches({i: (len(p), 1) for i, p in enumerate(prompts)}, self.batch_tokens):
             ends = self._next_token([prompts[i] for i in rows])
             for i, logprobs in zip(rows, ends, strict=True):
                 scores[i] = logprobs[list(candidates[i])].tolist()
@@ -168,17 +170,18 @@ class TransformersEngine:
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _batches(sizes: dict[int, tuple[int, int]]) -> Iterator[list[int]]:
+def _batches(sizes: dict[int, tuple[int, int]], tokens: int) -> Iterator[list[int]]:
     """Rows grouped by length, longest first (memory runs out at once or never).
 
     Args:
         sizes: row → (prompt tokens, tokens to come).
+        tokens: the most padded tokens of a batch.
     """
     batch: list[int] = []
     widest = 0
     for row in sorted(sizes, key=lambda i: sizes[i], reverse=True):
         wider = max(widest, sum(sizes[row]))
-        if batch and wider * (len(batch) + 1) > BATCH_TOKENS:
+        if batch and wider * (len(batch) + 1) > tokens:
             yield batch
             batch, wider = [], sum(sizes[row])
         batch.append(row)

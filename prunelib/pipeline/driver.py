@@ -6,6 +6,7 @@ import json
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: The log of attempts is written out after so many attempts or seconds, whichever is first.
 _FLUSH_ATTEMPTS, _FLUSH_SECONDS = 200, 5.0
+#: Seconds between signs of life of a run, in the column ``heartbeat`` of the table ``runs``.
+HEARTBEAT = 30.0
 
 
 class Reporter(Protocol):
@@ -49,13 +52,27 @@ class _Silent:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run ended."""
+    """How a run ended.
+
+    Attributes:
+        failed: the last attempt at every unit that failed for good.
+        left: (model, stage) → units for which there was no time before the deadline; a stage
+            that was never reached is not among them, but comes after one that is.
+        stopped: model → why the driver could not go on with it.
+    """
 
     run: str
     results: Path
     units_done: int
     units_reused: int
     failed: list[Attempt] = field(default_factory=list)
+    left: Counter[tuple[str, str]] = field(default_factory=Counter)
+    stopped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the recipe asks for is there."""
+        return not (self.failed or self.left or self.stopped)
 
 
 def prepare(recipe: Recipe) -> list[ModelInfo]:
@@ -115,11 +132,14 @@ class _Driver:
         self.log = _AttemptLog(store, recipe.run_id)
         self.done = self.reused = 0
         self.failed: list[Attempt] = []
+        self.left: Counter[tuple[str, str]] = Counter()
+        self.stopped: dict[str, str] = {}
+        self.started = datetime.now(UTC)
+        self.deadline = recipe.deadline_after(self.started)
         self._linked: set[str] = set()
 
     def run(self, infos: list[ModelInfo]) -> RunReport:
-        started = datetime.now(UTC)
-        self._record_run(started, "running")
+        self._record_run("running")
         runs = [ModelRun(self.recipe, spec, info, self.store)
                 for spec, info in zip(self.recipe.models, infos, strict=True)]
         progress = {model.info.id: (model, model.stages()) for model in runs}
@@ -128,8 +148,7 @@ class _Driver:
         try:
             for name, (model, steps) in list(progress.items()):
                 outstanding[name] = self._advance(model, steps)
-            while any(outstanding.values()):
-                attempt = self.executor.wait()
+            for attempt in self._attempts(outstanding):
                 name = attempt.unit.model.id
                 self._note(attempt)
                 if attempt.again:
@@ -137,23 +156,55 @@ class _Driver:
                 outstanding[name].discard(attempt.unit.id)
                 if not outstanding[name]:
                     outstanding[name] = self._advance(*progress[name])
-            status = "failed" if self.failed else "done"
+            failed = self.failed or self.stopped
+            status = "failed" if failed else "deadline" if self.left else "done"
         finally:
-            self._record_run(started, status)
-        return RunReport(self.recipe.run_id, self.store.root, self.done, self.reused, self.failed)
+            self._record_run(status)
+        return RunReport(self.recipe.run_id, self.store.root, self.done, self.reused, self.failed,
+                         self.left, self.stopped)
+
+    def _attempts(self, outstanding: dict[str, set[str]]) -> Iterator[Attempt]:
+        """Attempts as they end, until nothing is outstanding; from the deadline on, nothing new."""
+        beat = time.monotonic()
+        while any(outstanding.values()):
+            if time.monotonic() - beat > HEARTBEAT:
+                beat = time.monotonic()
+                self._record_run("running")
+            if self._late():
+                for unit in self.executor.withdraw():
+                    self.left[unit.model.id, unit.stage] += 1
+                    outstanding[unit.model.id].discard(unit.id)
+                if not any(outstanding.values()):
+                    return
+            attempt = self.executor.wait(HEARTBEAT / 10)
+            if attempt is not None:
+                yield attempt
+
+    def _late(self) -> bool:
+        return self.deadline is not None and datetime.now(UTC) >= self.deadline
 
     def _advance(self, model: ModelRun, steps: Iterator[list[Unit]]) -> set[str]:
         """Go on with a model until a stage has something to do; return the ids it waits for."""
         name = model.info.id
         while not any(a.unit.model.id == name and a.unit.stage != "evaluate" for a in self.failed):
-            units = next(steps, None)
-            self._link(model, units or [])
-            if units is None:
+            try:
+                units = [u for u in next(steps) if u.id not in self._linked]
+            except StopIteration:
+                self._link(model, [])
                 return set()
-            there = self.store.done(units[0].table)
+            except Exception as error:  # what a model's files say, or that they can't be read
+                logger.warning("%s: %s: %s", name, type(error).__name__, error, exc_info=True)
+                self.stopped[name] = f"{type(error).__name__}: {error}"
+                return set()
+            self._link(model, units)
+            there = self.store.done(units[0].table) if units else set()
             todo = [unit for unit in units if unit.id not in there]
             self.reused += len(units) - len(todo)
-            self.reporter.stage(name, units[0].stage, len(units), len(units) - len(todo))
+            if units:
+                self.reporter.stage(name, units[0].stage, len(units), len(units) - len(todo))
+            if todo and self._late():
+                self.left[name, todo[0].stage] += len(todo)
+                return set()
             for unit in sorted(todo, key=lambda u: -u.cost):
                 self.executor.submit(unit)
             if todo:
@@ -180,11 +231,12 @@ class _Driver:
             if not self.store.has("run_units", link):
                 self.store.write("run_units", link, rows)
 
-    def _record_run(self, started: datetime, status: str) -> None:
+    def _record_run(self, status: str) -> None:
         self.store.write("runs", f"run-{digest('run', self.recipe.run_id)}", [{
             "run": self.recipe.run_id,
-            "started": started,
+            "started": self.started,
             "finished": None if status == "running" else datetime.now(UTC),
+            "heartbeat": datetime.now(UTC),
             "status": status,
             "recipe": self.recipe.model_dump_json(exclude_unset=True),
             "resolved": self.recipe.model_dump_json(),
@@ -203,6 +255,8 @@ class _AttemptLog:
                  ) -> None:
         self._store, self._run, self._clock = store, run_id, clock
         self._rows: list[dict[str, Any]] = []
+        # Kept until it was written: a write that failed may have come through all the same.
+        self._name = _attempts_name()
         self._flushed = clock()
 
     def add(self, attempt: Attempt) -> None:
@@ -215,6 +269,7 @@ class _AttemptLog:
             "status": "done" if attempt.done else "failed",
             "worker": attempt.worker,
             "attempt": attempt.attempt,
+            "halvings": attempt.halvings,
             "seconds": attempt.seconds,
             "peak_memory_mb": attempt.peak_memory_mb,
             "error_kind": attempt.error_kind,
@@ -223,10 +278,18 @@ class _AttemptLog:
         })  # fmt: skip
         late = self._clock() - self._flushed > _FLUSH_SECONDS
         if late or len(self._rows) >= _FLUSH_ATTEMPTS:
-            self.flush()
+            try:
+                self.flush()
+            except OSError as error:
+                logger.warning("the log of attempts waits: %s", error)
 
     def flush(self) -> None:
         """Write what was collected."""
-        rows, self._rows, self._flushed = self._rows, [], self._clock()
-        if rows:
-            self._store.write("units", f"attempts-{uuid.uuid4().hex}", rows)
+        self._flushed = self._clock()
+        if self._rows:
+            self._store.write("units", self._name, self._rows)
+            self._rows, self._name = [], _attempts_name()
+
+
+def _attempts_name() -> str:
+    return f"attempts-{uuid.uuid4().hex}"

@@ -28,6 +28,8 @@ class Attempt:
     error_text: str | None = None
     #: The unit will be tried again: this attempt is not its last word.
     again: bool = False
+    #: How often the unit's batches were halved because memory ran out.
+    halvings: int = 0
 
     @property
     def done(self) -> bool:
@@ -42,8 +44,15 @@ class Executor(Protocol):
         """Queue a unit. Its output is committed by whoever performs it."""
         ...
 
-    def wait(self) -> Attempt:
-        """Block until an attempt ended. Call only while units are outstanding."""
+    def wait(self, timeout: float | None = None) -> Attempt | None:
+        """Block until an attempt ended, or for ``timeout`` seconds; then ``None``.
+
+        Call only while units are outstanding.
+        """
+        ...
+
+    def withdraw(self) -> list[Unit]:
+        """Take back every unit that nobody has begun."""
         ...
 
     def close(self) -> None:
@@ -51,7 +60,7 @@ class Executor(Protocol):
         ...
 
 
-def attempt(worker: Worker, unit: Unit, name: str, number: int) -> Attempt:
+def attempt(worker: Worker, unit: Unit, name: str, number: int, halvings: int = 0) -> Attempt:
     """Perform a unit; an error becomes a row and never an exception.
 
     Only a dead engine is worth another attempt: everything else would fail again.
@@ -59,12 +68,13 @@ def attempt(worker: Worker, unit: Unit, name: str, number: int) -> Attempt:
     started = time.monotonic()
     kind = text = None
     try:
-        worker.perform(unit)
+        halvings = worker.perform(unit, halvings)
     except Exception as error:
         kind, text = type(error).__name__, str(error).strip()[:2000] or repr(error)
         if isinstance(error, EngineDeadError):
             worker.forget()
-    return Attempt(unit, name, number, time.monotonic() - started, _peak_memory(), kind, text)
+    return Attempt(unit, name, number, time.monotonic() - started, _peak_memory(), kind, text,
+                   halvings=halvings)
 
 
 def _peak_memory() -> float:
@@ -83,8 +93,14 @@ class InlineExecutor:
     def submit(self, unit: Unit) -> None:
         self._queue.append(unit)
 
-    def wait(self) -> Attempt:
+    def wait(self, timeout: float | None = None) -> Attempt | None:
+        """Perform the next unit, however long it takes."""
         return attempt(self._worker, self._queue.popleft(), "inline", 1)
+
+    def withdraw(self) -> list[Unit]:
+        units = list(self._queue)
+        self._queue.clear()
+        return units
 
     def close(self) -> None:
         self._worker.forget()

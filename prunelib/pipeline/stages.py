@@ -21,7 +21,7 @@ from prunelib.config import ModelSpec, Recipe
 from prunelib.engines.choose import choose_engine
 from prunelib.identity import digest
 from prunelib.models import ModelInfo, planted_units
-from prunelib.pipeline.units import AttributeJob, CanaryJob, EvaluateJob, GridJob, Unit
+from prunelib.pipeline.units import AttributeJob, CanaryJob, EvaluateJob, GridJob, Job, Unit
 from prunelib.pipeline.work import canary_of
 from prunelib.results.store import Store
 from prunelib.search.choice import Cell, choose
@@ -30,6 +30,8 @@ from prunelib.tasks import get_task
 
 #: Rankings of one model: layer → units, most important first.
 Ranking = dict[int, tuple[int, ...]]
+#: Where a ranking comes from: its method, and the seed if it is random.
+Origin = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,21 @@ class ModelRun:
                                      for layer, index in planted], "planted")
         scores: dict[int, LayerScores] = {}
         yield from self._attribution(scores)
-        rankings = self._rankings(scores)
-        yield (units := self._grid(rankings))
+        method, controls = self._rankings(scores)
+        if self.recipe.deadline is None:
+            yield from self._comparison(method | controls, first=True, extras=True)
+        else:  # two searches instead of one, so that the main comparison is there early
+            yield from self._comparison(method, first=True, extras=False)
+            yield from self._comparison(method | controls, first=False, extras=True)
+
+    def _comparison(self, rankings: dict[Origin, Ranking], first: bool, extras: bool
+                    ) -> Iterator[list[Unit]]:
+        """Search the grid, choose, evaluate: the main comparison ``first``, then ``extras``."""
+        urgency = 0 if first else 1
+        yield (units := self._grid(rankings, urgency))
         entries = self._choose(rankings, units)
-        yield (canaries := self._canaries(entries))
-        yield self._evaluation(entries, canaries)
+        yield (canaries := self._canaries(entries, urgency))
+        yield self._evaluation(entries, canaries, extras)
 
     def _record(self, table: str, rows: list[dict[str, Any]], stage: str) -> str:
         """Write rows that the driver itself decides on, named by their content."""
@@ -114,8 +126,7 @@ class ModelRun:
         spec = self.recipe.attribution
         above = self.info.layers - layer
         return [
-            Unit(
-                self.info,
+            self._unit(
                 AttributeJob(
                     objective=spec.objective,
                     task=spec.proxy,
@@ -159,39 +170,42 @@ class ModelRun:
         ]
         self._record("completeness_gaps", gaps, "gaps")
 
-    def _rankings(self, scores: dict[int, LayerScores]) -> dict[tuple[str, int | None], Ranking]:
+    def _rankings(self, scores: dict[int, LayerScores]
+                  ) -> tuple[dict[Origin, Ranking], dict[Origin, Ranking]]:
         """The method's ranking and the random ones, all to go through the same search."""
-        rankings: dict[tuple[str, int | None], Ranking] = {
-            (self.recipe.attribution.method, None): {
-                layer: by_score(found.scores) for layer, found in sorted(scores.items())
-            }
+        method = {layer: by_score(found.scores) for layer, found in sorted(scores.items())}
+        controls: dict[Origin, Ranking] = {
+            ("random_search", seed): self._random(seed)
+            for seed in range(self.recipe.controls.random)
         }
-        for seed in range(self.recipe.controls.random):
-            rankings["random_search", seed] = {
-                layer: random_order(self.info.width, layer, seed) for layer in self.layers
-            }
-        return rankings
+        return {(self.recipe.attribution.method, None): method}, {**controls}
+
+    def _random(self, seed: int) -> Ranking:
+        return {layer: random_order(self.info.width, layer, seed) for layer in self.layers}
 
     def _cells(self, ranking: Ranking, layer: int) -> tuple[Ablation, ...]:
         return tuple(cut(layer, ranking[layer], rate, self.info.width)
                      for rate in self.recipe.search.rates)
 
-    def _grid_unit(self, layer: int, ablations: tuple[Ablation, ...]) -> Unit:
+    def _unit(self, job: Job, cost: float = 1.0, priority: int = 0) -> Unit:
+        split = self.spec.tensor_parallel
+        return Unit(self.info, job, cost, priority, None if split == "auto" else split)
+
+    def _grid_unit(self, layer: int, ablations: tuple[Ablation, ...], priority: int) -> Unit:
         spec = self.recipe.search
         job = GridJob(spec.proxy, get_task(spec.proxy).digest, spec.shots, spec.seed,
                       spec.examples, layer, ablations, self.spec.dtype)
-        return Unit(self.info, job, cost=len(ablations) * (2 * self.info.layers - layer))
+        return self._unit(job, len(ablations) * (2 * self.info.layers - layer), priority)
 
-    def _grid(self, rankings: dict[tuple[str, int | None], Ranking]) -> list[Unit]:
+    def _grid(self, rankings: dict[Origin, Ranking], priority: int) -> list[Unit]:
         """The untouched model on the search examples, then every ranking's layers."""
-        return [self._grid_unit(self.info.layers - 1, (BASELINE,))] + [
-            self._grid_unit(layer, self._cells(ranking, layer))
+        return [self._grid_unit(self.info.layers - 1, (BASELINE,), priority)] + [
+            self._grid_unit(layer, self._cells(ranking, layer), priority)
             for ranking in rankings.values()
             for layer in self.layers
         ]
 
-    def _choose(self, rankings: dict[tuple[str, int | None], Ranking], units: list[Unit]
-                ) -> list[Entry]:
+    def _choose(self, rankings: dict[Origin, Ranking], units: list[Unit]) -> list[Entry]:
         """The chosen ablation and its controls; everything of the grid is recorded."""
         outcomes = self._outcomes(units)
         entries = [Entry(BASELINE, "none", "baseline")]
@@ -206,17 +220,21 @@ class ModelRun:
             cell = choose(cells)
             role = "chosen" if seed is None else "control"
             found = Entry(cell.ablation, method, role, cell.layer, cell.rate, seed)
-            if seed is None:
-                best = found
-            else:
-                # The same cell of the random grid: random units of the chosen layer, as many.
-                same = self._cells(ranking, best.layer or 0)[
-                    self.recipe.search.rates.index(best.rate or 0)]
-                entries.append(Entry(same, "random", "control", best.layer, best.rate, seed))
             entries.append(found)
+            if seed is None:
+                entries += self._same_cell(cell)
         self._record_ablations(entries, "choice")
         self._record_ablations(tried, "grid")
         return entries
+
+    def _same_cell(self, cell: Cell) -> list[Entry]:
+        """Random components of the chosen layer, as many as were chosen."""
+        which = self.recipe.search.rates.index(cell.rate)
+        return [
+            Entry(self._cells(self._random(seed), cell.layer)[which], "random", "control",
+                  cell.layer, cell.rate, seed)
+            for seed in range(self.recipe.controls.random)
+        ]
 
     def _outcomes(self, units: list[Unit]) -> dict[str, tuple[Any, Any]]:
         """Ablation → (correct, copied) over the search examples, in their order."""
@@ -247,30 +265,35 @@ class ModelRun:
             for e in entries
         ], stage)  # fmt: skip
 
-    def _canaries(self, entries: list[Entry]) -> list[Unit]:
+    def _canaries(self, entries: list[Entry], priority: int) -> list[Unit]:
         task = get_task(self.recipe.search.proxy)
         different = {entry.ablation.digest: entry.ablation for entry in entries}
-        return [Unit(self.info, CanaryJob(task.name, task.digest, ablation, self.spec.dtype))
+        return [self._unit(CanaryJob(task.name, task.digest, ablation, self.spec.dtype),
+                           priority=priority)
                 for ablation in different.values()]
 
-    def _evaluation(self, entries: list[Entry], canaries: list[Unit]) -> list[Unit]:
-        """Every ablation on every task; the baseline twice, for the noise floor."""
+    def _evaluation(self, entries: list[Entry], canaries: list[Unit], extras: bool
+                    ) -> list[Unit]:
+        """Every ablation on every task; the baseline twice, for the noise floor (an extra)."""
         rows = self.store.read("canaries", [unit.id for unit in canaries]).to_pylist()
         expected = {row["ablation"]: canary_of(row) for row in rows}
         spec = self.recipe.evaluate
         engine = choose_engine(self.recipe.engine, self.info)
         different = {entry.ablation.digest: entry.ablation for entry in entries}
-        passes = [(a, 0) for a in different.values()] + [(BASELINE, 1)]
+        passes = [(a, 0) for a in different.values()] + [(BASELINE, 1)] * extras
+        main = {entry.ablation.digest for entry in entries
+                if entry.method != "random_search" and not entry.seed}
         return [
-            Unit(
-                self.info,
+            self._unit(
                 EvaluateJob(
                     task=task, task_digest=get_task(task).digest, shots=shots, seed=seed,
                     examples=spec.examples, repeat=repeat, format=spec.format, ablation=ablation,
                     engine="vllm" if engine == "vllm" else "transformers",
-                    dtype=self.spec.dtype, tensor_parallel=self.spec.tensor_parallel,
-                    canary=expected[ablation.digest],
+                    dtype=self.spec.dtype, canary=expected[ablation.digest],
                 ),
+                # Only a deadline is worth ending an engine whose model still has extras to do.
+                priority=int(self.recipe.deadline is not None
+                             and (repeat > 0 or ablation.digest not in main)),
             )
             for ablation, repeat in passes
             for task in spec.tasks

@@ -76,8 +76,7 @@ class EvaluateJob:
     ablation: Ablation
     engine: Literal["transformers", "vllm"]
     dtype: str
-    #: How the engine is run and checked; neither enters the id.
-    tensor_parallel: int = 1
+    #: How the engine is checked; not part of the id.
     canary: Canary | None = None
 
 
@@ -89,17 +88,24 @@ _STAGES: dict[type, tuple[Stage, str]] = {
     CanaryJob: ("canary", "canaries"),
     EvaluateJob: ("evaluate", "predictions"),
 }
-_NOT_IN_ID = ("tensor_parallel", "canary")
+_NOT_IN_ID = ("canary",)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of work with a deterministic id and exactly one output file."""
+    """One piece of work with a deterministic id and exactly one output file.
+
+    What follows the job says how the work is done, not what it is: it does not enter the id.
+    """
 
     model: ModelInfo
     job: Job
     #: Relative cost within a stage: longer units are handed out first.
     cost: float = 1.0
+    #: 0 for what every model needs first, 1 for extras: handed out in this order.
+    priority: int = 0
+    #: GPUs over which an engine splits the model; ``None`` leaves it to the executor.
+    tensor_parallel: int | None = None
 
     @functools.cached_property
     def id(self) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from prunelib.components import Ablation
 from prunelib.engines.base import Canary, Completion, Engine, Prompt
-from prunelib.models import Loaded, ModelInfo, load
+from prunelib.errors import UnitError, UserError
+from prunelib.models import Loaded, ModelInfo, describe, load
 from prunelib.pipeline.units import AttributeJob, CanaryJob, EvaluateJob, GridJob, Unit
 from prunelib.results.store import Store
 from prunelib.scoring.correctness import first_line, judge
 from prunelib.tasks import Example, draw, get_task
 
 Row = dict[str, Any]
+#: How often the batches of a unit are halved where memory runs out, before the unit fails.
+MAX_HALVINGS = 2
 #: How many next tokens a canary compares.
 _CANARY_TOKENS = 8
 
@@ -26,18 +32,34 @@ class Worker:
         self._model: tuple[tuple[str, str], Loaded] | None = None
         self._engine: tuple[tuple[str, str, str], Engine] | None = None
         self._live: str | None = None
+        self._halvings = 0
 
-    def perform(self, unit: Unit) -> None:
-        """Do the work and commit its one file. Does nothing if the file is already there."""
+    def perform(self, unit: Unit, halvings: int = 0) -> int:
+        """Do the work and commit its one file. Does nothing if the file is already there.
+
+        Where memory runs out, batches are halved, :data:`MAX_HALVINGS` times at the most. Their
+        shape shows in the last digits of what is computed, so how often is returned (and stands
+        in the table ``units``). ``halvings`` is where to begin.
+        """
         if self._store.has(unit.table, unit.id):
-            return
+            return 0
         perform: dict[type, Callable[[Unit, Any], list[Row]]] = {
             AttributeJob: self._attribute,
             GridJob: self._grid,
             CanaryJob: self._canary,
             EvaluateJob: self._evaluate,
         }
-        self._store.write(unit.table, unit.id, perform[type(unit.job)](unit, unit.job))
+        unit = replace(unit, model=_on_this_node(unit.model))
+        for self._halvings in range(min(halvings, MAX_HALVINGS), MAX_HALVINGS + 1):
+            try:
+                rows = perform[type(unit.job)](unit, unit.job)
+                break
+            except Exception as error:
+                if self._halvings == MAX_HALVINGS or not _out_of_memory(error):
+                    raise
+            _empty_cache()
+        self._store.write(unit.table, unit.id, rows)
+        return self._halvings
 
     def forget(self) -> None:
         """Drop the model and close the engine."""
@@ -59,7 +81,7 @@ class Worker:
     def _attribute(self, unit: Unit, job: AttributeJob) -> list[Row]:
         from prunelib.attribution import quadrature
         from prunelib.attribution.encoding import encode
-        from prunelib.attribution.integrated_gradients import block_gradients
+        from prunelib.attribution.integrated_gradients import ROWS, block_gradients
         from prunelib.attribution.objectives import OBJECTIVES
 
         loaded = self._loaded(unit.model, job.dtype)
@@ -67,7 +89,7 @@ class Worker:
                         count=job.stop)[job.start :]
         prompts = [encode(example, loaded.tokenizer) for example in examples]
         found = block_gradients(loaded, job.layer, prompts, OBJECTIVES[job.objective],
-                                quadrature.new_nodes(job.level))
+                                quadrature.new_nodes(job.level), ROWS >> self._halvings)
         return [
             {
                 "model": unit.model.id,
@@ -85,7 +107,7 @@ class Worker:
 
     def _grid(self, unit: Unit, job: GridJob) -> list[Row]:
         from prunelib.engines.stopping import stop_token_ids
-        from prunelib.search.grid import greedy_rows
+        from prunelib.search.grid import ROWS, greedy_rows
 
         loaded = self._loaded(unit.model, job.dtype)
         examples = draw(get_task(job.task), split="search", shots=job.shots, seed=job.seed,
@@ -93,7 +115,7 @@ class Worker:
         prompts = _prompts(examples, loaded.tokenizer)
         answers = greedy_rows(loaded, job.layer, job.ablations, [p.token_ids for p in prompts],
                               max(p.max_tokens for p in prompts),
-                              stop_token_ids(loaded.tokenizer))
+                              stop_token_ids(loaded.tokenizer), ROWS >> self._halvings)
         rows: list[Row] = []
         for ablation, tokens in zip(job.ablations, answers, strict=True):
             completions = [
@@ -130,9 +152,12 @@ class Worker:
         ]
 
     def _evaluate(self, unit: Unit, job: EvaluateJob) -> list[Row]:
+        from prunelib.engines.transformers import BATCH_TOKENS, TransformersEngine
         from prunelib.models.loading import load_tokenizer
 
-        engine = self._started(unit.model, job)
+        engine = self._started(unit, job)
+        if isinstance(engine, TransformersEngine):
+            engine.batch_tokens = BATCH_TOKENS >> self._halvings
         if self._live != job.ablation.digest:
             self._live = None
             engine.switch(job.ablation, job.canary)
@@ -143,14 +168,51 @@ class Worker:
         return _prediction_rows(unit, engine.kind, job.format, job.repeat, job.ablation, examples,
                                 prompts, engine.generate(prompts))
 
-    def _started(self, info: ModelInfo, job: EvaluateJob) -> Engine:
+    def _started(self, unit: Unit, job: EvaluateJob) -> Engine:
         from prunelib.engines.choose import start
 
-        key = (job.engine, info.weights_digest, job.dtype)
+        key = (job.engine, unit.model.weights_digest, job.dtype)
         if self._engine is None or self._engine[0] != key:
             self.forget()
-            self._engine = (key, start(job.engine, info, job.dtype, job.tensor_parallel))
+            self._engine = (key, start(job.engine, unit.model, job.dtype,
+                                       unit.tensor_parallel or 1))
         return self._engine[1]
+
+
+@functools.cache
+def _on_this_node(info: ModelInfo) -> ModelInfo:
+    """The model as this machine has it, which may be under another path than the driver's.
+
+    Raises:
+        UnitError: it is not here, or its files have other contents here.
+    """
+    try:
+        if (Path(info.path) / "config.json").is_file():
+            here = describe(info.path)
+        else:
+            known = info.revision in ("local", "shipped")
+            here = describe(info.id, None if known else info.revision)
+    except UserError as error:
+        raise UnitError(f"not on this node: {error}") from error
+    if here.key != info.key:
+        raise UnitError(f"model '{info.id}' has other weights or another tokenizer on this node "
+                        f"({here.path})")
+    return replace(info, path=here.path)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of a GPU or of the machine."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _empty_cache() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:

@@ -26,24 +26,26 @@ def greedy_rows(
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     stop: Sequence[int],
+    rows: int = ROWS,
 ) -> list[list[list[int]]]:
     """Greedy continuations of every prompt under every ablation: ``[ablation][prompt]`` → ids.
 
     Each ablation is of this one layer (or empty) and becomes one mask row per prompt. The
     first token, where nearly all the work is, starts at ``layer`` from streams computed once for
     all ablations; later tokens run the whole model, because the rows' texts then differ.
+    ``rows`` (ablation × prompt) go through the model at a time, but at least one prompt.
     """
     import torch
 
     answers: list[list[list[int]]] = [[] for _ in ablations]
-    at_once = max(1, ROWS // len(ablations))
+    at_once = max(1, rows // len(ablations))
     keep = _masks(loaded, layer, ablations)
     for start in range(0, len(prompts), at_once):
         some = prompts[start : start + at_once]
         with torch.no_grad(), ActivationMasks(loaded) as masks:
-            rows = _continue(loaded, layer, masks, keep, some, max_tokens, set(stop))
+            found = _continue(loaded, layer, masks, keep, some, max_tokens, set(stop))
         for i in range(len(ablations)):
-            answers[i] += rows[i * len(some) : (i + 1) * len(some)]
+            answers[i] += found[i * len(some) : (i + 1) * len(some)]
     return answers
 
 

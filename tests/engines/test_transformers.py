@@ -33,13 +33,13 @@ def test_no_hook_survives_closing(info: ModelInfo) -> None:
         engine.generate([Prompt(PROMPT, 3)])
 
 
-def test_batches_keep_to_the_token_budget(info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_keep_to_the_token_budget(info: ModelInfo) -> None:
     engine = TransformersEngine(info)
     prompts = [Prompt(p, 4) for p in random_prompts(20, 3, 90)]
     whole = engine.generate(prompts)
-    monkeypatch.setattr(module, "BATCH_TOKENS", 200)
+    engine.batch_tokens = 200
     sizes = {i: (len(p.token_ids), p.max_tokens) for i, p in enumerate(prompts)}
-    batches = list(module._batches(sizes))
+    batches = list(module._batches(sizes, 200))
     assert sorted(i for batch in batches for i in batch) == list(range(20))
     assert len(batches) > 2
     for batch in batches:

@@ -130,10 +130,10 @@ def test_a_failed_unit_is_a_row_and_the_run_goes_on(
 ) -> None:
     whole = Worker.perform
 
-    def perform(self: Worker, unit: Unit) -> None:
+    def perform(self: Worker, unit: Unit, halvings: int) -> int:
         if isinstance(unit.job, EvaluateJob) and unit.job.task == "en_fr" and unit.job.shots == 2:
             raise UnitError("boom")
-        whole(self, unit)
+        return whole(self, unit, halvings)
 
     monkeypatch.setattr(Worker, "perform", perform)
     report = prunelib.run(recipe(info), tmp_path / "r")
@@ -149,7 +149,7 @@ def test_a_failed_unit_is_a_row_and_the_run_goes_on(
 def test_a_model_whose_attribution_fails_stops_alone(
     info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "perform", lambda self, unit: (_ for _ in ()).throw(
+    monkeypatch.setattr(Worker, "perform", lambda self, unit, halvings: (_ for _ in ()).throw(
         UnitError("no")))
     report = prunelib.run(recipe(info), tmp_path / "r")
     assert report.failed and {a.unit.stage for a in report.failed} == {"attribute"}

@@ -27,5 +27,6 @@ def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> N
 def test_an_id_holds_nothing_else(info: ModelInfo) -> None:
     base = Unit(info, JOB).id
     canary = Canary((1,), (2,), (-0.5,))
-    assert Unit(info, replace(JOB, tensor_parallel=4, canary=canary), cost=9.0).id == base
+    assert Unit(info, replace(JOB, canary=canary), cost=9.0, priority=1,
+                tensor_parallel=4).id == base
     assert Unit(replace(info, path="/elsewhere", id="other name"), JOB).id == base

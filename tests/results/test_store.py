@@ -149,8 +149,9 @@ def test_a_text_is_no_list_of_texts(folder: Folder) -> None:
 def test_times_name_their_zone(store: Store) -> None:
     row = {
         "run": "r-1", "unit_id": "u1", "stage": "search", "model": None, "detail": None,
-        "status": "done", "worker": None, "attempt": 1, "seconds": 1, "peak_memory_mb": None,
-        "error_kind": None, "error_text": None, "finished_at": dt.datetime.now(dt.UTC),
+        "status": "done", "worker": None, "attempt": 1, "halvings": 0, "seconds": 1,
+        "peak_memory_mb": None, "error_kind": None, "error_text": None,
+        "finished_at": dt.datetime.now(dt.UTC),
     }  # fmt: skip
     store.write("units", "u1", [row])
     with pytest.raises(ValueError, match=r"units.finished_at"):
