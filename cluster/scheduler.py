@@ -147,8 +147,8 @@ class Scheduler:
         self._idle: dict[Kind, list[Slot]] = {}
         self._starting: Counter[Kind] = Counter()
         self._workers: Counter[Kind] = Counter()
-        #: Nodes that are being emptied for a kind that needs several GPUs of one.
-        self._claims: dict[str, Kind] = {}
+        #: Nodes that are being emptied of small workers, for whom, and how many GPUs it needs.
+        self._claims: dict[str, tuple[Kind, int]] = {}
         self.nodes: dict[str, Node] = {}
         self.slots: set[Slot] = set()
 
@@ -173,7 +173,7 @@ class Scheduler:
     def set_nodes(self, nodes: list[Node]) -> None:
         """Say which nodes there are now; workers of lost nodes keep their place in the books."""
         self.nodes = {node.id: node for node in nodes}
-        self._claims = {n: kind for n, kind in self._claims.items() if n in self.nodes}
+        self._claims = {n: claim for n, claim in self._claims.items() if n in self.nodes}
         for node in nodes:
             node.free = node.total
         for slot in self.slots:
@@ -188,22 +188,34 @@ class Scheduler:
     def decide(self, now: float) -> list[Action]:
         """What to do next; the books already assume that it is done."""
         actions: list[Action] = []
-        for kind in sorted((k for k, q in self._queues.items() if q.heap), key=self._urgency):
-            queue, idle = self._queues[kind], self._idle.get(kind, [])
-            for slot in [s for s in idle if self._claims.get(s.node, kind) == kind]:
-                if not queue.heap:
-                    break
-                idle.remove(slot)
-                slot.state, slot.work, slot.since = "busy", queue.pop(), now
-                actions.append(Hand(slot, slot.work))
-            while len(queue.heap) > self._starting[kind]:
-                need = self._need(queue.heap[0][-1].unit)
+        for level in (0, 1):  # what is urgent gets its workers before extras get anything
+            for kind in sorted(self._pending(level), key=self._urgency):
+                self._hand_out(kind, level, now, actions)
+            blocked: set[Kind] = set()
+            while wanting := [kind for kind in self._pending(level) if kind not in blocked
+                              and len(self._queues[kind].heap) > self._starting[kind]]:
+                kind = min(wanting, key=self._urgency)
+                need = self._need(self._queues[kind].heap[0][-1].unit)
                 node = self._place(kind, need, actions)
                 if node is None:
                     self._claim(kind, need)
-                    break
-                actions.append(Start(self._book(kind, need, node, now)))
+                    blocked.add(kind)
+                else:
+                    actions.append(Start(self._book(kind, need, node, now)))
         return actions
+
+    def _pending(self, level: int) -> list[Kind]:
+        return [k for k, q in self._queues.items() if q.heap and q.priority <= level]
+
+    def _hand_out(self, kind: Kind, level: int, now: float, actions: list[Action]) -> None:
+        """Give the idle workers of a kind something to do, unless their node is being emptied."""
+        queue, idle = self._queues[kind], self._idle.get(kind, [])
+        for slot in [s for s in idle if not self._in_the_way(s)]:
+            if not queue.heap or queue.priority > level:
+                return
+            idle.remove(slot)
+            slot.state, slot.work, slot.since = "busy", queue.pop(), now
+            actions.append(Hand(slot, slot.work))
 
     def _book(self, kind: Kind, need: Need, node: Node, now: float) -> Slot:
         slot = Slot(kind, need, node.id, since=now, born=now)
@@ -211,16 +223,36 @@ class Scheduler:
         self.slots.add(slot)
         self._starting[kind] += 1
         self._workers[kind] += 1
-        self._claims = {n: k for n, k in self._claims.items() if k != kind}
+        self._claims = {n: claim for n, claim in self._claims.items() if claim[0] != kind}
         return slot
 
     def _claim(self, kind: Kind, need: Need) -> None:
-        """Have a node emptied for a kind that would wait for ever beside small workers."""
-        if need.gpus < 2 or self._workers[kind] or kind in self._claims.values():
+        """Have a node emptied for a kind that would wait for ever beside smaller workers."""
+        if need.gpus < 2 or self._workers[kind] or kind in (c[0] for c in self._claims.values()):
             return
-        large = [n for n in self.nodes.values() if fits(need, n.total) and n.id not in self._claims]
-        if large:
-            self._claims[max(large, key=lambda node: node.free.gpus).id] = kind
+        larger = {slot.node for slot in self.slots if slot.need.gpus >= need.gpus}
+        nodes = [node for node in self.nodes.values() if fits(need, node.total)
+                 and node.id not in self._claims and node.id not in larger]
+        if nodes:
+            most = max(nodes, key=lambda node: node.free.gpus)
+            self._claims[most.id] = (kind, need.gpus)
+
+    def _in_the_way(self, slot: Slot) -> bool:
+        """Whether a worker is to end for a kind that needs more of its node."""
+        claim = self._claims.get(slot.node)
+        return (claim is not None and slot.need.gpus < claim[1]
+                and self._kept(slot.node, slot.kind))
+
+    def _kept(self, node: str, kind: Kind) -> bool:
+        """Whether a node is kept for another kind that is no less urgent than ``kind``."""
+        claim = self._claims.get(node)
+        return (claim is not None and claim[0] != kind
+                and self._level(claim[0]) <= self._level(kind))
+
+    def _level(self, kind: Kind) -> int:
+        """Priority of a kind's next unit; a number above all if it has none."""
+        queue = self._queues.get(kind)
+        return queue.priority if queue and queue.heap else 9
 
     def ready(self, slot: Slot, now: float) -> None:
         """A process is up."""
@@ -258,7 +290,7 @@ class Scheduler:
             if spare is None:
                 return None
             self._retire(spare, actions)
-        open_to = [n for n in self.nodes.values() if self._claims.get(n.id, kind) == kind]
+        open_to = [node for node in self.nodes.values() if not self._kept(node.id, kind)]
         roomy = [node for node in open_to if fits(need, node.free)]
         if roomy:
             # The tightest of them: whole nodes stay free for those who need a whole one.
@@ -276,12 +308,12 @@ class Scheduler:
 
     def _spare(self, kind: Kind) -> Iterator[Slot]:
         """Idle workers that may end for ``kind``: nothing (as urgent) to do, or in its way."""
-        urgent = self._queues[kind].priority
         for other, idle in self._idle.items():
-            queue = self._queues.get(other)
-            useless = queue is None or not queue.heap or queue.priority > urgent
+            useless = self._level(other) > self._level(kind)
             for slot in list(idle):
-                if other != kind and (useless or self._claims.get(slot.node) == kind):
+                claim = self._claims.get(slot.node)
+                evicted = claim is not None and claim[0] == kind and self._in_the_way(slot)
+                if other != kind and (useless or evicted):
                     yield slot
 
     def _retire(self, slot: Slot, actions: list[Action]) -> None:
