@@ -25,7 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cluster.scheduler import Hand, Need, Node, Retire, Scheduler, Slot, Start, Work
+from cluster.scheduler import Need, Node, Retire, Scheduler, Slot, Start, Work
 from prunelib.components import BASELINE
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units import EvaluateJob, Unit

@@ -23,9 +23,9 @@ from prunelib.reference.tokenizer import build_tokenizer
 LAYERS, WIDTH, CONTEXT = 2, 48, 256
 
 
-def build(folder: Path) -> ModelInfo:
+def build(folder: Path, seed: int = 0) -> ModelInfo:
     """A random Llama with weights so large that every ablation changes what it says."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(vocabulary()),
         hidden_size=64,

@@ -1,0 +1,85 @@
+"""Simulated nodes: three models on three nodes, one of which is lost and comes back."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from pipeline.small import recipe, rows
+from ray._private.authentication_test_utils import reset_auth_token_state
+from ray.cluster_utils import Cluster
+from tiny_llama import build
+
+import prunelib
+from cluster import RayExecutor
+from prunelib.config import Recipe
+from prunelib.models import ModelInfo
+from prunelib.results.query import open_results
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head without work and two workers with one CPU each, all on loopback, with a token."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    reset_auth_token_state()
+    head = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    monkeypatch.undo()
+    reset_auth_token_state()
+
+
+def three_models(info: ModelInfo, folder: Path) -> Recipe:
+    """The tiny model under three names, with other weights each."""
+    ids = [info.path, *(build(folder / f"m{seed}", seed).path for seed in (1, 2))]
+    return recipe(info, models=ids)
+
+
+def test_three_models_survive_the_loss_of_a_node(
+    info: ModelInfo, nodes: Cluster, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+    wanted = three_models(info, tmp_path)
+    prunelib.run(wanted, tmp_path / "inline")
+    results = tmp_path / "r"
+    events: list[str] = []
+
+    def lose_a_node() -> None:
+        while len(list(results.glob("attribution_parts/*.parquet"))) < 4:
+            time.sleep(0.05)
+        nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+        events.append("lost")
+        while not list(results.glob("predictions/*.parquet")):
+            time.sleep(0.05)
+        nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        events.append("back")
+
+    thread = threading.Thread(target=lose_a_node, daemon=True)
+    thread.start()
+    executor: Any = RayExecutor(results, address=nodes.address)
+    try:
+        report = prunelib.run(wanted, results, executor)
+    finally:
+        executor.close()
+    thread.join(60)
+    assert events == ["lost", "back"] and report.complete
+    expected, found = rows(tmp_path / "inline"), rows(results)
+    for table in expected:
+        assert found[table].equals(expected[table]), table
+    said = open_results(results).execute(
+        "select count(distinct worker) from units where status = 'done'").fetchone()
+    assert said is not None and said[0] >= 3
+    assert os.environ["RAY_AUTH_MODE"] == "token"

@@ -1,0 +1,102 @@
+"""A deadline: the main comparison of every model first, nothing new when time is up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pipeline.small import recipe, rows
+from tiny_llama import build
+
+import prunelib
+from prunelib.config import Recipe
+from prunelib.errors import UserError
+from prunelib.models import ModelInfo
+from prunelib.pipeline.executor import Attempt, InlineExecutor
+from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.pipeline.work import Worker
+from prunelib.results.query import open_results
+from prunelib.results.store import Store
+
+
+class Impatient(InlineExecutor):
+    """Inline, urgent units first, recording their order; an action before the n-th unit."""
+
+    def __init__(self, results: Path) -> None:
+        super().__init__(lambda: Worker(Store.open(results)))
+        self.order: list[Unit] = []
+
+    def wait(self, timeout: float | None = None) -> Attempt | None:
+        self._queue = type(self._queue)(sorted(self._queue, key=lambda unit: unit.priority))
+        attempt = super().wait(timeout)
+        assert attempt is not None
+        self.order.append(attempt.unit)
+        return attempt
+
+
+def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: Path) -> None:
+    two = {"models": [info.path, build(tmp_path / "m1", 1).path], "controls": {"random": 2}}
+    plain, hasty = tmp_path / "plain", tmp_path / "hasty"
+    prunelib.run(recipe(info, **two), plain)
+    executor = Impatient(hasty)
+    assert prunelib.run(recipe(info, **two, deadline="2099-01-01 07:00"), hasty, executor).complete
+
+    extras = [unit.priority for unit in executor.order]
+    assert 0 in extras and extras == sorted(extras)  # all models' main comparison, then extras
+    main = {(u.model.id, u.job.ablation.digest) for u in executor.order
+            if isinstance(u.job, EvaluateJob) and not u.priority}
+    assert len(main) == 2 * 3  # per model: baseline, chosen, one random control
+    expected, found = rows(plain), rows(hasty)
+    for table in set(expected) - {"ablations", "run_units"}:  # these have more files than one
+        assert found[table].equals(expected[table]), table
+    count = "select count(*) from (select distinct model, ablation, method, role from ablations)"
+    assert (open_results(hasty).execute(count).fetchone()
+            == open_results(plain).execute(count).fetchone())
+    board = "select * exclude (run) from leaderboard order by all"
+    assert (open_results(hasty).execute(board).fetchall()
+            == open_results(plain).execute(board).fetchall())
+
+
+def test_what_did_not_fit_is_listed_and_the_next_run_does_it(
+    info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, clock = tmp_path / "r", datetime(2026, 1, 1, 6, tzinfo=UTC)
+    executor = Impatient(results)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):  # type: ignore[no-untyped-def, override]
+            return clock + timedelta(minutes=len(executor.order))
+
+    monkeypatch.setattr("prunelib.pipeline.driver.datetime", Clock)
+    report = prunelib.run(recipe(info, deadline="2026-01-01T06:07:00+00:00"), results, executor)
+    assert len(executor.order) == 7 and not report.complete and not report.failed
+    assert sum(report.left.values()) > 0
+    assert open_results(results).execute("select status from runs").fetchall() == [("deadline",)]
+    monkeypatch.undo()
+    assert prunelib.run(recipe(info), results).complete  # the same run, with more time
+
+
+@pytest.mark.parametrize(("text", "after", "moment"), [
+    ("07:00", "2026-03-01T22:00", "2026-03-02T07:00"),
+    ("07:00", "2026-03-01T06:59", "2026-03-01T07:00"),
+    ("19:00", "2026-03-01T06:59", "2026-03-01T19:00"),
+    ("2026-03-05 08:30", "2026-03-01T06:59", "2026-03-05T08:30"),
+])
+def test_which_moment_is_meant(info: ModelInfo, text: str, after: str, moment: str) -> None:
+    from prunelib.config import parse_recipe
+
+    made = parse_recipe(f"name: x\nmodels: ['{info.path}']\ndeadline: {text}\n")
+    start = datetime.fromisoformat(after).astimezone()
+    assert made.deadline_after(start) == datetime.fromisoformat(moment).astimezone()
+
+
+def test_a_deadline_is_not_part_of_the_runs_name(info: ModelInfo) -> None:
+    assert recipe(info, deadline="07:00").run_id == recipe(info).run_id
+
+
+@pytest.mark.parametrize("text", ["7 o'clock", "25:00", "tomorrow"])
+def test_no_time_is_a_user_error(info: ModelInfo, text: str) -> None:
+    with pytest.raises(UserError, match="neither a time"):
+        Recipe.model_validate({"name": "x", "models": [info.path], "deadline": text})
