@@ -6,10 +6,13 @@ import logging
 import os
 import secrets
 import socket
-from pathlib import Path
 from typing import Any
 
+from cluster.tokens import missing_token, read_token, wanted, wrong_token
 from prunelib.errors import UserError
+
+#: Seconds until an address that does not answer counts as not there.
+_PATIENCE = 10.0
 
 
 def connect(address: str | None = None) -> None:
@@ -17,18 +20,26 @@ def connect(address: str | None = None) -> None:
 
     A local Ray listens on 127.0.0.1 alone, without a dashboard; token authentication is on and
     telemetry off. Does nothing when this process is connected already.
+
+    Raises:
+        UserError: nobody answers at the address, or the token is missing or wrong.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Ray reads the mode when it is imported. The driver of a job has got its cluster's already.
+    if address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     # A worker is started with this interpreter, whatever started the driver.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
 
     if ray.is_initialized():
         return
-    address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address:
-        _check_reachable(address)
+        check_reachable(address)
+        if os.environ.get("RAY_AUTH_MODE") == "token":
+            _check_token(address)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -44,16 +55,38 @@ def connect(address: str | None = None) -> None:
     ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **options)
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes before it says that nobody listens at an address."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def check_reachable(address: str) -> None:
+    """Raise :class:`UserError` if nobody listens at ``address`` (``host:port``, with or without a
+    scheme). Ray itself tries for minutes before it says so.
+    """
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not port.isdigit():
         return  # "auto" and the like
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except OSError as error:
         raise UserError(f"cannot reach the Ray cluster at {address}: {error.strerror or error}"
                         ) from error
+
+
+def _check_token(address: str) -> None:
+    """Ask the cluster for its id: with a wrong token Ray would try for 20 s and say nothing."""
+    token = read_token()
+    if token is None:
+        raise missing_token(address)
+    if "://" in address or ":" not in address:
+        return  # Ray Client has its own handshake; "auto" is this machine's own cluster
+    import grpc
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetClusterId(
+                gcs_service_pb2.GetClusterIdRequest(), timeout=_PATIENCE,
+                metadata=[("authorization", f"Bearer {token}")])
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise wrong_token(address) from error
 
 
 def _give_token() -> None:
@@ -61,9 +94,8 @@ def _give_token() -> None:
 
     Ray would write one to the home folder, readable by everyone on the machine.
     """
-    saved = Path.home() / ".ray" / "auth_token"
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ and not saved.is_file():
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if wanted() and read_token() is None:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def disconnect() -> None:

@@ -19,13 +19,17 @@ from prunelib.pipeline.driver import run as run_pipeline
 
 def run_recipe(
     recipe: Path,
-    results: Path,
+    results: str | Path,
     console: Console,
     *,
     address: str | None = None,
     inline: bool = False,
+    gpus: int | None = None,
 ) -> int:
-    """Run a recipe with progress on ``console``; the exit code (0, or 1 if units failed)."""
+    """Run a recipe with progress on ``console``; the exit code (0, or 1 if units failed).
+
+    ``gpus`` is the largest number of workers at a time; each takes a GPU where there are GPUs.
+    """
     from prunelib.results.store import Store
 
     loaded = load_recipe(recipe)
@@ -35,7 +39,7 @@ def run_recipe(
     if not inline:
         from cluster.executor import RayExecutor
 
-        executor = RayExecutor(results, address)
+        executor = RayExecutor(results, address, workers=gpus)
     try:
         with progress(console) as reporter:
             report = run_pipeline(loaded, results, executor, reporter)
@@ -70,11 +74,13 @@ def main() -> None:
     """Command line of a Ray job."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--results", required=True)
     parser.add_argument("--address", default=None)
+    parser.add_argument("--gpus", type=int, default=None)
     options = parser.parse_args()
     try:
-        code = run_recipe(options.recipe, options.results, Console(), address=options.address)
+        code = run_recipe(options.recipe, options.results, Console(), address=options.address,
+                          gpus=options.gpus)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
