@@ -56,8 +56,9 @@ def connect(address: str | None = None) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Raise :class:`UserError` if nobody listens at ``address`` (``host:port``, with or without a
-    scheme). Ray itself tries for minutes before it says so.
+    """Raise :class:`UserError` if nobody listens at ``address`` (``host:port``, also as a URL).
+
+    Ray itself tries for minutes before it says so.
     """
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not port.isdigit():

@@ -130,7 +130,7 @@ class Jobs:
         if headers:
             _refuse_open(self.address)
 
-    def submit(self, path: Path, results: str, gpus: int | None = None) -> tuple[Job, bool]:
+    def submit(self, path: Path, results: str, gpus: int = 0) -> tuple[Job, bool]:
         """Start a job that runs a recipe, unless one does already.
 
         Returns the job and whether it is new. The id depends on the recipe and the location of
@@ -205,10 +205,10 @@ class Jobs:
         return Job(name, str(info.status.value), info.message or "", about.get("prunelib_run"),
                    about.get("prunelib_results"))
 
-    def _start(self, name: str, path: Path, recipe: Recipe, results: str, gpus: int | None
+    def _start(self, name: str, path: Path, recipe: Recipe, results: str, gpus: int
                ) -> None:
         command = ["python", "-m", "jobs.overnight", "recipe.yaml", "--results", results]
-        if gpus is not None:
+        if gpus:
             command += ["--gpus", str(gpus)]
         check_upload(path)
         with tempfile.TemporaryDirectory(prefix="prunelib-") as folder, self._explained():

@@ -1,4 +1,4 @@
-"""The commands for a Ray cluster: submit a recipe as a job, read its log, stop it."""
+"""The commands for a Ray cluster: submit a recipe as a job, watch it, read its log, stop it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from jobs.terminal import console, errors
+from prunelib.errors import UserError
 
 JobId = Annotated[str, typer.Argument(help="Job, as `prunelib submit` printed it.", metavar="JOB")]
 Address = Annotated[
@@ -29,9 +30,9 @@ def submit(
         "--results", "-r", help="Where the results go: a URL such as s3://bucket/mine, or an "
                                 "absolute path that all nodes of the cluster share.")],
     address: Address = HERE,
-    gpus: Annotated[int | None, typer.Option(
-        min=1, help="At most so many workers at a time; each takes one GPU (a sharded model: "
-                    "as many as its tensor_parallel). Without it, all that are free.")] = None,
+    gpus: Annotated[int, typer.Option(
+        min=0, help="GPUs to ask an autoscaling cluster for, which may have none yet. Those that "
+                    "are there are used anyway.")] = 0,
 ) -> None:
     """Start a recipe as a job of a Ray cluster, which goes on when this machine is switched off.
 
@@ -93,4 +94,58 @@ def stop(job: JobId, address: Address = HERE) -> None:
                       highlight=False)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (submit, logs, stop)
+def status(
+    job: Annotated[str | None, typer.Argument(
+        help="Job, as `prunelib submit` printed it.", metavar="[JOB]")] = None,
+    results: Annotated[str | None, typer.Option(
+        "--results", "-r", help="Where the run's results are: a folder or a URL.")] = None,
+    run: Annotated[str | None, typer.Option(help="Run; by default the latest.")] = None,
+    address: Address = HERE,
+) -> None:
+    """How far a run is: models and stages, rate, failures, time left.
+
+    With --results all of it is read from the result files, without Ray, from any machine; the
+    cluster is asked for a job only.
+
+    Examples: `prunelib status JOB --address http://head:8265`,
+    `prunelib status --results s3://bucket/mine`
+    """
+    from jobs.watching import draw
+    from prunelib.pipeline.progress import read_progress
+
+    if job is not None:
+        from cluster.submission import Jobs
+
+        found = Jobs(address).get(job)
+        message = f" ({found.message.splitlines()[0]})" if found.message else ""
+        console.print(f"{found.id}: {found.state.lower()}{message}", soft_wrap=True,
+                      highlight=False, markup=False)
+        results, run = results or found.results, run or found.run
+    if results is None:
+        raise UserError("give --results, or a job that prunelib has submitted")
+    try:
+        console.print(draw(read_progress(results, run)))
+    except UserError as error:
+        if job is None:
+            raise
+        errors.print(f"its results cannot be shown: {error}", markup=False)
+
+
+def watch(
+    results: Annotated[str, typer.Option(
+        "--results", "-r", help="Where the run's results are: a folder or a URL.")],
+    run: Annotated[str | None, typer.Option(help="Run; by default the latest.")] = None,
+) -> None:
+    """Show how far a run is until it ends, from its result files alone. Exit code 1 unless done.
+
+    Redraws a table on a terminal and prints plain lines elsewhere. Ctrl-C ends watching, not the
+    run.
+
+    Example: `prunelib watch --results s3://bucket/mine`
+    """
+    from jobs.watching import watch_run
+
+    raise typer.Exit(watch_run(results, run, console))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (submit, status, watch, logs, stop)

@@ -24,11 +24,11 @@ def run_recipe(
     *,
     address: str | None = None,
     inline: bool = False,
-    gpus: int | None = None,
+    gpus: int = 0,
 ) -> int:
     """Run a recipe with progress on ``console``; the exit code (0, or 1 if units failed).
 
-    ``gpus`` is the largest number of workers at a time; each takes a GPU where there are GPUs.
+    ``gpus`` is how many an autoscaling cluster is asked for; it may have none at first.
     """
     from prunelib.results.store import Store
 
@@ -39,7 +39,7 @@ def run_recipe(
     if not inline:
         from cluster.executor import RayExecutor
 
-        executor = RayExecutor(results, address, workers=gpus)
+        executor = RayExecutor(results, address, gpus=gpus)
     try:
         with progress(console) as reporter:
             report = run_pipeline(loaded, results, executor, reporter)
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--results", required=True)
     parser.add_argument("--address", default=None)
-    parser.add_argument("--gpus", type=int, default=None)
+    parser.add_argument("--gpus", type=int, default=0)
     options = parser.parse_args()
     try:
         code = run_recipe(options.recipe, options.results, Console(), address=options.address,
