@@ -62,7 +62,7 @@ def _print(looks: Iterator[_Look], console: Console) -> _Look:
     printed: set[str] = set()
     for look in looks:
         lines = [look] if isinstance(look, str) else [
-            headline(look), *(line(stage) for stage in look.stages if stage.done or stage.failed)]
+            *(line(stage) for stage in look.stages if stage.done or stage.failed), headline(look)]
         stamp = time.strftime("%H:%M:%S")
         for text in lines:
             # Rates and times change with every look; they are no news by themselves.
@@ -88,7 +88,7 @@ def headline(progress: RunProgress) -> str:
 def line(stage: StageProgress) -> str:
     """One line on one stage of a model: what changes by itself comes after the semicolon."""
     failed = f", {stage.failed} failed" if stage.failed else ""
-    left = "" if stage.seconds_left == 0 else f", {duration(stage.seconds_left)} left"
+    left = "" if stage.done == stage.total else f", {duration(stage.seconds_left)} left"
     return (f"{stage.model} {stage.stage}: {stage.done} of {_total(stage)} units{failed}; "
             f"{_rate(stage)}{left}")
 

@@ -226,5 +226,6 @@ class _Speed:
 
     def _first(self, attempts: list[Row]) -> datetime:
         """When the first of some attempts began."""
-        begun = [a["finished_at"] - timedelta(seconds=a["seconds"]) for a in attempts]
+        begun: list[datetime] = [a["finished_at"] - timedelta(seconds=a["seconds"])
+                                 for a in attempts]
         return max(self._started, min(begun))
