@@ -145,10 +145,9 @@ class Jobs:
         first = job_id(recipe, results)
         for number in itertools.count(1):
             name = first if number == 1 else f"{first}-{number}"
-            job = self._find(name)
-            new = job is None
+            job, new = self._find(name), False
             if job is None:
-                self._start(name, path, recipe, results, gpus)
+                new = self._start(name, path, recipe, results, gpus)
                 job = self.get(name)
             if new or not job.ended:
                 return job, new
@@ -205,8 +204,8 @@ class Jobs:
         return Job(name, str(info.status.value), info.message or "", about.get("prunelib_run"),
                    about.get("prunelib_results"))
 
-    def _start(self, name: str, path: Path, recipe: Recipe, results: str, gpus: int
-               ) -> None:
+    def _start(self, name: str, path: Path, recipe: Recipe, results: str, gpus: int) -> bool:
+        """Start a job; False if somebody else gave Ray one of this id in the meantime."""
         command = ["python", "-m", "jobs.overnight", "recipe.yaml", "--results", results]
         if gpus:
             command += ["--gpus", str(gpus)]
@@ -221,9 +220,10 @@ class Jobs:
                     metadata={"prunelib_run": recipe.run_id, "prunelib_results": results},
                 )
             except RuntimeError as error:
-                # Somebody else submitted it at the same time; then it is theirs and ours.
-                if "already exists" not in str(error):
-                    raise
+                if "already exists" in str(error):
+                    return False
+                raise
+        return True
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
