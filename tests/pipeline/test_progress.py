@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pipeline.small import recipe
 from rich.console import Console
 
@@ -142,17 +142,15 @@ def test_what_is_drawn_fits_80_columns() -> None:
 
 
 def test_watching_ends_with_the_run(info: ModelInfo, tmp_path: Path) -> None:
-    """Begun before the run is, as after a submission; the run is another process."""
-    small = recipe(info)
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(small.model_dump(mode="json", exclude_unset=True)))
+    """Begun before the run is, as after a submission."""
     said, codes = io.StringIO(), list[int]()
     console = Console(file=said, width=200)
     thread = threading.Thread(target=lambda: codes.append(
         watch_run(str(tmp_path / "r"), None, console, seconds=0.1)))
     thread.start()
-    subprocess.run([sys.executable, "-m", "jobs.cli", "run", str(path), "--inline", "--results",
-                    str(tmp_path / "r")], check=True, capture_output=True)
+    while not said.getvalue():
+        time.sleep(0.01)
+    prunelib.run(recipe(info), tmp_path / "r")
     thread.join(30)
     assert codes == [0]
     lines = said.getvalue().splitlines()
