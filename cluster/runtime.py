@@ -25,21 +25,21 @@ def connect(address: str | None = None) -> None:
         UserError: nobody answers at the address, or the token is missing or wrong.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = address or os.environ.get("RAY_ADDRESS")
-    # Ray reads the mode when it is imported. The driver of a job has got its cluster's already.
-    if address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     # A worker is started with this interpreter, whatever started the driver.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
 
     if ray.is_initialized():
         return
+    # It says at every start that token authentication is on, which is what was asked for.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address:
         check_reachable(address)
-        if os.environ.get("RAY_AUTH_MODE") == "token":
-            _check_token(address)
+        # The driver of a job has got what its cluster asks for.
+        if wanted() and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            _use_token(address)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -50,8 +50,6 @@ def connect(address: str | None = None) -> None:
     # Ray replaces every form of localhost by the machine's outside address, and then listens on
     # all interfaces, except where this constant says that no cluster is possible.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    # It says at every start that token authentication is on, which is what was asked for.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **options)
 
 
@@ -70,11 +68,17 @@ def check_reachable(address: str) -> None:
                         ) from error
 
 
-def _check_token(address: str) -> None:
-    """Ask the cluster for its id: with a wrong token Ray would try for 20 s and say nothing."""
+def _use_token(address: str) -> None:
+    """Switch the token on, which Ray does by itself for a local cluster only, and try it.
+
+    With a wrong one Ray would ask for 20 s and not say why.
+    """
     token = read_token()
     if token is None:
         raise missing_token(address)
+    from ray._private.authentication import authentication_token_setup
+
+    authentication_token_setup.maybe_enable_token_auth_if_token_available()
     if "://" in address or ":" not in address:
         return  # Ray Client has its own handshake; "auto" is this machine's own cluster
     import grpc

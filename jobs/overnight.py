@@ -19,14 +19,14 @@ from prunelib.pipeline.driver import run as run_pipeline
 
 def run_recipe(
     recipe: Path,
-    results: str | Path,
+    results: str,
     console: Console,
     *,
     address: str | None = None,
     inline: bool = False,
     gpus: int = 0,
 ) -> int:
-    """Run a recipe with progress on ``console``; the exit code (0, or 1 if units failed).
+    """Run a recipe with progress on ``console``; the exit code (0, or 1 if not all is there).
 
     ``gpus`` is how many an autoscaling cluster is asked for; it may have none at first.
     """
@@ -47,7 +47,7 @@ def run_recipe(
         if executor is not None:
             executor.close()
     _closing(report, console)
-    return 1 if report.failed else 0
+    return 0 if report.complete else 1
 
 
 def _closing(report: RunReport, console: Console) -> None:
@@ -57,6 +57,11 @@ def _closing(report: RunReport, console: Console) -> None:
     console.print()
     console.print(f"{report.units_done} units done, {report.units_reused} were there already, "
                   f"{len(report.failed)} failed. Results are in {report.results}")
+    for model, why in report.stopped.items():
+        console.print(f"{model}: stopped: {why}", markup=False, soft_wrap=True)
+    for (model, stage), units in sorted(report.left.items()):
+        console.print(f"{model} {stage}: no time for {units} units before the deadline: "
+                      "run it again to go on", markup=False, soft_wrap=True)
     if report.failed:
         _suggest("select * from failed_units", report, console)
     _suggest("select * from chosen", report, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -108,7 +109,7 @@ def test_a_stopped_job_leaves_an_interrupted_run(
     long = small_recipe(info, evaluate={"tasks": "icl18", "examples": 60, "shots": [4]})
     job, _ = Jobs(head.dashboard).submit(write(long, tmp_path / "r.yaml"), str(tmp_path / "r"))
     deadline = time.monotonic() + 60
-    while not Store(tmp_path / "r").done("predictions"):
+    while not list(tmp_path.glob("r/predictions/*.parquet")):
         assert time.monotonic() < deadline, Jobs(head.dashboard).logs(job.id)
         time.sleep(0.1)
     assert call("stop", job.id, "--address", head.dashboard) == 0
@@ -140,6 +141,21 @@ def test_without_the_token_nobody_gets_in(
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 2
     assert "has another Ray token" in said[0] and "there was no Ray token, so" in said[1]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_saved_token_is_used_although_ray_is_imported_before_it_is_asked_for(
+    head: Head, user: Path
+) -> None:
+    (user / ".ray").mkdir(parents=True)
+    (user / ".ray" / "auth_token").write_text(TOKEN)
+    code = ("import sys, ray; from cluster.runtime import connect; connect(sys.argv[1]); "
+            "print(ray.cluster_resources()['CPU'])")
+    env = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
+    done = subprocess.run([sys.executable, "-c", code, head.gcs], env=env, capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.split() == ["2.0"]
 
 
 @pytest.mark.cluster
