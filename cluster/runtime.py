@@ -69,18 +69,19 @@ def check_reachable(address: str) -> None:
 
 
 def _use_token(address: str) -> None:
-    """Switch the token on, which Ray does by itself for a local cluster only, and try it.
-
-    With a wrong one Ray would ask for 20 s and not say why.
-    """
+    """Try the token, then switch it on, which Ray does by itself for a local cluster only."""
     token = read_token()
     if token is None:
         raise missing_token(address)
+    if "://" not in address and ":" in address:  # not Ray Client, not "auto"
+        _try_token(address, token)
     from ray._private.authentication import authentication_token_setup
 
     authentication_token_setup.maybe_enable_token_auth_if_token_available()
-    if "://" in address or ":" not in address:
-        return  # Ray Client has its own handshake; "auto" is this machine's own cluster
+
+
+def _try_token(address: str, token: str) -> None:
+    """Ask the cluster for its id. With a wrong token Ray asks for 20 s, and does not say why."""
     import grpc
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 

@@ -61,10 +61,13 @@ def call(*arguments: object) -> int:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_any_number_of_submissions_is_one_job(
+def test_a_job_is_submitted_attached_to_stopped_and_resumed(
     head: Head, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path, results = write(small_recipe(info), tmp_path / "r.yaml"), str(tmp_path / "r")
+    recipe = small_recipe(info, evaluate={
+        "tasks": ["to_upper", "en_fr"], "examples": 30, "shots": [1, 2, 3]})
+    path, results = write(recipe, tmp_path / "r.yaml"), str(tmp_path / "r")
+    at = ["--address", head.dashboard]
     found = []
 
     def submit() -> None:
@@ -77,47 +80,36 @@ def test_any_number_of_submissions_is_one_job(
         thread.join()
     (name,) = {job.id for job, _ in found}
     assert [new for _, new in found].count(True) == 1
-
-    at = ["--address", head.dashboard]
     assert call("submit", path, "--results", results, *at) == 0
     said = capfd.readouterr().out
     assert f"Attached to the running job {name}" in said
     assert f"prunelib logs {name} --follow --address {head.dashboard}" in said
 
-    assert call("logs", name, "--follow", *at) == 0
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("r/predictions/*.parquet")):
+        assert time.monotonic() < deadline, Jobs(head.dashboard).logs(name)
+        time.sleep(0.1)
+    assert call("stop", name, *at) == 0
+    assert f"Stopped {name}" in capfd.readouterr().out
+    assert Jobs(head.dashboard).get(name).state == "STOPPED"
+    assert read_progress(results).status == "interrupted"
+    assert call("stop", name, *at) == 0
+    assert "over already: stopped" in capfd.readouterr().out
+
+    assert call("submit", path, "--results", results, *at) == 0
+    assert f"Submitted {name}-2" in capfd.readouterr().out
+    assert call("logs", f"{name}-2", "--follow", *at) == 0
     said, ended = capfd.readouterr()
-    assert "evaluate: 16 of 16 units" in said and f"{name}: succeeded" in ended
+    assert "evaluate: 24 of 24 units" in said and f"{name}-2: succeeded" in ended
+    assert ", 0 were there already" not in said
     assert "\r" not in said and "\x1b" not in said  # no bars, no colours
     queries = Store.open(results).read("predictions")["query"].to_pylist()
     assert not any(f" {query} " in said for query in queries if len(query) > 4)
     (run,) = Store.open(results).read("runs").to_pylist()
     assert "+" in run["code_version"] and " " not in run["code_version"]  # that of the upload
-
-    assert call("status", name, *at) == 0
+    assert call("status", f"{name}-2", *at) == 0
     said = capfd.readouterr().out
-    assert f"{name}: succeeded" in said and "16 of 16" in said
-    again, new = Jobs(head.dashboard).submit(path, results)
-    assert (again.id, new) == (f"{name}-2", True)
-    assert Jobs(head.dashboard).stop(again.id)[0].ended
-
-
-@pytest.mark.cluster
-@pytest.mark.slow
-def test_a_stopped_job_leaves_an_interrupted_run(
-    head: Head, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    long = small_recipe(info, evaluate={"tasks": "icl18", "examples": 60, "shots": [4]})
-    job, _ = Jobs(head.dashboard).submit(write(long, tmp_path / "r.yaml"), str(tmp_path / "r"))
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("r/predictions/*.parquet")):
-        assert time.monotonic() < deadline, Jobs(head.dashboard).logs(job.id)
-        time.sleep(0.1)
-    assert call("stop", job.id, "--address", head.dashboard) == 0
-    assert f"Stopped {job.id}" in capfd.readouterr().out
-    assert Jobs(head.dashboard).get(job.id).state == "STOPPED"
-    assert read_progress(tmp_path / "r").status == "interrupted"
-    assert call("stop", job.id, "--address", head.dashboard) == 0
-    assert "over already: stopped" in capfd.readouterr().out
+    assert f"{name}-2: succeeded" in said and "24 of 24" in said
 
 
 @pytest.mark.cluster
