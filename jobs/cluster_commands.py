@@ -37,12 +37,14 @@ def submit(
     """Start a recipe as a job of a Ray cluster, which goes on when this machine is switched off.
 
     Submitting it again attaches to the job while it runs, and resumes it when it has ended. The
-    job takes prunelib's source with it; the cluster needs the environment. Models that are not
-    on this machine are checked by the job, before its first unit.
+    job takes prunelib's source with it; the cluster needs the environment, and its own access to
+    models and to the place of the results. Models that are not on this machine are checked by
+    the job, before its first unit.
 
     A cluster is started with a token, `~/.ray/auth_token`, which every machine that talks to it
     needs a copy of: `(umask 077; ray get-auth-token --generate)` makes one, and
-    `RAY_AUTH_MODE=token ray start --head` starts the cluster.
+    `RAY_AUTH_MODE=token ray start --head` starts the cluster. Activate the environment first:
+    a job runs the `python` that its head finds.
 
     Example: `prunelib submit recipe.yaml --address http://head:8265 --results s3://bucket/mine`
     """

@@ -95,7 +95,8 @@ def line(stage: StageProgress) -> str:
 
 def draw(progress: RunProgress) -> Group:
     """The run and its stages as a table that fits 80 columns."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False,
+                  show_edge=False)
     table.add_column("model", overflow="fold", ratio=1)
     table.add_column("stage", no_wrap=True)
     going = not (progress.ended or progress.silent_since)
