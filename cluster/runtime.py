@@ -6,10 +6,13 @@ import logging
 import os
 import secrets
 import socket
-from pathlib import Path
 from typing import Any
 
+from cluster.tokens import missing_token, read_token, wanted, wrong_token
 from prunelib.errors import UserError
+
+#: Seconds until an address that does not answer counts as not there.
+_PATIENCE = 10.0
 
 
 def connect(address: str | None = None) -> None:
@@ -17,6 +20,9 @@ def connect(address: str | None = None) -> None:
 
     A local Ray listens on 127.0.0.1 alone, without a dashboard; token authentication is on and
     telemetry off. Does nothing when this process is connected already.
+
+    Raises:
+        UserError: nobody answers at the address, or the token is missing or wrong.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A worker is started with this interpreter, whatever started the driver.
@@ -25,10 +31,15 @@ def connect(address: str | None = None) -> None:
 
     if ray.is_initialized():
         return
+    # It says at every start that token authentication is on, which is what was asked for.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address:
-        _check_reachable(address)
+        check_reachable(address)
+        # The driver of a job has got what its cluster asks for.
+        if wanted() and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            _use_token(address)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -39,21 +50,49 @@ def connect(address: str | None = None) -> None:
     # Ray replaces every form of localhost by the machine's outside address, and then listens on
     # all interfaces, except where this constant says that no cluster is possible.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    # It says at every start that token authentication is on, which is what was asked for.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **options)
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes before it says that nobody listens at an address."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def check_reachable(address: str) -> None:
+    """Raise :class:`UserError` if nobody listens at ``address`` (``host:port``, also as a URL).
+
+    Ray itself tries for minutes before it says so.
+    """
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not port.isdigit():
         return  # "auto" and the like
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except OSError as error:
         raise UserError(f"cannot reach the Ray cluster at {address}: {error.strerror or error}"
                         ) from error
+
+
+def _use_token(address: str) -> None:
+    """Try the token, then switch it on, which Ray does by itself for a local cluster only."""
+    token = read_token()
+    if token is None:
+        raise missing_token(address)
+    if "://" not in address and ":" in address:  # not Ray Client, not "auto"
+        _try_token(address, token)
+    from ray._private.authentication import authentication_token_setup
+
+    authentication_token_setup.maybe_enable_token_auth_if_token_available()
+
+
+def _try_token(address: str, token: str) -> None:
+    """Ask the cluster for its id. With a wrong token Ray asks for 20 s, and does not say why."""
+    import grpc
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetClusterId(
+                gcs_service_pb2.GetClusterIdRequest(), timeout=_PATIENCE,
+                metadata=[("authorization", f"Bearer {token}")])
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise wrong_token(address) from error
 
 
 def _give_token() -> None:
@@ -61,9 +100,8 @@ def _give_token() -> None:
 
     Ray would write one to the home folder, readable by everyone on the machine.
     """
-    saved = Path.home() / ".ray" / "auth_token"
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ and not saved.is_file():
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if wanted() and read_token() is None:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def disconnect() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs import cluster_commands
+from jobs.terminal import console, errors
 from prunelib.errors import UserError
 
 app = typer.Typer(
@@ -25,9 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-#: Off a terminal there is no edge to wrap at; tables stay whole.
-console = Console(width=None if sys.stdout.isatty() else 200)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+for command in cluster_commands.COMMANDS:
+    app.command()(command)
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", metavar="RECIPE")]
 Results = Annotated[Path, typer.Option("--results", "-r", help="Folder of the results.")]

@@ -19,13 +19,17 @@ from prunelib.pipeline.driver import run as run_pipeline
 
 def run_recipe(
     recipe: Path,
-    results: Path,
+    results: str,
     console: Console,
     *,
     address: str | None = None,
     inline: bool = False,
+    gpus: int = 0,
 ) -> int:
-    """Run a recipe with progress on ``console``; the exit code (0, or 1 if units failed)."""
+    """Run a recipe with progress on ``console``; the exit code (0, or 1 if not all is there).
+
+    ``gpus`` is how many an autoscaling cluster is asked for; it may have none at first.
+    """
     from prunelib.results.store import Store
 
     loaded = load_recipe(recipe)
@@ -35,7 +39,7 @@ def run_recipe(
     if not inline:
         from cluster.executor import RayExecutor
 
-        executor = RayExecutor(results, address)
+        executor = RayExecutor(results, address, gpus=gpus)
     try:
         with progress(console) as reporter:
             report = run_pipeline(loaded, results, executor, reporter)
@@ -43,7 +47,7 @@ def run_recipe(
         if executor is not None:
             executor.close()
     _closing(report, console)
-    return 1 if report.failed else 0
+    return 0 if report.complete else 1
 
 
 def _closing(report: RunReport, console: Console) -> None:
@@ -53,6 +57,11 @@ def _closing(report: RunReport, console: Console) -> None:
     console.print()
     console.print(f"{report.units_done} units done, {report.units_reused} were there already, "
                   f"{len(report.failed)} failed. Results are in {report.results}")
+    for model, why in report.stopped.items():
+        console.print(f"{model}: stopped: {why}", markup=False, soft_wrap=True)
+    for (model, stage), units in sorted(report.left.items()):
+        console.print(f"{model} {stage}: no time for {units} units before the deadline: "
+                      "run it again to go on", markup=False, soft_wrap=True)
     if report.failed:
         _suggest("select * from failed_units", report, console)
     _suggest("select * from chosen", report, console)
@@ -70,11 +79,13 @@ def main() -> None:
     """Command line of a Ray job."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--results", required=True)
     parser.add_argument("--address", default=None)
+    parser.add_argument("--gpus", type=int, default=0)
     options = parser.parse_args()
     try:
-        code = run_recipe(options.recipe, options.results, Console(), address=options.address)
+        code = run_recipe(options.recipe, options.results, Console(), address=options.address,
+                          gpus=options.gpus)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2

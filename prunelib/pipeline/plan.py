@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from prunelib.config import ModelSpec, Recipe
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
+from prunelib.pipeline.progress import expected_units
 from prunelib.pipeline.stages import ModelRun
 from prunelib.results.store import Store
 from prunelib.tasks import Split, draw, get_task
@@ -115,16 +115,17 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
     reported = sum(tokens(task, "report", shots)
                    for task in evaluate.tasks for shots in evaluate.shots)
     cells = layers * len(search.rates) * rankings
+    units = expected_units(recipe, info.layers)
     return {
         "attribute": (
-            layers * math.ceil(attribution.prompts / attribution.block),
+            units["attribute"],
             attribution.prompts * scaled * above * _USUAL_NODES * _FORWARD_AND_BACKWARD
             * per_token,
         ),
-        "search": (1 + layers * rankings, cells * search.examples * searched * 2 * per_token),
-        "canary": (ablations, ablations * searched * per_token),
+        "search": (units["search"], cells * search.examples * searched * 2 * per_token),
+        "canary": (units["canary"], ablations * searched * per_token),
         "evaluate": (
-            (ablations + 1) * len(evaluate.tasks) * len(evaluate.shots) * len(evaluate.seeds),
+            units["evaluate"],
             (ablations + 1) * reported * evaluate.examples * len(evaluate.seeds) * per_token,
         ),
     }

@@ -1,0 +1,202 @@
+"""Jobs on a real head with a token: submitting, attaching, following, stopping, being refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pipeline.small import recipe as small_recipe
+from ray_head import TOKEN, Head, ray_head, status
+
+from cluster.runtime import connect
+from cluster.submission import Jobs, check_models, check_upload, collect_upload
+from jobs import cli
+from prunelib.config import Recipe
+from prunelib.errors import UserError
+from prunelib.models import ModelInfo
+from prunelib.pipeline.progress import read_progress
+from prunelib.results.store import Store
+
+#: The names of Ray's own settings that a test may change in this process.
+_SETTINGS = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN",
+             "RAY_AUTH_TOKEN_PATH")
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with ray_head() as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user with a home folder of their own and the head's token in the environment."""
+    for name in _SETTINGS:
+        monkeypatch.setenv(name, "")  # so that everything is as before in the end
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def write(recipe: Recipe, path: Path) -> Path:
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
+    return path
+
+
+def call(*arguments: object) -> int:
+    """Exit code of ``prunelib ARGUMENTS``."""
+    sys.argv = ["prunelib", *map(str, arguments)]
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_job_is_submitted_attached_to_stopped_and_resumed(
+    head: Head, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = small_recipe(info, evaluate={
+        "tasks": ["to_upper", "en_fr"], "examples": 30, "shots": [1, 2, 3]})
+    path, results = write(recipe, tmp_path / "r.yaml"), str(tmp_path / "r")
+    at = ["--address", head.dashboard]
+    found = []
+
+    def submit() -> None:
+        found.append(Jobs(head.dashboard).submit(path, results))
+
+    threads = [threading.Thread(target=submit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (name,) = {job.id for job, _ in found}
+    assert [new for _, new in found].count(True) == 1
+    assert call("submit", path, "--results", results, *at) == 0
+    said = capfd.readouterr().out
+    assert f"Attached to the running job {name}" in said
+    assert f"prunelib logs {name} --follow --address {head.dashboard}" in said
+
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("r/predictions/*.parquet")):
+        assert time.monotonic() < deadline, Jobs(head.dashboard).logs(name)
+        time.sleep(0.1)
+    assert call("stop", name, *at) == 0
+    assert f"Stopped {name}" in capfd.readouterr().out
+    assert Jobs(head.dashboard).get(name).state == "STOPPED"
+    assert read_progress(results).status == "interrupted"
+    assert call("stop", name, *at) == 0
+    assert "over already: stopped" in capfd.readouterr().out
+
+    assert call("submit", path, "--results", results, *at) == 0
+    assert f"Submitted {name}-2" in capfd.readouterr().out
+    assert call("logs", f"{name}-2", "--follow", *at) == 0
+    said, ended = capfd.readouterr()
+    assert "evaluate: 24 of 24 units" in said and f"{name}-2: succeeded" in ended
+    assert ", 0 were there already" not in said
+    assert "\r" not in said and "\x1b" not in said  # no bars, no colours
+    queries = Store.open(results).read("predictions")["query"].to_pylist()
+    assert not any(f" {query} " in said for query in queries if len(query) > 4)
+    (run,) = Store.open(results).read("runs").to_pylist()
+    assert "+" in run["code_version"] and " " not in run["code_version"]  # that of the upload
+    assert call("status", f"{name}-2", *at) == 0
+    said = capfd.readouterr().out
+    assert f"{name}-2: succeeded" in said and "24 of 24" in said
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_without_the_token_nobody_gets_in(
+    head: Head, user: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (status(head.dashboard), status(head.dashboard, "no"), status(head.dashboard, TOKEN)
+            ) == (401, 403, 200)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
+    started = time.monotonic()
+    assert call("logs", "j", "--address", head.dashboard) == 2
+    with pytest.raises(UserError, match="has another Ray token: copy its"):
+        connect(head.gcs)
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    assert call("logs", "j", "--address", head.dashboard) == 2
+    (user / ".ray" / "auth_token").unlink()
+    with pytest.raises(UserError, match="no Ray token for"):
+        connect(head.gcs)
+    assert time.monotonic() - started < 15  # Ray itself tries for 20 s
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "has another Ray token" in said[0] and "there was no Ray token, so" in said[1]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_saved_token_is_used_although_ray_is_imported_before_it_is_asked_for(
+    head: Head, user: Path
+) -> None:
+    (user / ".ray").mkdir(parents=True)
+    (user / ".ray" / "auth_token").write_text(TOKEN)
+    code = ("import sys, ray; from cluster.runtime import connect; connect(sys.argv[1]); "
+            "print(ray.cluster_resources()['CPU'])")
+    env = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
+    done = subprocess.run([sys.executable, "-c", code, head.gcs], env=env, capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.split() == ["2.0"]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_what_a_user_can_fix_is_one_line(
+    head: Head, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, at = write(small_recipe(info), tmp_path / "r.yaml"), ["--address", head.dashboard]
+    for arguments, message in (
+        (["logs", "nojob", *at], "has no job 'nojob'"),
+        (["stop", "nojob", *at], "has no job 'nojob'"),
+        (["status", "nojob", *at], "has no job 'nojob'"),
+        (["status"], "give --results, or a job"),
+        (["status", "--results", tmp_path / "none"], "is not a folder"),
+        (["logs", "j", "--address", "http://127.0.0.1:1"], "Connection refused"),
+        (["logs", "j", "--address", head.gcs], "is no address of a dashboard"),
+        (["logs", "j", "--address", f"http://{head.gcs}"], "has to be the dashboard's address"),
+        (["submit", path, "--results", "r", *at], "'r' is relative"),
+        (["submit", tmp_path / "no.yaml", "--results", "/r", *at], "cannot read recipe"),
+    ):
+        assert call(*arguments) == 2, arguments
+        said = capfd.readouterr().err
+        assert message in said and said.count("\n") == 1, said
+
+
+def test_models_are_checked_where_they_are(info: ModelInfo, monkeypatch: pytest.MonkeyPatch
+                                           ) -> None:
+    there = ["/on/the/cluster/only", "some-org/on-the-hub"]
+    assert check_models(small_recipe(info, models=[info.path, *there])) == there
+    with pytest.raises(UserError, match="layers 0 to 1, not 7"):
+        check_models(small_recipe(info, search={"layers": [7], "examples": 4}))
+    monkeypatch.chdir(Path(info.path).parent)
+    with pytest.raises(UserError, match="is a relative folder"):
+        check_models(small_recipe(info, models=[Path(info.path).name]))
+
+
+def test_an_upload_is_the_source_and_the_recipe(tmp_path: Path) -> None:
+    (recipe := tmp_path / "mine.yaml").write_text("name: x")
+    (folder := tmp_path / "upload").mkdir()
+    collect_upload(recipe, folder)
+    assert {p.name for p in folder.iterdir()} == {
+        "recipe.yaml", "prunelib", "cluster", "jobs", "prunelib-0.dist-info"}
+    assert (folder / "prunelib" / "results" / "store.py").is_file()
+    assert list(folder.glob("prunelib/reference/models/*/*.safetensors"))
+    assert not [p for p in folder.rglob("*") if p.name.startswith((".", "__pycache__"))]
+
+
+def test_an_upload_that_is_too_large_is_refused_by_name(tmp_path: Path) -> None:
+    with (tmp_path / "huge.yaml").open("wb") as handle:
+        os.truncate(handle.fileno(), 200_000_000)
+    with pytest.raises(UserError, match=r"a job would upload 2\d\d MB.*huge.yaml \(200 MB\)"):
+        check_upload(tmp_path / "huge.yaml")
