@@ -46,6 +46,8 @@ class ModelSpec(_Spec):
     revision: str | None = None
     dtype: Dtype = "float32"
     tensor_parallel: Count = 1
+    #: Whether Python code that lies beside the weights may run. It may do anything this user may.
+    trust_remote_code: bool = False
 
 
 class AttributionSpec(_Spec):

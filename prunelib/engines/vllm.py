@@ -296,6 +296,7 @@ def _start(info: ModelInfo, dtype: str, tensor_parallel: int) -> tuple[Any, bool
         tensor_parallel_size=tensor_parallel,
         worker_extension_cls=_EXTENSION,
         load_format="safetensors",
+        trust_remote_code=info.trust_remote_code,
         use_tqdm_on_load=False,
         generation_config="vllm",
         enable_prefix_caching=True,
