@@ -33,7 +33,7 @@ done
 mount --rbind {root}/tmp /tmp
 mount -t tmpfs tmpfs /run
 mkdir /run/sshd
-mount --bind {root}/passwd /etc/passwd
+for file in passwd hosts resolv.conf; do mount --bind {root}/$file /etc/$file; done
 hostname {name}
 ip link set lo up
 echo up
@@ -67,6 +67,8 @@ class Host:
         (self.root / "passwd").write_text("\n".join(
             f"root:x:0:0:root:{self.home}:/bin/bash" if line.startswith("root:") else line
             for line in users) + "\n")
+        (self.root / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {name}\n")
+        (self.root / "resolv.conf").touch()  # there is nobody to ask, so nobody is asked
         (self.root / "sshd_config").write_text(_SSHD.format(keys=folder / "keys"))
         boot = _BOOT.format(root=self.root, name=name, sshd=shutil.which(
             "sshd", path="/usr/sbin:/usr/local/sbin"), kept=f"{folder} {REPOSITORY} {sys.prefix}")
@@ -92,16 +94,17 @@ class Host:
                  f"ip route add default via {hub.address}")
 
     def command(self, command: str) -> list[str]:
-        """What runs a shell command on this host, as its root."""
-        return ["nsenter", "-t", str(self._pid), *_NAMESPACES, "env", "-i",
-                f"HOME={self.home}", f"PATH={Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "USER=root",
+        """What runs a shell command on this host, as its root, in the root of the checkout."""
+        path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        return ["nsenter", "-t", str(self._pid), *_NAMESPACES, "env", "-i", "-C", str(REPOSITORY),
+                f"HOME={self.home}", f"PATH={path}", "LANG=C.UTF-8", "USER=root",
                 "bash", "-c", command]
 
     def run(self, command: str, timeout: float = 60) -> str:
         """Output of a shell command; an error shows all of it."""
         done = subprocess.run(self.command(command), text=True, timeout=timeout,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, cwd=REPOSITORY)
+                              stderr=subprocess.STDOUT)
         assert done.returncode == 0, f"{command}\n{done.stdout}"
         return done.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -133,6 +134,14 @@ def play_image(host: Host) -> None:
     (host.home / ".bashrc").write_text("export PATH=~/venv/bin:$PATH\n")
 
 
+def poll(what: str, seconds: float, check: Any) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)
+    return found
+
+
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     reason = obstacle()
@@ -153,16 +162,73 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         laptop.run("umask 077; ray get-auth-token --generate > /dev/null")
         config = laptop.root / "ray_config.yaml"
         config.write_text(yaml.safe_dump(derived(head, worker, folder / "keys"), sort_keys=False))
-        laptop.run(f"ray up -y {config}", timeout=300)
+        # The second autoscaler, Ray's default, never starts a worker of provider 'local'.
+        laptop.run(f"RAY_UP_enable_autoscaler_v2=0 ray up -y {config}", timeout=300)
+        poll("a second node", 120, lambda: "2 local.cluster.node" in head.run(
+            "RAY_AUTH_MODE=token ~/venv/bin/ray status"))
         yield Cluster(laptop, head, worker, config, folder)
     finally:
         for host in hosts:
             host.stop()
 
 
-def poll(what: str, seconds: float, check: Any) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.5)
-    return found
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_every_node_has_the_token_and_demands_it(up: Cluster) -> None:
+    for node in (up.head, up.worker):
+        assert node.run("stat -c '%a' ~/.ray ~/.ray/auth_token").split() == ["700", "600"]
+        environment = node.run("tr '\\0' '\\n' < /proc/$(pgrep -x raylet)/environ").splitlines()
+        assert {"RAY_AUTH_MODE=token", "RAY_USAGE_STATS_ENABLED=0", "VLLM_NO_USAGE_STATS=1",
+                "HF_HUB_DISABLE_TELEMETRY=1"} <= set(environment)
+    with pytest.raises(AssertionError, match="InvalidAuthToken"):
+        up.worker.run("RAY_AUTH_MODE=disabled ~/venv/bin/ray status "
+                      f"--address {up.head.address}:6379")
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_dashboard_is_on_loopback_and_demands_the_token(up: Cluster) -> None:
+    listening = up.head.run("ss -Hltn 'sport = :8265'")
+    assert [line.split()[3] for line in listening.splitlines()] == ["127.0.0.1:8265"]
+    status = "curl -s -o /dev/null -w '%{http_code}' "
+    jobs = "http://127.0.0.1:8265/api/jobs/"
+    assert up.head.run(f"{status} {jobs}") == "401"
+    assert up.head.run(f'{status} -H "Authorization: Bearer $(cat ~/.ray/auth_token)" {jobs}'
+                       ) == "200"
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_recipe_runs_on_both_nodes(up: Cluster, info: ModelInfo) -> None:
+    """Through the tunnel, as a user would: the results come from two machines."""
+    model = shutil.copytree(info.path, up.shared / "model")
+    recipe = up.laptop.home / "recipes" / "small.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(yaml.safe_dump({
+        "name": "small", "models": [str(model)], "engine": "transformers",
+        "attribution": {"prompts": 2, "shots": 2, "block": 1, "max_nodes": 9},
+        "search": {"rates": [0.5], "examples": 4, "shots": 2}, "controls": {"random": 0},
+        "evaluate": {"tasks": ["to_upper"], "shots": [1, 2], "examples": 4}}))
+    results = up.shared / "results"
+    tunnel = subprocess.Popen(up.laptop.command(f"exec ray dashboard {up.config}"),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        poll("a tunnel", 30, lambda: up.laptop.run("ss -Hltn 'sport = :8265'"))
+        said = up.laptop.run(
+            "RAY_AUTH_MODE=token ray job submit --address http://127.0.0.1:8265 --working-dir "
+            f"{recipe.parent} -- python -m jobs.overnight small.yaml --results {results}",
+            timeout=200)
+    finally:
+        tunnel.kill()
+    assert "succeeded" in said
+    workers = open_results(results).execute("select distinct worker from units").fetchall()
+    assert {worker.split(":")[0] for worker, in workers} >= {up.head.address, up.worker.address}
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_down_leaves_nothing(up: Cluster) -> None:
+    up.laptop.run(f"ray down -y {up.config}", timeout=120)
+    for node in (up.head, up.worker):
+        poll(f"nothing of Ray at {node.address}", 120, lambda node=node: not [
+            line for line in node.processes() if "ray" in line])
