@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import pickle
 import re
@@ -236,15 +237,18 @@ def test_a_hostile_recipe_writes_into_its_results_alone(info: ModelInfo, tmp_pat
 
 
 @pytest.mark.slow
-def test_no_prompt_is_in_the_logs(info: ModelInfo, tmp_path: Path) -> None:
+def test_no_prompt_is_in_the_logs(
+    info: ModelInfo, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """A whole run with everything that is logged, from INFO up, and all that is printed."""
     results = tmp_path / "r"
-    said = child(
-        "import logging\nlogging.basicConfig(level=logging.INFO)\nimport prunelib\n"
-        "logging.getLogger('probe').info('a line of a log')\n"
-        "from pipeline.small import recipe\nfrom prunelib.models import describe\n"
-        f"prunelib.run(recipe(describe({info.path!r})), {str(results)!r})\n")
-    assert "a line of a log" in said
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("prunelib.probe").info("a line of a log")
+        print("a line that is printed")
+        prunelib.run(recipe(info), results)
+    said = caplog.text + "".join(capfd.readouterr())
+    assert "a line of a log" in said and "a line that is printed" in said
     rows = open_results(results).execute(
         "select query, gold, prediction, demonstrations, answers from predictions").fetchall()
     shown = {word for query, gold, prediction, inputs, answers in rows
