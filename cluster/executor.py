@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
 from cluster.actors import start_worker
+from cluster.metrics import Metrics
 from cluster.nodes import Nodes, worker_need
 from cluster.runtime import connect
 from cluster.scheduler import Hand, Kind, Scheduler, Slot, Start, Work
@@ -72,6 +73,8 @@ class RayExecutor:
         self._processes: dict[Slot, _Process] = {}
         self._ended: deque[Attempt] = deque()
         self._looked = 0.0
+        self._names: dict[str, str] = {}
+        self._shown: set[Kind] = set()
         self._homeless: dict[Kind, float] = {}
         self._deaths: dict[Kind, tuple[int, float]] = {}
         self._longest: dict[Kind, float] = {}
@@ -84,7 +87,9 @@ class RayExecutor:
         """
         if not self._looked:
             connect(self._address)
+            self._metrics = Metrics()
             self._look()
+        self._names[unit.model.weights_digest] = unit.model.id
         self._nodes.check(unit)
         self._scheduler.add(Work(unit))
 
@@ -99,7 +104,9 @@ class RayExecutor:
             if left <= 0:
                 return None
             self._gather(left)
-        return self._ended.popleft()
+        attempt = self._ended.popleft()
+        self._metrics.attempt(attempt)
+        return attempt
 
     def withdraw(self) -> list[Unit]:
         """Take back every unit that no worker has begun."""
@@ -205,9 +212,19 @@ class RayExecutor:
             patience = max(HUNG_SECONDS, HUNG_TIMES * self._longest.get(slot.kind, 0.0))
             if slot.state != "idle" and now - slot.since > patience:
                 self._lose(slot, "Hung", f"no answer for {now - slot.since:.0f} s")
+        self._show()
         homeless = self._scheduler.homeless()
         self._homeless = {kind: self._homeless.get(kind, now) for kind in homeless}
         for kind, since in self._homeless.items():
             if now - since > HOMELESS_SECONDS:
                 self._give_up(kind, "NoNode", "no node that is large enough was there for "
                               f"{now - since:.0f} s")
+
+    def _show(self) -> None:
+        """Tell Prometheus how long the queues are and what the workers do."""
+        queued = self._scheduler.queued()
+        for kind in self._shown | queued.keys():
+            self._metrics.queued(kind.role, self._names[kind.model], queued.get(kind, 0))
+        self._shown |= queued.keys()
+        for state in ("starting", "idle", "busy"):
+            self._metrics.workers(state, sum(s.state == state for s in self._processes))

@@ -157,9 +157,9 @@ class Scheduler:
         """Units that no worker has yet."""
         return sum(len(queue.heap) for queue in self._queues.values())
 
-    def queued(self) -> dict[Kind, list[Work]]:
-        """Pending work by kind, in no particular order."""
-        return {kind: [entry[-1] for entry in q.heap] for kind, q in self._queues.items() if q.heap}
+    def queued(self) -> dict[Kind, int]:
+        """Units that no worker has yet, by kind."""
+        return {kind: len(queue.heap) for kind, queue in self._queues.items() if queue.heap}
 
     def add(self, work: Work) -> None:
         """Queue a unit."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from prunelib.pipeline.driver import RunReport
 from prunelib.pipeline.executor import Attempt
 
 #: Seconds between log lines of one stage when there is no terminal to draw bars on.
@@ -107,6 +109,20 @@ def _failure(attempt: Attempt) -> str:
     first = (attempt.error_text or "").splitlines()[0]
     return (f"[red]failed[/] {attempt.unit.model.id} {attempt.unit.stage}, "
             f"{attempt.unit.detail}: {attempt.error_kind}: {first}")
+
+
+def failures(report: RunReport) -> Table:
+    """What failed for good, equal reasons on one line."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for attempt in report.failed:
+        text = (attempt.error_text or "").splitlines() or [""]
+        counts[attempt.unit.model.id, attempt.unit.stage,
+               f"{attempt.error_kind}: {text[0]}"[:300]] += 1
+    table = Table("model", "stage", "units", "reason", title="failed", title_justify="left",
+                  title_style="bold red", box=SIMPLE_HEAD, show_edge=False)
+    for (model, stage, reason), units in counts.most_common():
+        table.add_row(Text(model), stage, str(units), Text(reason))
+    return table
 
 
 def _share(row: dict[str, Any], name: str) -> str:

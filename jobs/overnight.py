@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.console import leaderboard, progress
+from jobs.console import failures, leaderboard, progress
 from prunelib.config import load_recipe
 from prunelib.errors import UserError
 from prunelib.pipeline.driver import RunReport, prepare
@@ -63,6 +63,7 @@ def _closing(report: RunReport, console: Console) -> None:
         console.print(f"{model} {stage}: no time for {units} units before the deadline: "
                       "run it again to go on", markup=False, soft_wrap=True)
     if report.failed:
+        console.print(failures(report))
         _suggest("select * from failed_units", report, console)
     _suggest("select * from chosen", report, console)
 

@@ -6,6 +6,7 @@ control. Importing this package imports neither torch nor vLLM nor Ray.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from prunelib.results.query import open_results
 
 __all__ = ["Recipe", "RunReport", "UserError", "load_recipe", "open_results", "parse_recipe", "run"]
+
+# Nobody is told who uses what. The hub's library reads this once, when it is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Recipe": "prunelib.config",

@@ -62,6 +62,8 @@ class ModelSpec(_Spec):
     dtype: Dtype = "float32"
     #: GPUs over which vLLM splits the model; ``auto`` is as few as hold it.
     tensor_parallel: Count | Literal["auto"] = "auto"
+    #: Whether Python code that lies beside the weights may run. It may do anything this user may.
+    trust_remote_code: bool = False
 
 
 class AttributionSpec(_Spec):

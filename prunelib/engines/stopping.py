@@ -50,7 +50,7 @@ def model_limits(info: ModelInfo) -> tuple[int, int]:
     """Context length in tokens, and the number of token ids that the embedding knows."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(info.path)
+    config = AutoConfig.from_pretrained(info.path, trust_remote_code=info.trust_remote_code)
     return int(config.max_position_embeddings), int(config.vocab_size)
 
 

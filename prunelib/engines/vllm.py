@@ -45,6 +45,8 @@ def _set_environment() -> None:
     # In this process: killing it frees everything, and nothing has to cross a socket.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    # Only plain data goes to the workers; a pickled function would be code from who knows where.
+    os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "0"
     # Its warnings are about features that are not used here, some of them with a traceback.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # Standard output belongs to whoever runs us.
@@ -296,6 +298,7 @@ def _start(info: ModelInfo, dtype: str, tensor_parallel: int) -> tuple[Any, bool
         tensor_parallel_size=tensor_parallel,
         worker_extension_cls=_EXTENSION,
         load_format="safetensors",
+        trust_remote_code=info.trust_remote_code,
         use_tqdm_on_load=False,
         generation_config="vllm",
         enable_prefix_caching=True,

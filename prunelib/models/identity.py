@@ -22,7 +22,11 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that was found, with what identifies its weights and tokenizer."""
+    """A model that was found, with what identifies its weights and tokenizer.
+
+    The digest of the weights covers ``config.json`` and, where the model's own code is trusted,
+    that code.
+    """
 
     id: str
     path: str
@@ -34,6 +38,8 @@ class ModelInfo:
     width: int
     #: Bytes of all weight files: what a worker needs at least.
     bytes: int
+    #: Whether code that lies beside the weights may run.
+    trust_remote_code: bool = False
 
     @property
     def key(self) -> list[str]:
@@ -49,10 +55,12 @@ def reference_models() -> list[str]:
                   if (p / "config.json").is_file())
 
 
-def locate(model_id: str, revision: str | None = None) -> tuple[Path, str]:
+def locate(
+    model_id: str, revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[Path, str]:
     """Folder and revision of a model: a reference model, a local folder or a hub name.
 
-    Raises :class:`UserError` if there is none.
+    Code is fetched from the hub only if it is trusted. Raises :class:`UserError` if there is none.
     """
     if model_id.startswith("reference/"):
         if model_id not in reference_models():
@@ -62,10 +70,10 @@ def locate(model_id: str, revision: str | None = None) -> tuple[Path, str]:
         return Path(model_id).resolve(), "local"
     if model_id.startswith((".", "/")) or not _HUB_ID.fullmatch(model_id):
         raise UserError(f"model folder '{model_id}' does not exist")
-    return _from_hub(model_id, revision)
+    return _from_hub(model_id, revision, trust_remote_code)
 
 
-def _from_hub(model_id: str, revision: str | None) -> tuple[Path, str]:
+def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -75,10 +83,10 @@ def _from_hub(model_id: str, revision: str | None) -> tuple[Path, str]:
         RevisionNotFoundError,
     )
 
+    code = ["*.py"] if trust_remote_code else []
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", *code]
     try:
-        folder = Path(snapshot_download(
-            model_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.model",
-                                                         "*.txt"]))
+        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted))
     except GatedRepoError as error:
         raise UserError(f"model '{model_id}' needs access rights: accept its licence on the hub "
                         "and set HF_TOKEN") from error
@@ -113,9 +121,11 @@ def planted_units(info: ModelInfo) -> list[tuple[int, int]]:
 
 
 @functools.cache
-def describe(model_id: str, revision: str | None = None) -> ModelInfo:
+def describe(
+    model_id: str, revision: str | None = None, trust_remote_code: bool = False
+) -> ModelInfo:
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""
-    folder, found = locate(model_id, revision)
+    folder, found = locate(model_id, revision, trust_remote_code)
     config = _read_config(model_id, folder)
     adapter = adapter_for(str(config.get("model_type")))
     if config.get("quantization_config"):
@@ -125,20 +135,33 @@ def describe(model_id: str, revision: str | None = None) -> ModelInfo:
         raise UserError(f"model '{model_id}' has no .safetensors weights in {folder}")
     from transformers import AutoConfig
 
-    parsed = AutoConfig.from_pretrained(folder)
+    # Code may change results, so it is identified like weights.
+    code = [_code_digest(model_id, folder)] if trust_remote_code else []
+    parsed = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     return ModelInfo(
         id=model_id,
         path=str(folder),
         revision=found,
         weights_digest=digest("weights", [_weights_digest(weights),
-                                          files_digest([folder / "config.json"])]),
+                                          files_digest([folder / "config.json"]), *code]),
         tokenizer_digest=files_digest(tokenizer),
         model_type=str(config["model_type"]),
         layers=adapter.depth(parsed),
         width=adapter.width(parsed),
         bytes=sum(file.stat().st_size for file in weights),
+        trust_remote_code=trust_remote_code,
     )
+
+
+def _code_digest(model_id: str, folder: Path) -> str:
+    """Digest of the code beside the weights; code from anywhere else is refused."""
+    for name in ("config.json", "tokenizer_config.json"):
+        known = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+        if "--" in json.dumps(known.get("auto_map")):
+            raise UserError(f"model '{model_id}' takes code from another repository (auto_map in "
+                            f"{name}); copy that code beside the weights and name it there")
+    return files_digest(list(folder.glob("*.py")))
 
 
 def _read_config(model_id: str, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Loading a model into transformers: safetensors only, no code from the checkpoint."""
+"""Loading a model into transformers: safetensors only, its own code only where it is trusted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, read once per process."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(info.path)
+    tokenizer = AutoTokenizer.from_pretrained(
+        info.path, trust_remote_code=info.trust_remote_code
+    )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -50,7 +52,7 @@ def load(info: ModelInfo, dtype: str = "float32") -> Loaded:
         info.path,
         dtype=getattr(torch, dtype),
         use_safetensors=True,
-        trust_remote_code=False,
+        trust_remote_code=info.trust_remote_code,
         attn_implementation="sdpa",
     )
     placed: Any = model

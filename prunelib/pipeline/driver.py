@@ -79,7 +79,7 @@ def prepare(recipe: Recipe) -> list[ModelInfo]:
     """Find every model of a recipe and check the recipe against it. Raises :class:`UserError`."""
     infos = []
     for spec in recipe.models:
-        info = describe(spec.id, spec.revision)
+        info = describe(spec.id, spec.revision, spec.trust_remote_code)
         layers = recipe.search.layers
         missing = [] if layers == "all" else [i for i in layers if i >= info.layers]
         if missing:
