@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -47,11 +48,15 @@ def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) 
 
 
 def model_limits(info: ModelInfo) -> tuple[int, int]:
-    """Context length in tokens, and the number of token ids that the embedding knows."""
+    """Context length in tokens, and the number of token ids that the embedding knows.
+
+    BLOOM's ALiBi and Mamba's state have no end; there the context is what memory holds.
+    """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(info.path)
-    return int(config.max_position_embeddings), int(config.vocab_size)
+    context = getattr(config, "max_position_embeddings", None) or sys.maxsize
+    return int(context), int(config.vocab_size)
 
 
 def prompt_error(prompt: Prompt, context: int, vocabulary: int) -> str | None:

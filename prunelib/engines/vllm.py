@@ -93,9 +93,9 @@ class VllmEngine:
             # vLLM lowers the context to what fits into its cache.
             config = self._llm.llm_engine.model_config
             self._context = min(context, int(config.max_model_len))
-            path = adapter_for(info.model_type).output_projection
+            path = adapter_for(info.model_type).switched
             self._slices: list[list[int]] = self._llm.collective_rpc(
-                "prunelib_install", args=(path, info.layers, info.width)
+                "prunelib_install", args=(path, info.layers, info.width, info.site)
             )
         self._memory = _Memory(0.0 if on_cpu else TOLERANCE[dtype])
         self._own_canary = _own_canary(self._tokenizer)
@@ -109,7 +109,7 @@ class VllmEngine:
             EngineDeadError: a proof failed; nothing is computed until a later switch succeeds.
             UnitError: the canary's prompt fills the context, or an id of it does not exist.
         """
-        check_fits(ablation, self._info.layers, self._info.width)
+        check_fits(ablation, self._info)
         self._live = None
         request = [[layer, indices] for layer, indices in ablation.by_layer().items()]
         with _dying("switching"):
@@ -171,7 +171,7 @@ class VllmEngine:
         for (start, stop), (off, found) in zip(self._slices, replies, strict=True):
             own = Ablation.of(c for c in ablation.components if start <= c.index < stop)
             read = {
-                Component(int(layer), "mlp_hidden", int(index))
+                Component(int(layer), self._info.site, int(index))
                 for layer, indices in off
                 for index in indices
             }

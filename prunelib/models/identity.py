@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunelib.components import Site
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import digest, files_digest
 from prunelib.models.registry import adapter_for
@@ -16,6 +17,8 @@ from prunelib.models.registry import adapter_for
 #: Where the shipped reference models are.
 REFERENCE = Path(__file__).parent.parent / "reference" / "models"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+#: Keys of ``config.json`` that only mixtures of experts have.
+_EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
                     "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
@@ -34,6 +37,11 @@ class ModelInfo:
     width: int
     #: Bytes of all weight files: what a worker needs at least.
     bytes: int
+
+    @property
+    def site(self) -> Site:
+        """The kind of unit that can be switched off in this architecture."""
+        return adapter_for(self.model_type).site
 
     @property
     def key(self) -> list[str]:
@@ -117,15 +125,20 @@ def describe(model_id: str, revision: str | None = None) -> ModelInfo:
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""
     folder, found = locate(model_id, revision)
     config = _read_config(model_id, folder)
-    adapter = adapter_for(str(config.get("model_type")))
     if config.get("quantization_config"):
         raise UserError(f"model '{model_id}' is quantised; use the unquantised checkpoint")
+    if experts := sorted(_EXPERTS & config.keys()):
+        raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}): not supported, "
+                        "because its neurons are not the same for every token")
+    adapter = adapter_for(str(config.get("model_type")))
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UserError(f"model '{model_id}' has no .safetensors weights in {folder}")
     from transformers import AutoConfig
 
     parsed = AutoConfig.from_pretrained(folder)
+    if reason := adapter.refusal(parsed):
+        raise UserError(f"model '{model_id}' is not supported: {reason}")
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     return ModelInfo(
         id=model_id,

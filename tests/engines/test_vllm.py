@@ -16,7 +16,7 @@ from prunelib.components import BASELINE, Ablation
 from prunelib.engines import vllm_worker
 from prunelib.engines.base import Prompt
 from prunelib.engines.vllm import VllmEngine, _Memory
-from prunelib.engines.vllm_worker import PrunelibWorker, _ZeroedColumns
+from prunelib.engines.vllm_worker import PrunelibWorker, _Zeroed
 from prunelib.errors import EngineDeadError
 from prunelib.models import ModelInfo
 
@@ -58,7 +58,7 @@ def ranks(
     """Two ranks of a two-layer model, switched in either of the two ways."""
     if request.param == "columns":
         monkeypatch.setattr(
-            vllm_worker, "_switch_for", lambda p, units, like: _ZeroedColumns(p.weight.data)
+            vllm_worker, "_switch_for", lambda p, *_: _Zeroed(p.weight.data, 1)
         )
     torch.manual_seed(0)
     weights = [torch.randn(6, WIDTH) for _ in range(LAYERS)]
@@ -101,7 +101,7 @@ def test_columns_come_back_bit_for_bit_and_native_zeros_are_not_an_ablation() ->
     weight = torch.randn(5, 8, dtype=torch.bfloat16)
     weight[:, [2, 6]] = 0
     original = weight.clone()
-    columns = _ZeroedColumns(weight)
+    columns = _Zeroed(weight, 1)
     assert columns.off() == []
     columns.set([1, 2])
     assert columns.off() == [1, 2]

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from prunelib.models import describe, planted_units
 from prunelib.reference.corpus import NO_LOSS, Corpus, one_character, vocabulary
+from prunelib.reference.families import new_model
 from prunelib.reference.plant import PlantingRecipe, plant, train_copier, widen
-from prunelib.reference.train import TrainingRecipe, new_llama, train_llama
+from prunelib.reference.train import TrainingRecipe, train_base
 from prunelib.tasks import get_task
 
 LETTER = {i: c for c, i in vocabulary().items()}
@@ -54,14 +55,14 @@ def test_a_copier_is_taught_the_answer_before() -> None:
 
 
 def test_widening_changes_nothing() -> None:
-    base = new_llama(TINY).eval()
+    base = new_model("llama", TINY).eval()
     ids = torch.tensor([[1, 20, 30, 40]])
     with torch.no_grad():
         torch.testing.assert_close(widen(base, 8).eval()(ids).logits, base(ids).logits)
 
 
 def test_planting_touches_only_the_new_units() -> None:
-    base = new_llama(TINY).eval()
+    base = new_model("llama", TINY).eval()
     model, planted = plant(base, PlantingRecipe(units=8, layer=1, steps=3, rows=4))
     kept = [i for i in range(TINY.hidden + 8) if i not in planted]
     assert len(planted) == 8
@@ -74,7 +75,7 @@ def test_planting_touches_only_the_new_units() -> None:
 
 @pytest.mark.slow
 def test_the_recipe_writes_models_that_plain_transformers_loads(tmp_path: Path) -> None:
-    train_llama(tmp_path, TINY)
+    train_base("llama", tmp_path, TINY)
     train_copier(tmp_path / "llama", tmp_path / "llama-copier",
                  PlantingRecipe(units=4, layer=1, steps=2, rows=4))
     for name in ("llama", "llama-young", "llama-copier"):
