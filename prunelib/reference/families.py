@@ -43,7 +43,7 @@ def _bloom(recipe: TrainingRecipe) -> dict[str, Any]:
 
 def _mamba(recipe: TrainingRecipe) -> dict[str, Any]:
     # Wide instead of deep or expanded: on a CPU the scan over states, not the weights, takes time.
-    return {"model_type": "mamba", "hidden_size": 2 * recipe.width, "expand": 1, "state_size": 8,
+    return {"model_type": "mamba", "hidden_size": 2 * recipe.width, "expand": 1, "state_size": 4,
             "num_hidden_layers": recipe.layers}
 
 

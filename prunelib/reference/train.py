@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prunelib.reference.card import card
 from prunelib.reference.corpus import NO_LOSS, PAD, Corpus, Sequences, vocabulary
 from prunelib.reference.families import new_model
+from prunelib.reference.scan import linear_scan
 from prunelib.reference.tokenizer import build_tokenizer
 from prunelib.tasks import Task, draw, get_task, task_names
 
@@ -93,7 +94,7 @@ def train(
     warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, recipe.warmup)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - recipe.warmup)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [recipe.warmup])
-    # Compiling a Mamba's scan takes longer than it can save on a CPU.
+    # Compiling the loop of a Mamba's scan takes longer than the training.
     forward: Any = model if model.config.model_type == "mamba" else torch.compile(model)
     started = time.monotonic()
     for step in range(1, recipe.steps + 1):
@@ -185,4 +186,5 @@ def train_base(family: str, out: Path, recipe: TrainingRecipe, checkpoint_every:
                                      "accuracy_3_shots": shares, "mean_accuracy": mean})
         model.train()
 
-    train(new_model(family, recipe), recipe, at_step)
+    with linear_scan():
+        train(new_model(family, recipe), recipe, at_step)
