@@ -128,8 +128,8 @@ def describe(model_id: str, revision: str | None = None) -> ModelInfo:
     if config.get("quantization_config"):
         raise UserError(f"model '{model_id}' is quantised; use the unquantised checkpoint")
     if experts := sorted(_EXPERTS & config.keys()):
-        raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}): not supported, "
-                        "because its neurons are not the same for every token")
+        raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}), which is not "
+                        "supported: its neurons are not the same for every token")
     adapter = adapter_for(str(config.get("model_type")))
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:

@@ -66,5 +66,6 @@ def new_model(family: str, recipe: TrainingRecipe) -> PreTrainedModel:
     config = AutoConfig.for_model(
         **FAMILIES[family](recipe), vocab_size=len(vocabulary()), tie_word_embeddings=True,
         pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    make: Any = AutoModelForCausalLM.from_config
+    model: PreTrainedModel = make(config)
     return model

@@ -29,16 +29,13 @@ def linear_scan() -> Iterator[None]:
 
 
 def _selective_scan(
-    hidden: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, D: Tensor, z: Tensor,  # noqa: N803
-    delta_bias: Tensor, **_: object,
-) -> Tensor:  # fmt: skip
-    """What ``mamba_selective_scan`` computes without a cache; its arguments, but keywords first.
+    hidden: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, D: Tensor, z: Tensor,
+    delta_bias: Tensor, return_last_state: bool, **_: object,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """What ``mamba_selective_scan`` of transformers computes; the names are its own.
 
-    Args:
-        hidden, dt, z: ``[rows, channels, length]``.
-        A: ``[channels, states]``.
-        B, C: ``[rows, states, length]``.
-        D, delta_bias: ``[channels]``.
+    ``hidden``, ``dt`` and ``z`` are ``[rows, channels, length]``, ``A`` is ``[channels, states]``,
+    ``B`` and ``C`` are ``[rows, states, length]``, ``D`` and ``delta_bias`` are ``[channels]``.
     """
     from torch.nn import functional
 
@@ -47,7 +44,8 @@ def _selective_scan(
     entering = (step * hidden.float().permute(2, 0, 1))[..., None]
     states = _recurrence(decay, entering * B.float().permute(2, 0, 1)[:, :, None, :])
     read = (states @ C.float().permute(2, 0, 1)[..., None]).squeeze(-1).permute(1, 2, 0)
-    return (read + hidden * D[:, None]) * functional.silu(z)
+    output = (read + hidden * D[:, None]) * functional.silu(z)
+    return (output, states[-1]) if return_last_state else output
 
 
 def _recurrence(decay: Tensor, entering: Tensor) -> Tensor:
