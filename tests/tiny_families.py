@@ -34,7 +34,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
                                 "num_hidden_layers": 2, "num_attention_heads": 2,
                                 "do_layer_norm_before": False,
                                 "max_position_embeddings": CONTEXT, "init_std": 0.3}),
-    "bloom": ("bloom", {"hidden_size": 48, "n_layer": 2, "n_head": 3, "initializer_range": 0.3}),
+    "bloom": ("bloom", {"hidden_size": 64, "n_layer": 2, "n_head": 2, "initializer_range": 0.3}),
     "gpt_neox": ("gpt_neox", {"hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2,
                               "num_attention_heads": 2, "max_position_embeddings": CONTEXT,
                               "initializer_range": 0.3}),

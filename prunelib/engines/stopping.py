@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Natural-log units by which two implementations of one model may differ, per dtype.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.15, "float16": 0.15}
 
+#: Context of a model that has no longest sequence.
+ENDLESS = sys.maxsize
+
 _STOPS: WeakKeyDictionary[PreTrainedTokenizerBase, list[int]] = WeakKeyDictionary()
 
 
@@ -50,12 +53,12 @@ def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) 
 def model_limits(info: ModelInfo) -> tuple[int, int]:
     """Context length in tokens, and the number of token ids that the embedding knows.
 
-    BLOOM's ALiBi and Mamba's state have no end; there the context is what memory holds.
+    BLOOM's ALiBi and Mamba's state have no end: :data:`ENDLESS`.
     """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(info.path)
-    context = getattr(config, "max_position_embeddings", None) or sys.maxsize
+    context = getattr(config, "max_position_embeddings", None) or ENDLESS
     return int(context), int(config.vocab_size)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from prunelib.components import BASELINE, Ablation, Component
 from prunelib.engines.base import Canary, Completion, Prompt
 from prunelib.engines.stopping import (
+    ENDLESS,
     TOLERANCE,
     check_canary,
     check_scorable,
@@ -89,7 +90,7 @@ class VllmEngine:
         context, self._vocabulary = model_limits(info)
         with _dying("starting"):
             self._llm: Any
-            self._llm, on_cpu = _start(info, dtype, tensor_parallel)
+            self._llm, on_cpu = _start(info, dtype, tensor_parallel, context)
             # vLLM lowers the context to what fits into its cache.
             config = self._llm.llm_engine.model_config
             self._context = min(context, int(config.max_model_len))
@@ -277,7 +278,7 @@ class _Memory:
         self._last = (ablation.digest, answer)
 
 
-def _start(info: ModelInfo, dtype: str, tensor_parallel: int) -> tuple[Any, bool]:
+def _start(info: ModelInfo, dtype: str, tensor_parallel: int, context: int) -> tuple[Any, bool]:
     """A running vLLM, and whether it runs on a CPU."""
     _set_environment()
     from vllm import LLM
@@ -291,14 +292,15 @@ def _start(info: ModelInfo, dtype: str, tensor_parallel: int) -> tuple[Any, bool
     llm = LLM(
         model=info.path,
         skip_tokenizer_init=True,
-        # -1: as much of the model's context as fits into the cache.
-        max_model_len=-1,
+        # -1: as much of the model's context as fits into the cache; None: vLLM's own default.
+        max_model_len=None if context == ENDLESS else -1,
         tensor_parallel_size=tensor_parallel,
         worker_extension_cls=_EXTENSION,
         load_format="safetensors",
         use_tqdm_on_load=False,
         generation_config="vllm",
-        enable_prefix_caching=True,
+        # A Mamba's states between prompts are kept by its GPU kernels only.
+        enable_prefix_caching=not (on_cpu and info.site == "mixer_in"),
         **settings,
     )
     return llm, on_cpu
