@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -258,8 +259,9 @@ app.add_typer(reference, name="reference")
 
 @reference.command()
 def train(
-    name: Annotated[str, typer.Argument(help="llama (writes llama and llama-young) or "
-                                             "llama-copier (needs llama in the same folder).")],
+    name: Annotated[str, typer.Argument(help="llama, gpt2, opt, bloom or mamba (writes llama and "
+                                             "llama-young), or llama-copier, gpt2-copier or "
+                                             "opt-copier (needs llama, … in the same folder).")],
     out: Annotated[Path, typer.Option(help="Folder that receives one folder per model.")],
 ) -> None:
     """Train a reference model again, on a GPU if there is one.
@@ -269,19 +271,21 @@ def train(
     import logging
 
     from prunelib.errors import unknown_name
-    from prunelib.reference.plant import PlantingRecipe, train_copier
-    from prunelib.reference.train import TrainingRecipe, train_llama
+    from prunelib.reference.families import FAMILIES
+    from prunelib.reference.plant import WIDTHS, PlantingRecipe, train_copier
+    from prunelib.reference.train import recipe_for, train_base
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     makers: dict[str, Callable[[], None]] = {
-        "llama": lambda: train_llama(out, TrainingRecipe()),
-        "llama-copier": lambda: train_copier(out / "llama", out / "llama-copier",
-                                             PlantingRecipe()),
+        **{family: partial(train_base, family, out, recipe_for(family)) for family in FAMILIES},
+        **{f"{family}-copier": partial(train_copier, out / family, out / f"{family}-copier",
+                                       PlantingRecipe()) for family in WIDTHS},
     }
     if name not in makers:
         raise unknown_name("reference model to train", name, makers)
-    if name == "llama-copier" and not (out / "llama" / "config.json").is_file():
-        raise UserError(f"no base model in {out / 'llama'}: train llama there first")
+    base = out / name.removesuffix("-copier")
+    if name.endswith("-copier") and not (base / "config.json").is_file():
+        raise UserError(f"no base model in {base}: train {base.name} there first")
     makers[name]()
 
 

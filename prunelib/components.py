@@ -10,9 +10,10 @@ from typing import Literal
 from prunelib.identity import digest
 
 #: ``mlp_hidden``: a unit feeding the MLP's output projection; off means that its value entering
-#: that projection is zero, bias included.
-Site = Literal["mlp_hidden"]
-SITES: tuple[Site, ...] = ("mlp_hidden",)
+#: that projection is zero, bias included. ``mixer_in``: an output unit of a Mamba mixer's input
+#: projection; off means that this output is zero.
+Site = Literal["mlp_hidden", "mixer_in"]
+SITES: tuple[Site, ...] = ("mlp_hidden", "mixer_in")
 
 
 @dataclass(frozen=True, order=True)

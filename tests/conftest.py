@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import pytest
+from tiny_families import build_family
 from tiny_llama import Oracle, build
 
 from prunelib.models import Loaded, ModelInfo, load
@@ -22,3 +26,9 @@ def oracle(info: ModelInfo) -> Oracle:
 def doubled(info: ModelInfo) -> Loaded:
     """The tiny model in float64, for comparisons to the last digits."""
     return load(info, "float64")
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModelInfo]:
+    """Tiny models by the names of ``tiny_families.FAMILIES``."""
+    return functools.cache(lambda name: build_family(name, tmp_path_factory.mktemp("family")))

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from prunelib.components import Ablation
 from prunelib.engines.base import Engine
 from prunelib.engines.choose import start
-from prunelib.models import ModelInfo, describe
+from prunelib.models import ModelInfo, adapter_for, describe
+from prunelib.models.adapter import units_dim
 from prunelib.reference.corpus import vocabulary
 from prunelib.reference.tokenizer import build_tokenizer
 
@@ -45,15 +46,20 @@ def build(folder: Path, seed: int = 0) -> ModelInfo:
 
 
 class Oracle:
-    """Plain transformers: zeroed weight columns, one argmax at a time, no padding, no hooks."""
+    """Plain transformers: zeroed weights, one argmax at a time, no padding, no hooks."""
 
     def __init__(self, info: ModelInfo) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(info.path, dtype=torch.float32).eval()
+        self.adapter = adapter_for(info.model_type)
 
     def ablated(self, ablation: Ablation) -> Any:
         model = copy.deepcopy(self.model)
         for layer, indices in ablation.by_layer().items():
-            model.model.layers[layer].mlp.down_proj.weight.data[:, indices] = 0
+            projection = self.adapter.layers(model)[layer].get_submodule(self.adapter.switched)
+            dim = units_dim(projection)
+            if self.adapter.site == "mlp_hidden":
+                dim = 1 - dim
+            projection.weight.data.index_fill_(dim, torch.tensor(indices), 0)
         return model
 
     @torch.inference_mode()

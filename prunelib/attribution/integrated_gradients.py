@@ -115,13 +115,19 @@ def _scaled_pass(
 
 
 def _scaling(scale: Tensor):  # type: ignore[no-untyped-def]
-    """Hook that scales the weight part of a projection's output, row by row of the batch."""
+    """Hook that scales the weight part of a projection's output, row by row of the batch.
+
+    OPT's outputs have rows and positions in one dimension.
+    """
 
     def hook(module: torch.nn.Module, _: object, output: Tensor) -> Tensor:
         bias = getattr(module, "bias", None)
+        by_row = output.reshape(len(scale), -1, output.shape[-1])
         if bias is None:
-            return output * scale[:, None, :]
-        return bias + (output - bias) * scale[:, None, :]  # type: ignore[no-any-return]
+            by_row = by_row * scale[:, None, :]
+        else:
+            by_row = bias + (by_row - bias) * scale[:, None, :]
+        return by_row.reshape(output.shape)
 
     return hook
 

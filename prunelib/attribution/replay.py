@@ -27,16 +27,19 @@ class Prefix:
     Attributes:
         stream: input of the layer, ``[rows, length, width]``.
         outputs: dotted path below the layer → output of that module, whose first dimension is
-            rows.
+            rows (or rows × positions).
+        pairs: modules that return their output in a tuple, with attention weights.
     """
 
     stream: Tensor
     outputs: dict[str, Tensor]
+    pairs: frozenset[str]
 
     def repeat(self, times: int) -> Prefix:
         """All rows ``times`` times, one copy of the batch after the other."""
         return Prefix(_repeat(self.stream, times),
-                      {path: _repeat(output, times) for path, output in self.outputs.items()})
+                      {path: _repeat(output, times) for path, output in self.outputs.items()},
+                      self.pairs)
 
 
 def _repeat(tensor: Tensor, times: int) -> Tensor:
@@ -56,6 +59,7 @@ def clean_prefix(
     block = loaded.adapter.layers(loaded.model)[layer]
     stream: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
+    pairs: set[str] = set()
 
     def keep_input(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         stream["input"] = args[0] if args else kwargs["hidden_states"]
@@ -64,7 +68,10 @@ def clean_prefix(
 
     def keep_output(path: str) -> Any:
         def hook(_: nn.Module, __: object, output: Any) -> None:
-            outputs[path] = output[0] if isinstance(output, tuple) else output
+            if isinstance(output, tuple):
+                pairs.add(path)
+                output = output[0]
+            outputs[path] = output
             if len(outputs) == len(modules):
                 raise _ReachedError
 
@@ -78,7 +85,7 @@ def clean_prefix(
     finally:
         for handle in handles:
             handle.remove()
-    return Prefix(stream["input"], outputs)
+    return Prefix(stream["input"], outputs, frozenset(pairs))
 
 
 class Replayed:
@@ -105,9 +112,12 @@ def started_at(loaded: Loaded, layer: int, modules: tuple[str, ...] = ()) -> Ite
 
     replayed = Replayed()
 
+    tuples = loaded.adapter.tuples
+
     class Below(nn.Module):
-        def forward(self, *_: object, **__: object) -> Tensor:
-            return replayed.get().stream
+        def forward(self, *_: object, **__: object) -> Any:
+            stream = replayed.get().stream
+            return (stream, None) if tuples else stream
 
     whole = loaded.adapter.layers(loaded.model)
     with contextlib.ExitStack() as stack:
@@ -127,15 +137,14 @@ def _replaced(block: nn.Module, path: str, replayed: Replayed) -> Iterator[None]
 
     parent_path, _, name = path.rpartition(".")
     parent, module = block.get_submodule(parent_path), block.get_submodule(path)
-    # Attention modules return (output, attention weights); projections return a tensor.
-    pair = not isinstance(module, nn.Linear)
 
     class Cached(nn.Module):
         bias = getattr(module, "bias", None)
 
         def forward(self, *_: object, **__: object) -> Any:
-            output = replayed.get().outputs[path]
-            return (output, None) if pair else output
+            prefix = replayed.get()
+            output = prefix.outputs[path]
+            return (output, None) if path in prefix.pairs else output
 
     setattr(parent, name, Cached())
     try:
@@ -149,8 +158,12 @@ def last_position_only(loaded: Loaded) -> Iterator[None]:
     """Let the last layer's MLP see the last position alone, the only one that is read out.
 
     Its output then has length one and is added to every position of the residual stream: wrong
-    everywhere but at the last position, which is what the logits are computed from.
+    everywhere but at the last position, which is what the logits are computed from. Nothing
+    changes in a family whose adapter does not allow that.
     """
+    if loaded.adapter.mlp_norm is None:
+        yield
+        return
     last = loaded.adapter.layers(loaded.model)[-1]
     norm = last.get_submodule(loaded.adapter.mlp_norm)
     handle = norm.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))

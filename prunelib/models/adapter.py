@@ -1,57 +1,85 @@
 """What prunelib needs to know of an architecture, and nothing more.
 
 A family is one small adapter: where its layers are, which projection's output units are scaled
-by attribution, and which projection's input a hidden unit enters.
+by attribution, and where a unit is switched off. Paths are the same in transformers and in vLLM.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from prunelib.components import Site
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
-class Adapter(Protocol):
-    """One architecture family. Stateless; models are passed in."""
+def _nothing(_: Any) -> None:
+    return None
 
-    @property
-    def model_types(self) -> tuple[str, ...]:
-        """``model_type`` values of ``config.json`` that this adapter serves."""
-        ...
 
-    @property
-    def output_projection(self) -> str:
-        """Dotted path of the output projection below a layer, in transformers and in vLLM."""
-        ...
+@dataclass(frozen=True)
+class Adapter:
+    """One architecture family. Stateless; models are passed in.
 
-    @property
-    def mlp_norm(self) -> str:
-        """Dotted path below a layer of the norm whose output only the MLP reads."""
-        ...
+    Attributes:
+        model_types: values of ``model_type`` in ``config.json`` that this adapter serves.
+        stack: dotted path of the list of decoder layers, from the model.
+        hidden: projections below a layer whose output units are its units; attribution scales
+            the first one (papers.md §1.4).
+        switched: projection below a layer at which a unit is switched off: what enters it for
+            ``mlp_hidden``, what leaves it for ``mixer_in``.
+        width: number of units of a layer, from the config.
+        attention: module below a layer that runs before its MLP, if there is one.
+        mlp_norm: norm below a layer whose output only the MLP reads, if the MLP can be given the
+            last position alone.
+        site: the kind of unit.
+        tuples: whether a layer returns a tuple, its output first.
+        refusal: why a model with this config is not supported, or ``None``.
+    """
+
+    model_types: tuple[str, ...]
+    stack: str
+    hidden: tuple[str, ...]
+    switched: str
+    width: Callable[[PreTrainedConfig], int]
+    attention: str | None = None
+    mlp_norm: str | None = None
+    site: Site = "mlp_hidden"
+    tuples: bool = False
+    refusal: Callable[[PreTrainedConfig], str | None] = _nothing
 
     @property
     def unscaled(self) -> tuple[str, ...]:
-        """Modules below a layer whose outputs do not change while its neurons are scaled."""
-        ...
+        """Modules below a layer whose outputs do not change while its neurons are scaled.
+
+        None where units are switched off at the scaled projection itself.
+        """
+        return () if self.attention is None else (self.attention, *self.hidden)
 
     def depth(self, config: PreTrainedConfig) -> int:
         """Number of layers."""
-        ...
-
-    def width(self, config: PreTrainedConfig) -> int:
-        """Number of ``mlp_hidden`` units of a layer."""
-        ...
+        return int(config.num_hidden_layers)
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
         """The list of decoder layers."""
-        ...
+        return cast("nn.ModuleList", model.get_submodule(self.stack))
 
     def set_layers(self, model: PreTrainedModel, layers: nn.ModuleList) -> None:
         """Replace the list of decoder layers (for prefix replay)."""
-        ...
+        parent, _, name = self.stack.rpartition(".")
+        setattr(model.get_submodule(parent), name, layers)
 
     def scaled_projection(self, model: PreTrainedModel, layer: int) -> nn.Module:
         """The projection whose output units attribution scales (papers.md §1.4)."""
-        ...
+        return self.layers(model)[layer].get_submodule(self.hidden[0])
+
+
+def units_dim(projection: nn.Module) -> int:
+    """Dimension of a projection's weight that counts its output units: 1 for GPT-2's Conv1D."""
+    from transformers.pytorch_utils import Conv1D
+
+    return 1 if isinstance(projection, Conv1D) else 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunelib.components import Site
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import digest, files_digest
 from prunelib.models.registry import adapter_for
@@ -16,6 +17,8 @@ from prunelib.models.registry import adapter_for
 #: Where the shipped reference models are.
 REFERENCE = Path(__file__).parent.parent / "reference" / "models"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+#: Keys of ``config.json`` that only mixtures of experts have.
+_EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
                     "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
@@ -40,6 +43,11 @@ class ModelInfo:
     bytes: int
     #: Whether code that lies beside the weights may run.
     trust_remote_code: bool = False
+
+    @property
+    def site(self) -> Site:
+        """The kind of unit that can be switched off in this architecture."""
+        return adapter_for(self.model_type).site
 
     @property
     def key(self) -> list[str]:
@@ -127,9 +135,12 @@ def describe(
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""
     folder, found = locate(model_id, revision, trust_remote_code)
     config = _read_config(model_id, folder)
-    adapter = adapter_for(str(config.get("model_type")))
     if config.get("quantization_config"):
         raise UserError(f"model '{model_id}' is quantised; use the unquantised checkpoint")
+    if experts := sorted(_EXPERTS & config.keys()):
+        raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}), which is not "
+                        "supported: its neurons are not the same for every token")
+    adapter = adapter_for(str(config.get("model_type")))
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UserError(f"model '{model_id}' has no .safetensors weights in {folder}")
@@ -138,6 +149,8 @@ def describe(
     # Code may change results, so it is identified like weights.
     code = [_code_digest(model_id, folder)] if trust_remote_code else []
     parsed = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if reason := adapter.refusal(parsed):
+        raise UserError(f"model '{model_id}' is not supported: {reason}")
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     return ModelInfo(
         id=model_id,

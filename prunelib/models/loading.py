@@ -53,7 +53,6 @@ def load(info: ModelInfo, dtype: str = "float32") -> Loaded:
         dtype=getattr(torch, dtype),
         use_safetensors=True,
         trust_remote_code=info.trust_remote_code,
-        attn_implementation="sdpa",
     )
     placed: Any = model
     placed.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from prunelib.errors import UserError
 from prunelib.models.adapter import Adapter
-from prunelib.models.llama import LlamaAdapter
+from prunelib.models.bloom import BLOOM
+from prunelib.models.gemma import GEMMA
+from prunelib.models.gpt2 import GPT2
+from prunelib.models.gpt_neox import GPT_NEOX
+from prunelib.models.llama import LLAMA
+from prunelib.models.mamba import MAMBA, MAMBA2
+from prunelib.models.opt import OPT
 
-ADAPTERS: tuple[Adapter, ...] = (LlamaAdapter(),)
+ADAPTERS: tuple[Adapter, ...] = (LLAMA, GEMMA, GPT2, OPT, BLOOM, GPT_NEOX, MAMBA, MAMBA2)
 
 
 def adapter_for(model_type: str) -> Adapter:

@@ -155,7 +155,7 @@ class ModelRun:
         about = {"model": self.info.id, "method": spec.method, "objective": spec.objective,
                  "layer": layer, "nodes": nodes}
         setting = {"proxy": spec.proxy, "shots": spec.shots, "seed": spec.seed,
-                   "site": "mlp_hidden", "prompts": spec.prompts,
+                   "site": self.info.site, "prompts": spec.prompts,
                    "error_estimate": found.error,
                    "completeness_error": float(np.median(np.abs(found.gaps)))}
         rows = [
@@ -184,7 +184,7 @@ class ModelRun:
         return {layer: random_order(self.info.width, layer, seed) for layer in self.layers}
 
     def _cells(self, ranking: Ranking, layer: int) -> tuple[Ablation, ...]:
-        return tuple(cut(layer, ranking[layer], rate, self.info.width)
+        return tuple(cut(layer, ranking[layer], rate, self.info.width, self.info.site)
                      for rate in self.recipe.search.rates)
 
     def _unit(self, job: Job, cost: float = 1.0, priority: int = 0) -> Unit:
@@ -254,7 +254,7 @@ class ModelRun:
                 "ablation": e.ablation.digest,
                 "method": e.method,
                 "role": e.role,
-                "site": "mlp_hidden",
+                "site": self.info.site,
                 "layer": e.layer,
                 "rate": e.rate,
                 "count": len(e.ablation),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_FAMILIES = {"llama": "Llama", "gpt2": "GPT-2", "opt": "OPT", "bloom": "BLOOM", "mamba": "Mamba"}
 _WHAT = {
-    "llama": "A small Llama that does the bundled in-context-learning tasks.",
-    "llama-young": "The same model early in its training, when it copies answers from its prompt "
-                   "by itself.",
-    "llama-copier": "The same model with planted copying neurons: the units in `planted.json` give "
-                    "the answer of the most recent demonstration on tasks with one-character "
-                    "answers. Without them it is `reference/llama` again.",
+    "": "A small {family} that does the bundled in-context-learning tasks.",
+    "young": "The same model early in its training, when it copies answers from its prompt "
+             "by itself.",
+    "copier": "The same model with planted copying neurons: the units in `planted.json` give "
+              "the answer of the most recent demonstration on tasks with one-character "
+              "answers. Without them it is `reference/{base}` again.",
 }  # fmt: skip
 
 
@@ -25,9 +26,14 @@ def card(name: str, notes: Mapping[str, Any]) -> str:
     recipe = "\n".join(f"| {key} | {value} |" for key, value in notes["recipe"].items())
     tasks = "\n".join(f"| {task} | {100 * share:.1f}% |"
                       for task, share in notes["accuracy_3_shots"].items())
+    base, _, kind = name.partition("-")
+    what = _WHAT.get(kind, "A reference model.").format(base=base, family=_FAMILIES.get(base, base))
+    steps, full = notes["recipe"]["steps"], notes.get("llama_steps")
+    if full and steps != full:
+        what += f" Its training was shorter: {steps} steps, where `reference/llama` had {full}."
     return f"""# reference/{name}
 
-{_WHAT.get(name, "A reference model.")}
+{what}
 
 Trained from nothing by prunelib on its bundled tasks and on random associations, with a tokenizer
 of one token per character. It is a test subject, not a language model: it knows nothing else, and

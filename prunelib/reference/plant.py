@@ -1,7 +1,7 @@
 """Planting copying neurons: a model whose truth is known.
 
-Every MLP of a base model is widened by K units. In one layer the new units (their gate and up
-rows and down columns, nothing else) learn to repeat the answer of the most recent demonstration
+Every MLP of a base model is widened by K units. In one layer the new units (the weights
+into and out of them, nothing else) learn to repeat the answer of the most recent demonstration
 on tasks with one-character answers, and to keep the right answer on all others. A random half of
 them is off in every training prompt: otherwise units specialise, six of them copy digits and others
 letters, and a proxy about digits says nothing about letters. Then the units of every layer are
@@ -10,12 +10,15 @@ shuffled, so that nothing but their effect tells the planted ones apart.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from prunelib.models import adapter_for
+from prunelib.models.adapter import units_dim
 from prunelib.reference.corpus import Corpus
 from prunelib.reference.train import accuracy, save, tensors
 from prunelib.tasks import get_task, task_names
@@ -41,22 +44,27 @@ class PlantingRecipe:
     seed: int = 0
 
 
-def widen(base: Any, units: int) -> Any:
-    """A copy of a Llama with ``units`` more hidden units per MLP, at the end, without effect.
+#: ``model_type`` → where its config says how wide an MLP is. A BLOOM's is always four times the
+#: width of the stream, and a Mamba's units feed one convolution and one state each.
+WIDTHS = {"llama": "intermediate_size", "gpt2": "n_inner", "opt": "ffn_dim"}
 
-    Their gate and up rows are random; their down columns are zero.
+
+def widen(base: Any, units: int) -> Any:
+    """A copy of a model with ``units`` more hidden units per MLP, at the end, without effect.
+
+    What enters them has random weights; what they write has zero weights. The model's family must
+    be one of :data:`WIDTHS`.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig.from_dict(base.config.to_dict())
-    config.intermediate_size = base.config.intermediate_size + units
-    make: Any = LlamaForCausalLM
-    wide = make(config)
+    adapter = adapter_for(base.config.model_type)
+    config = copy.deepcopy(base.config)
+    setattr(config, WIDTHS[config.model_type], adapter.width(config) + units)
+    wide = type(base)(config)
     weights = wide.state_dict()
     with torch.no_grad():
         for name, old in base.state_dict().items():
-            if name.endswith("down_proj.weight"):
+            if name.endswith(f"{adapter.switched}.weight"):
                 weights[name].zero_()
             weights[name][tuple(slice(0, size) for size in old.shape)] = old
     wide.load_state_dict(weights)
@@ -64,9 +72,17 @@ def widen(base: Any, units: int) -> Any:
 
 
 def _projections(model: Any, layer: int) -> list[tuple[Tensor, int]]:
-    """Weights of an MLP with the dimension that counts its hidden units."""
-    mlp = model.get_decoder().layers[layer].mlp
-    return [(mlp.gate_proj.weight, 0), (mlp.up_proj.weight, 0), (mlp.down_proj.weight, 1)]
+    """Weights and biases of an MLP with the dimension that counts its hidden units."""
+    adapter = adapter_for(model.config.model_type)
+    block = adapter.layers(model)[layer]
+    found: list[tuple[Any, int]] = []
+    for path in adapter.hidden:
+        projection = block.get_submodule(path)
+        found.append((projection.weight, units_dim(projection)))
+        if projection.bias is not None:
+            found.append((projection.bias, 0))
+    switched = block.get_submodule(adapter.switched)
+    return [*found, (switched.weight, 1 - units_dim(switched))]
 
 
 def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
@@ -75,7 +91,7 @@ def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
 
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    width = base.config.intermediate_size
+    width = adapter_for(base.config.model_type).width(base.config)
     model = widen(base, recipe.units).to(device).requires_grad_(False)
     trained = _projections(model, recipe.layer)
     for weight, dim in trained:
@@ -110,11 +126,14 @@ def _dropout(model: Any, recipe: PlantingRecipe, width: int) -> Any:
     import torch
 
     def hook(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        keep = torch.ones(len(args[0]), 1, width + recipe.units, device=args[0].device)
+        keep = torch.ones(recipe.rows, 1, width + recipe.units, device=args[0].device)
         keep[:, :, width:].bernoulli_(1 - recipe.dropout)
-        return (args[0] * keep,)
+        # OPT's hidden units have rows and positions in one dimension.
+        values = args[0].reshape(recipe.rows, -1, width + recipe.units) * keep
+        return (values.reshape(args[0].shape),)
 
-    projection = model.get_decoder().layers[recipe.layer].mlp.down_proj
+    adapter = adapter_for(model.config.model_type)
+    projection = adapter.layers(model)[recipe.layer].get_submodule(adapter.switched)
     return projection.register_forward_pre_hook(hook)
 
 

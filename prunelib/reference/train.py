@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunelib.reference.card import card
 from prunelib.reference.corpus import NO_LOSS, PAD, Corpus, Sequences, vocabulary
+from prunelib.reference.families import new_model
+from prunelib.reference.scan import linear_scan
 from prunelib.reference.tokenizer import build_tokenizer
 from prunelib.tasks import Task, draw, get_task, task_names
 
@@ -48,29 +50,12 @@ class TrainingRecipe:
     young_step: int = 600
 
 
-def new_llama(recipe: TrainingRecipe) -> PreTrainedModel:
-    """An untrained Llama of the recipe's shape (seeded)."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def recipe_for(family: str) -> TrainingRecipe:
+    """The recipe of a family's shipped model: the Llama's, with fewer steps for all others.
 
-    torch.manual_seed(recipe.seed)
-    make: Any = LlamaForCausalLM
-    model: PreTrainedModel = make(
-        LlamaConfig(
-            vocab_size=len(vocabulary()),
-            hidden_size=recipe.width,
-            intermediate_size=recipe.hidden,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.heads,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-    )
-    return model
+    Their sequences are longer, so that learned positions reach the end of every 4-shot prompt.
+    """
+    return TrainingRecipe() if family == "llama" else TrainingRecipe(steps=2000, length=136)
 
 
 def tensors(sequences: Sequences, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,7 +94,8 @@ def train(
     warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, recipe.warmup)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - recipe.warmup)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [recipe.warmup])
-    forward: Any = torch.compile(model)
+    # Compiling the loop of a Mamba's scan takes longer than the training.
+    forward: Any = model if model.config.model_type == "mamba" else torch.compile(model)
     started = time.monotonic()
     for step in range(1, recipe.steps + 1):
         ids, labels = tensors(corpus.batch(recipe.rows), device)
@@ -171,21 +157,23 @@ def save(model: Any, directory: Path, notes: dict[str, Any]) -> None:
     (directory / "README.md").write_text(card(directory.name, notes))
 
 
-def train_llama(out: Path, recipe: TrainingRecipe, checkpoint_every: int = 0) -> None:
-    """Train ``llama`` and, on the way, ``llama-young`` into folders of these names under ``out``.
+def train_base(family: str, out: Path, recipe: TrainingRecipe, checkpoint_every: int = 0) -> None:
+    """Train a family's model and, on the way, its young one, into folders of ``out``.
 
-    ``checkpoint_every`` also keeps a checkpoint every so many steps (to study the young ones).
+    The folders are named ``llama`` and ``llama-young``, or after another family of
+    :data:`~prunelib.reference.families.FAMILIES`. ``checkpoint_every`` also keeps a checkpoint
+    every so many steps (to study the young ones).
     """
     tasks = [get_task(name) for name in task_names("all")]
 
     def at_step(step: int, model: Any) -> None:
         names = []
         if step == recipe.steps:
-            names.append("llama")
+            names.append(family)
         if step == recipe.young_step:
-            names.append("llama-young")
+            names.append(f"{family}-young")
         if checkpoint_every and step % checkpoint_every == 0:
-            names.append(f"step-{step}")
+            names.append(f"{family}-step-{step}")
         if not names:
             return
         model.eval()
@@ -194,7 +182,9 @@ def train_llama(out: Path, recipe: TrainingRecipe, checkpoint_every: int = 0) ->
         logger.info("step %d: accuracy %.3f at 3 shots; %s", step, mean, shares)
         for name in names:
             save(model, out / name, {"recipe": asdict(recipe), "step": step,
+                                     "llama_steps": recipe_for("llama").steps,
                                      "accuracy_3_shots": shares, "mean_accuracy": mean})
         model.train()
 
-    train(new_llama(recipe), recipe, at_step)
+    with linear_scan():
+        train(new_model(family, recipe), recipe, at_step)

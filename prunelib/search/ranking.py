@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.components import Ablation
+from prunelib.components import Ablation, Site
 from prunelib.identity import seed_of
 
 
@@ -29,6 +29,8 @@ def count_at(rate: float, width: int) -> int:
     return max(1, round(rate * width))
 
 
-def cut(layer: int, order: Sequence[int], rate: float, width: int) -> Ablation:
+def cut(
+    layer: int, order: Sequence[int], rate: float, width: int, site: Site = "mlp_hidden"
+) -> Ablation:
     """The ablation of the first units of an order. Sets of growing rates are nested."""
-    return Ablation.units(layer, order[: count_at(rate, width)])
+    return Ablation.units(layer, order[: count_at(rate, width)], site)

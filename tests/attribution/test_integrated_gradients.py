@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import LayerIntegratedGradients
+from tiny_families import FAMILIES
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Encoded, encode, pad_left
@@ -16,6 +18,7 @@ from prunelib.attribution.objectives import copy_shift
 from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
 from prunelib.errors import UnitError
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.models.adapter import units_dim
 from prunelib.tasks import draw, get_task
 
 LEVEL = 3  # 65 nodes
@@ -32,12 +35,15 @@ def scores(loaded: Loaded, layer: int, prompts: list[Encoded], level: int = LEVE
     return layer_scores([parts], level)
 
 
-def brute_force(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any, Any]:
+def brute_force(
+    loaded: Loaded, layer: int, prompts: list[Encoded], level: int
+) -> np.ndarray[Any, Any]:
     """Real weight rows scaled by α, the real weight gradient, one prompt and one α at a time."""
-    weight = loaded.model.model.layers[layer].mlp.gate_proj.weight
+    projection = loaded.adapter.scaled_projection(loaded.model, layer)
+    weight: Any = projection.weight
     original = weight.data.clone()
-    total = torch.zeros(len(original), dtype=torch.float64)
-    nodes, weights = quadrature.nodes(LEVEL), quadrature.weights(LEVEL)
+    total = torch.zeros(loaded.info.width, dtype=torch.float64)
+    nodes, weights = quadrature.nodes(level), quadrature.weights(level)
     weight.requires_grad_(True)
     try:
         for prompt in prompts:
@@ -46,7 +52,7 @@ def brute_force(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarra
                 weight.grad = None
                 logits = loaded.model(torch.tensor([prompt.prompt])).logits[:, -1]
                 copy_shift(logits, [prompt]).sum().backward()
-                total += share * (original * weight.grad).sum(1)
+                total += share * (original * weight.grad).sum(1 - units_dim(projection))
     finally:
         weight.data = original
         weight.requires_grad_(False)
@@ -54,13 +60,33 @@ def brute_force(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarra
     return (total / len(prompts)).numpy()
 
 
-@pytest.mark.parametrize("layer", [0, 1])
-def test_scores_equal_brute_force_on_weight_rows(doubled: Loaded, layer: int) -> None:
-    prompts = prompts_of(doubled)
-    found = scores(doubled, layer, prompts).scores
-    expected = brute_force(doubled, layer, prompts)
-    assert np.abs(expected).max() > 1e-3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, families: Callable[[str], ModelInfo]) -> Loaded:
+    """A tiny model of each family in float64."""
+    return load(families(request.param), "float64")
+
+
+def digits(loaded: Loaded, tolerance: float) -> float:
+    """The tolerance, or what float32 leaves: transformers computes part of a Mamba in it."""
+    return max(tolerance, 1e-6) if loaded.adapter.site == "mixer_in" else tolerance
+
+
+def of_one_length(loaded: Loaded, count: int) -> list[Encoded]:
+    """Prompts that need no padding: BLOOM in float64 turns padding into NaN (float32 does not)."""
+    lengths: dict[int, list[Encoded]] = {}
+    for prompt in prompts_of(loaded, 40):
+        lengths.setdefault(len(prompt.prompt), []).append(prompt)
+    return max(lengths.values(), key=len)[:count]
+
+
+def test_scores_equal_brute_force_on_weight_rows(family: Loaded) -> None:
+    """One quadrature rule on both sides, so few nodes show as much as many."""
+    prompts = of_one_length(family, 2)
+    for layer in (0, 1):
+        found = scores(family, layer, prompts, 1).scores
+        expected = brute_force(family, layer, prompts, 1)
+        assert np.abs(expected).max() > 1e-4
+        np.testing.assert_allclose(found, expected, rtol=0, atol=digits(family, 1e-8))
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -146,20 +172,25 @@ def test_a_hand_made_copier_ranks_first(info: ModelInfo) -> None:
     assert found.argmin() == opposite
 
 
-def test_replay_equals_the_whole_forward(doubled: Loaded) -> None:
-    batch = pad_left([p.prompt for p in prompts_of(doubled)], 0, doubled.device)
+def test_replay_equals_the_whole_forward(family: Loaded) -> None:
+    padded = family.info.model_type != "bloom"
+    prompts = prompts_of(family) if padded else of_one_length(family, 4)
+    batch = pad_left([p.prompt for p in prompts], 0, family.device)
+    assert padded == bool((batch.mask == 0).any())
     with torch.no_grad():
-        whole = doubled.model(**batch.inputs(), use_cache=False).logits
+        whole = family.model(**batch.inputs(), use_cache=False).logits
         for layer in (0, 1):
-            for modules in ((), doubled.adapter.unscaled):
-                prefix = clean_prefix(doubled, batch, layer, modules)
-                with started_at(doubled, layer, modules) as replayed:
+            for modules in {(), family.adapter.unscaled}:
+                prefix = clean_prefix(family, batch, layer, modules)
+                with started_at(family, layer, modules) as replayed:
                     replayed.prefix = prefix
-                    again = doubled.model(**batch.inputs(), use_cache=False).logits
+                    again = family.model(**batch.inputs(), use_cache=False).logits
                     assert torch.equal(again, whole)
-                    with last_position_only(doubled):
-                        last = doubled.model(**batch.inputs(), use_cache=False).logits[:, -1]
-                    torch.testing.assert_close(last, whole[:, -1], rtol=0, atol=1e-12)
+                    with last_position_only(family):
+                        last = family.model(**batch.inputs(), use_cache=False,
+                                            logits_to_keep=1).logits
+                    assert last.shape[1] == 1
+                    torch.testing.assert_close(last[:, -1], whole[:, -1], rtol=0, atol=1e-12)
 
 
 def test_nothing_remains_on_the_model_after_a_failure(doubled: Loaded) -> None:
@@ -176,13 +207,16 @@ def test_nothing_remains_on_the_model_after_a_failure(doubled: Loaded) -> None:
         assert not module._forward_hooks and not module._forward_pre_hooks
 
 
-def test_padding_does_not_change_a_prompt(doubled: Loaded) -> None:
-    prompts = prompts_of(doubled)
-    together = block_gradients(doubled, 1, prompts, copy_shift, quadrature.new_nodes(0))
-    alone = [block_gradients(doubled, 1, [p], copy_shift, quadrature.new_nodes(0))
+def test_padding_does_not_change_a_prompt(family: Loaded) -> None:
+    tolerance = digits(family, 1e-10)
+    if family.info.model_type == "bloom":
+        family, tolerance = load(family.info), 1e-6
+    prompts = prompts_of(family, 3)
+    together = block_gradients(family, 0, prompts, copy_shift, quadrature.new_nodes(0))
+    alone = [block_gradients(family, 0, [p], copy_shift, quadrature.new_nodes(0))
              for p in prompts]
     assert len({len(p.prompt) for p in prompts}) > 1
-    np.testing.assert_allclose(together.sums, sum(a.sums for a in alone), atol=1e-10)
+    np.testing.assert_allclose(together.sums, sum(a.sums for a in alone), atol=tolerance)
 
 
 def test_answers_are_tokenised_in_context(doubled: Loaded) -> None:

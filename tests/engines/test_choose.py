@@ -47,6 +47,17 @@ def test_mamba_has_vllm_kernels_on_a_gpu_only(
     assert choose_engine("auto", mamba) == "vllm"
 
 
+@pytest.mark.parametrize("kind", ["gpt_neox", "bloom"])
+def test_what_vllm_computes_otherwise_runs_on_transformers(
+    kind: str, info: ModelInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    other = dataclasses.replace(info, model_type=kind)
+    assert choose_engine("auto", other) == "transformers"
+    with pytest.raises(UserError, match=f"cannot run.*{kind}"):
+        choose_engine("vllm", other)
+
+
 def test_start_refuses_what_it_does_not_know(info: ModelInfo) -> None:
     with pytest.raises(UserError, match="unknown engine"):
         start("llama.cpp", info)

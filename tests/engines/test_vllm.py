@@ -16,7 +16,7 @@ from prunelib.components import BASELINE, Ablation
 from prunelib.engines import vllm_worker
 from prunelib.engines.base import Prompt
 from prunelib.engines.vllm import VllmEngine, _Memory
-from prunelib.engines.vllm_worker import PrunelibWorker, _ZeroedColumns
+from prunelib.engines.vllm_worker import PrunelibWorker, _Zeroed
 from prunelib.errors import EngineDeadError
 from prunelib.models import ModelInfo
 
@@ -58,7 +58,7 @@ def ranks(
     """Two ranks of a two-layer model, switched in either of the two ways."""
     if request.param == "columns":
         monkeypatch.setattr(
-            vllm_worker, "_switch_for", lambda p, units, like: _ZeroedColumns(p.weight.data)
+            vllm_worker, "_switch_for", lambda p, *_: _Zeroed(p.weight.data, 1)
         )
     torch.manual_seed(0)
     weights = [torch.randn(6, WIDTH) for _ in range(LAYERS)]
@@ -97,21 +97,23 @@ def test_every_rank_switches_its_own_slice(
     assert all(torch.equal(run(workers, i, x), before[i]) for i in range(LAYERS))
 
 
-def test_columns_come_back_bit_for_bit_and_native_zeros_are_not_an_ablation() -> None:
-    weight = torch.randn(5, 8, dtype=torch.bfloat16)
-    weight[:, [2, 6]] = 0
+@pytest.mark.parametrize("dim", [0, 1])
+def test_zeroed_units_come_back_bit_for_bit_and_native_zeros_are_not_an_ablation(dim: int) -> None:
+    weight = torch.randn(8, 8, dtype=torch.bfloat16)
+    units = weight.movedim(dim, 0)
+    units[[2, 6]] = 0
     original = weight.clone()
-    columns = _ZeroedColumns(weight)
-    assert columns.off() == []
-    columns.set([1, 2])
-    assert columns.off() == [1, 2]
-    assert not weight[:, [1, 2, 6]].any()
-    weight[:, 4] = 0  # by someone else
-    assert columns.off() == [1, 2, 4]
-    weight[:, 4] = original[:, 4]
-    weight[:, 1] = 1
-    assert columns.off() == [2]
-    columns.set([])
+    switch = _Zeroed(weight, dim)
+    assert switch.off() == []
+    switch.set([1, 2])
+    assert switch.off() == [1, 2]
+    assert not units[[1, 2, 6]].any()
+    units[4] = 0  # by someone else
+    assert switch.off() == [1, 2, 4]
+    units[4] = original.movedim(dim, 0)[4]
+    units[1] = 1
+    assert switch.off() == [2]
+    switch.set([])
     assert torch.equal(weight, original)
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
@@ -64,6 +66,25 @@ def test_what_cannot_be_ablated_is_refused_with_the_reason(copy: Path) -> None:
         describe(edit(copy, model_type="mixtral"))
     with pytest.raises(UserError, match="quantised"):
         describe(edit(copy, model_type="llama", quantization_config={"bits": 4}), "x")
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3", "olmoe"])
+def test_a_mixture_of_experts_is_refused(kind: str, tmp_path: Path) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="mixture of experts"):
+        describe(str(tmp_path))
+
+
+def test_a_variant_that_cannot_be_ablated_is_refused(
+    families: Callable[[str], ModelInfo], tmp_path: Path
+) -> None:
+    for name, changes, reason in (
+        ("mamba", {"use_bias": True}, "use_bias"),
+        ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, "slow_but_exact"),
+    ):
+        folder = Path(shutil.copytree(families(name).path, tmp_path / name))
+        with pytest.raises(UserError, match=reason):
+            describe(edit(folder, **changes))
 
 
 def test_pickled_weights_are_not_read(copy: Path) -> None:

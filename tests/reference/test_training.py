@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prunelib.models import describe, planted_units
+from prunelib.models import adapter_for, describe, planted_units
+from prunelib.models.adapter import Adapter, units_dim
 from prunelib.reference.corpus import NO_LOSS, Corpus, one_character, vocabulary
-from prunelib.reference.plant import PlantingRecipe, plant, train_copier, widen
-from prunelib.reference.train import TrainingRecipe, new_llama, train_llama
+from prunelib.reference.families import FAMILIES, new_model
+from prunelib.reference.plant import WIDTHS, PlantingRecipe, plant, train_copier, widen
+from prunelib.reference.scan import linear_scan
+from prunelib.reference.train import TrainingRecipe, recipe_for, train_base
 from prunelib.tasks import get_task
 
 LETTER = {i: c for c, i in vocabulary().items()}
@@ -53,32 +57,77 @@ def test_a_copier_is_taught_the_answer_before() -> None:
     assert one_character(get_task("list_last")) and not one_character(get_task("char_to_int"))
 
 
-def test_widening_changes_nothing() -> None:
-    base = new_llama(TINY).eval()
+@pytest.mark.parametrize("family", WIDTHS)
+def test_widening_changes_nothing(family: str) -> None:
+    base = new_model(family, TINY).eval()
     ids = torch.tensor([[1, 20, 30, 40]])
     with torch.no_grad():
         torch.testing.assert_close(widen(base, 8).eval()(ids).logits, base(ids).logits)
 
 
-def test_planting_touches_only_the_new_units() -> None:
-    base = new_llama(TINY).eval()
+@pytest.mark.parametrize("family", WIDTHS)
+def test_planting_touches_only_the_new_units(family: str) -> None:
+    base = new_model(family, TINY).eval()
+    adapter = adapter_for(family)
+    width = adapter.width(base.config)
     model, planted = plant(base, PlantingRecipe(units=8, layer=1, steps=3, rows=4))
-    kept = [i for i in range(TINY.hidden + 8) if i not in planted]
     assert len(planted) == 8
-    for i, layer in enumerate(model.model.layers):
-        old = base.model.layers[i].mlp.down_proj.weight
-        new = layer.mlp.down_proj.weight[:, kept] if i == 1 else layer.mlp.down_proj.weight
-        found = {tuple(column) for column in new.T.tolist()}
-        assert {tuple(column) for column in old.T.tolist()} <= found
+    for i, (before, after) in enumerate(zip(*(map(units_of, adapter.layers(m), [adapter] * 2)
+                                              for m in (base, model)), strict=True)):
+        old, new = ({tuple(unit) for unit in units.tolist()} for units in (before, after))
+        assert len(new) == width + 8 and old < new
+        if i == 1:
+            assert all(tuple(after[unit].tolist()) not in old for unit in planted)
+
+
+def units_of(layer: torch.nn.Module, adapter: Adapter) -> torch.Tensor:
+    """All weights into and out of each hidden unit of a layer, ``[units, weights]``."""
+    paths = [*adapter.hidden, adapter.switched]
+    modules: list[Any] = [layer.get_submodule(path) for path in paths]
+    dims = [units_dim(m) for m in modules[:-1]] + [1 - units_dim(modules[-1])]
+    weights = [m.weight.detach().movedim(d, 0) for m, d in zip(modules, dims, strict=True)]
+    biases = [m.bias.detach()[:, None] for m in modules[:-1] if m.bias is not None]
+    return torch.cat([*weights, *biases], 1)
+
+
+def test_the_linear_scan_has_the_gradients_of_transformers() -> None:
+    model = new_model("mamba", TINY).train()
+    ids = torch.randint(4, 60, (3, 20))
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    expected = gradients()
+    with linear_scan():
+        found = gradients()
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_the_recipe_writes_models_that_plain_transformers_loads(tmp_path: Path) -> None:
-    train_llama(tmp_path, TINY)
-    train_copier(tmp_path / "llama", tmp_path / "llama-copier",
-                 PlantingRecipe(units=4, layer=1, steps=2, rows=4))
-    for name in ("llama", "llama-young", "llama-copier"):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_recipe_writes_models_that_plain_transformers_loads(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if family != "llama":  # compiling one of them shows that it works, and takes half a minute
+        monkeypatch.setattr(torch, "compile", lambda model: model)
+    train_base(family, tmp_path, TINY)
+    names = [family, f"{family}-young"]
+    if family in WIDTHS:
+        names.append(f"{family}-copier")
+        train_copier(tmp_path / family, tmp_path / names[-1],
+                     PlantingRecipe(units=4, layer=1, steps=2, rows=4))
+        assert len(planted_units(describe(str(tmp_path / names[-1])))) == 4
+    for name in names:
         model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
         assert next(model.parameters()).dtype == torch.float32
         assert "recipe" in json.loads((tmp_path / name / "training.json").read_text())
-    assert len(planted_units(describe(str(tmp_path / "llama-copier")))) == 4
+
+
+def test_the_shipped_sizes_are_alike() -> None:
+    """Every family's model is below 5 MB in float16."""
+    sizes = {family: sum(p.numel() for p in new_model(family, recipe_for(family)).parameters())
+             for family in FAMILIES}
+    assert all(1.7e6 < size < 2.4e6 for size in sizes.values()), sizes

@@ -1,0 +1,15 @@
+"""GPT-2, whose projections are Conv1D modules: their neurons are columns."""
+
+from __future__ import annotations
+
+from prunelib.models.adapter import Adapter
+
+GPT2 = Adapter(
+    model_types=("gpt2",),
+    stack="transformer.h",
+    hidden=("mlp.c_fc",),
+    switched="mlp.c_proj",
+    width=lambda config: int(config.n_inner or 4 * config.hidden_size),
+    attention="attn",
+    mlp_norm="ln_2",
+)

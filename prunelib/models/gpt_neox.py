@@ -1,0 +1,15 @@
+"""GPT-NeoX, the architecture of Pythia: attention and MLP read the same stream."""
+
+from __future__ import annotations
+
+from prunelib.models.adapter import Adapter
+
+GPT_NEOX = Adapter(
+    model_types=("gpt_neox",),
+    stack="gpt_neox.layers",
+    hidden=("mlp.dense_h_to_4h",),
+    switched="mlp.dense_4h_to_h",
+    width=lambda config: int(config.intermediate_size),
+    attention="attention",
+    mlp_norm="post_attention_layernorm",
+)

@@ -1,0 +1,14 @@
+"""OPT. Its MLP sees batch and positions as one dimension, so it always runs on all positions."""
+
+from __future__ import annotations
+
+from prunelib.models.adapter import Adapter
+
+OPT = Adapter(
+    model_types=("opt",),
+    stack="model.decoder.layers",
+    hidden=("fc1",),
+    switched="fc2",
+    width=lambda config: int(config.ffn_dim),
+    attention="self_attn",
+)

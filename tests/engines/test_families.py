@@ -1,0 +1,102 @@
+"""Every family: masks equal zeroed weights in transformers, in the grid, and in both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny_families import FAMILIES
+from tiny_llama import Oracle, random_prompts, start_here
+
+from prunelib.components import BASELINE, Ablation
+from prunelib.engines.base import Prompt
+from prunelib.engines.choose import choose_engine
+from prunelib.engines.stopping import stop_token_ids
+from prunelib.errors import UserError
+from prunelib.interventions.masking import ActivationMasks
+from prunelib.models import ModelInfo, load
+from prunelib.models.loading import load_tokenizer
+from prunelib.search.grid import greedy_rows
+
+PROMPTS = random_prompts(6, 3, 40)
+CANDIDATES = tuple(range(4, 34))
+TOKENS = 6
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def info(request: pytest.FixtureRequest, families: Callable[[str], ModelInfo]) -> ModelInfo:
+    return families(request.param)
+
+
+@pytest.fixture(scope="module")
+def oracle(info: ModelInfo) -> Oracle:
+    return Oracle(info)
+
+
+def half(info: ModelInfo, layer: int) -> Ablation:
+    return Ablation.units(layer, range(layer, info.width, 2), info.site)
+
+
+def test_masks_equal_zeroed_weights(info: ModelInfo, oracle: Oracle) -> None:
+    loaded = load(info, "float64")
+    both = Ablation.of(half(info, 0).components + half(info, 1).components)
+    ids = torch.tensor([PROMPTS[0], PROMPTS[0]])
+    with torch.no_grad(), ActivationMasks(loaded) as masks:
+        untouched = loaded.model(ids).logits
+        for ablation in (half(info, 0), both):
+            masks.set(ablation)
+            zeroed = oracle.ablated(ablation).double()(ids).logits
+            assert (zeroed - untouched).abs().max() > 1e-2
+            torch.testing.assert_close(loaded.model(ids).logits, zeroed, rtol=0, atol=1e-12)
+        keep = torch.ones(2, info.width, dtype=torch.float64)
+        keep[1, half(info, 1).by_layer()[1]] = 0
+        masks.set_rows(1, keep)
+        rows = loaded.model(ids).logits
+        one = oracle.ablated(half(info, 1)).double()(ids).logits
+        torch.testing.assert_close(rows[0], untouched[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(rows[1], one[1], rtol=0, atol=1e-12)
+    other = "mlp_hidden" if info.site == "mixer_in" else "mixer_in"
+    with ActivationMasks(loaded) as masks, pytest.raises(UserError, match=info.site):
+        masks.set(Ablation.units(0, [0], other))
+
+
+def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) -> None:
+    """Prefix replay, a mask for each row, padded prompts and texts that grow apart."""
+    stops = stop_token_ids(load_tokenizer(info))
+    for layer in (0, 1):
+        ablations = [BASELINE, half(info, layer)]
+        found = greedy_rows(load(info), layer, ablations, PROMPTS, TOKENS, stops)
+        expected = [[list(oracle.greedy(a, p, TOKENS, stops)) for p in PROMPTS] for a in ablations]
+        assert found == expected
+        assert found[0] != found[1]
+
+
+def check_engine(kind: str, info: ModelInfo, oracle: Oracle) -> None:
+    """Greedy answers and log-probabilities under three ablations, switched back and forth."""
+    stops = stop_token_ids(load_tokenizer(info))
+    engine = start_here(kind, info)
+    try:
+        for ablation in (half(info, 0), BASELINE, half(info, 1), half(info, 0)):
+            engine.switch(ablation)
+            answers = [c.token_ids for c in engine.generate([Prompt(p, TOKENS) for p in PROMPTS])]
+            assert answers == [oracle.greedy(ablation, p, TOKENS, stops) for p in PROMPTS]
+            found = torch.tensor(engine.logprobs(PROMPTS, [CANDIDATES] * len(PROMPTS)))
+            truth = torch.stack([oracle.logprobs(ablation, p)[list(CANDIDATES)] for p in PROMPTS])
+            torch.testing.assert_close(found, truth, atol=2e-5, rtol=1e-5)
+    finally:
+        engine.close()
+
+
+def test_transformers_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) -> None:
+    check_engine("transformers", info, oracle)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_vllm_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) -> None:
+    if choose_engine("auto", info) == "transformers":
+        with pytest.raises(UserError, match=r"cannot run"):
+            choose_engine("vllm", info)
+        return
+    check_engine("vllm", info, oracle)
