@@ -1,0 +1,168 @@
+"""SIGKILL at random moments: driver and workers of small runs, until so many were killed.
+
+``PYTHONPATH=.:tests python tests/cluster/kills.py --kills 200 [--engine vllm]``
+
+Runs the small recipe on a Ray of its own again and again, kills a process every few seconds, and
+starts the same command again when the driver is dead. Whenever a run is complete, its tables are
+compared with those of a run that nobody disturbed, bit for bit, and a new folder is begun. A file
+that was once there must stay there: it was reported as done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.small import recipe, rows
+from tiny_llama import build
+
+import prunelib
+from prunelib.config import Recipe
+
+ROOT = Path(__file__).parent.parent.parent
+#: Mean seconds between two kills. A worker needs some five to import what it needs.
+PAUSE = 6.0
+
+
+@dataclass
+class Tally:
+    """What happened."""
+
+    killed: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    completed: int = 0
+    lost_files: int = 0
+    different_tables: int = 0
+
+    def __str__(self) -> str:
+        return (f"{self.killed.total()} killed {dict(self.killed)}, {self.starts} starts, "
+                f"{self.completed} runs completed, {self.lost_files} files lost, "
+                f"{self.different_tables} tables different")
+
+
+class Head:
+    """A Ray on loopback with a token, and two CPUs by its books."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.environment = os.environ | {
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            # Else Ray takes every form of localhost for the machine's outside address.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        ray = Path(sys.executable).with_name("ray")
+        self.process = subprocess.Popen(
+            [ray, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false",
+             f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={folder}"],
+            env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True)
+
+    def close(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+
+
+def start(head: Head, text: Path, results: Path) -> subprocess.Popen[bytes]:
+    """The driver, as a user starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.overnight", text, "--results", results, "--address",
+         head.address], cwd=ROOT, env=head.environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
+
+
+def workers(head: Head) -> list[int]:
+    """Worker processes of this Ray that have a model to run."""
+    token = head.environment["RAY_AUTH_TOKEN"].encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, environment = ((folder / f).read_bytes() for f in ("cmdline", "environ"))
+        except OSError:
+            continue
+        if name.startswith(b"ray::WorkerActor") and token in environment:
+            found.append(int(folder.name))
+    return found
+
+
+def kill(head: Head, driver: subprocess.Popen[bytes], rng: random.Random) -> str | None:
+    """SIGKILL the driver or a worker; what it was, or ``None`` if nothing was there."""
+    there = workers(head)
+    if rng.random() < 0.35 or not there:
+        if driver.poll() is not None:
+            return None
+        driver.kill()
+        driver.wait()
+        return "driver"
+    try:
+        os.kill(rng.choice(there), signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    return "worker"
+
+
+def files(results: Path) -> set[Path]:
+    """Everything that was committed, but for the rows of the run itself."""
+    return {path for path in results.glob("*/*.parquet") if path.parent.name != "runs"}
+
+
+def disturb(wanted: Recipe, expected: Path, folder: Path, kills: int, seed: int) -> Tally:
+    """Kill until ``kills`` processes are dead, then let the last run end in peace."""
+    rng, tally, head = random.Random(seed), Tally(), Head(folder / "ray")
+    text = folder / "recipe.yaml"
+    text.write_text(wanted.model_dump_json(exclude_unset=True))
+    undisturbed = rows(expected)
+    try:
+        while tally.killed.total() < kills:
+            results = folder / f"run-{tally.completed}"
+            acknowledged: set[Path] = set()
+            while True:
+                driver = start(head, text, results)
+                tally.starts += 1
+                while driver.poll() is None and tally.killed.total() < kills:
+                    time.sleep(rng.expovariate(1 / PAUSE))
+                    acknowledged |= files(results)
+                    if driver.poll() is None and (what := kill(head, driver, rng)):
+                        tally.killed[what] += 1
+                if driver.wait() == 0:
+                    break
+            tally.completed += 1
+            tally.lost_files += len(acknowledged - files(results))
+            found = rows(results)
+            tally.different_tables += sum(not found[t].equals(undisturbed[t]) for t in undisturbed)
+            print(tally, flush=True)
+    finally:
+        head.close()
+    return tally
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--engine", default="transformers")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kills-") as name:
+        folder = Path(name)
+        wanted = recipe(build(folder / "model"), engine=options.engine)
+        prunelib.run(wanted, folder / "expected")
+        tally = disturb(wanted, folder / "expected", folder, options.kills, options.seed)
+    sys.exit(bool(tally.lost_files or tally.different_tables))
+
+
+if __name__ == "__main__":
+    main()
