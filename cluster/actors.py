@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,7 +20,7 @@ class WorkerActor:
         from prunelib.pipeline.work import Worker
         from prunelib.results.store import Store
 
-        self._worker = Worker(Store.open(Path(results)))
+        self._worker = Worker(Store.open(results))
         self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def perform(self, unit: Unit, number: int) -> Attempt:

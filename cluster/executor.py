@@ -16,6 +16,7 @@ from cluster.runtime import connect
 from prunelib.errors import EngineDeadError, UserError
 from prunelib.pipeline.executor import Attempt
 from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.results.files import open_files
 
 #: How often a unit may take its worker's process down before it fails for good.
 MAX_ATTEMPTS = 3
@@ -76,7 +77,7 @@ class RayExecutor:
         self, results: str | Path, address: str | None = None, workers: int | None = None
     ) -> None:
         """Prepare to work on ``results``, with at most ``workers`` processes if given."""
-        self._results = str(Path(results).resolve())
+        self._results = open_files(results).location
         self._address = address
         self._limit = workers
         self._queues: dict[Kind, _Queue] = {}

@@ -30,7 +30,9 @@ console = Console(width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", metavar="RECIPE")]
-Results = Annotated[Path, typer.Option("--results", "-r", help="Folder of the results.")]
+Results = Annotated[
+    str, typer.Option("--results", "-r", help="Folder of the results, or s3://bucket/prefix.")
+]
 
 
 class Format(StrEnum):
@@ -81,7 +83,7 @@ def query(
 @app.command()
 def tables(
     results: Annotated[
-        Path | None, typer.Option("--results", "-r", help="Also count the rows in this folder.")
+        str | None, typer.Option("--results", "-r", help="Also count the rows in this folder.")
     ] = None,
     name: Annotated[str | None, typer.Argument(help="Only this table or view.")] = None,
 ) -> None:
@@ -127,10 +129,28 @@ def report(
 
 
 @app.command()
+def compact(results: Results) -> None:
+    """Merge the many small files of the results into few. Runs and queries may go on meanwhile.
+
+    Files that are no longer needed are removed by a compaction a day later: run it again.
+
+    Example: `prunelib compact --results results/demo`
+    """
+    from prunelib.results.compaction import compact as merge
+    from prunelib.results.store import Store
+
+    table = Table("table", "units merged", "files made", "old files removed", "kept for a day")
+    for line in merge(Store.open(results, create=False)):
+        table.add_row(line.table, str(line.units), str(line.made), str(line.removed),
+                      str(line.kept))
+    console.print(table)
+
+
+@app.command()
 def plan(
     recipe: Recipe,
     results: Annotated[
-        Path | None, typer.Option("--results", "-r", help="What is already done here.")
+        str | None, typer.Option("--results", "-r", help="What is already done here.")
     ] = None,
 ) -> None:
     """What would run: the resolved recipe, units, what is done, estimated cost. No GPU, no Ray.

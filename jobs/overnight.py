@@ -19,7 +19,7 @@ from prunelib.pipeline.driver import run as run_pipeline
 
 def run_recipe(
     recipe: Path,
-    results: Path,
+    results: str,
     console: Console,
     *,
     address: str | None = None,
@@ -70,7 +70,7 @@ def main() -> None:
     """Command line of a Ray job."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--results", required=True)
     parser.add_argument("--address", default=None)
     options = parser.parse_args()
     try:

@@ -52,7 +52,7 @@ class RunReport:
     """How a run ended."""
 
     run: str
-    results: Path
+    results: str
     units_done: int
     units_reused: int
     failed: list[Attempt] = field(default_factory=list)
@@ -85,7 +85,7 @@ def run(
 
     Args:
         recipe: what to run.
-        results: folder of the results, made if it is not there.
+        results: folder of the results or s3://bucket/prefix, made if it is not there.
         executor: who performs the units; by default this process, one after the other.
         reporter: who is told about progress.
 
@@ -140,7 +140,8 @@ class _Driver:
             status = "failed" if self.failed else "done"
         finally:
             self._record_run(started, status)
-        return RunReport(self.recipe.run_id, self.store.root, self.done, self.reused, self.failed)
+        return RunReport(self.recipe.run_id, self.store.location, self.done, self.reused,
+                         self.failed)
 
     def _advance(self, model: ModelRun, steps: Iterator[list[Unit]]) -> set[str]:
         """Go on with a model until a stage has something to do; return the ids it waits for."""
