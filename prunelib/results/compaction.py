@@ -25,8 +25,6 @@ from prunelib.results.manifest import (
 from prunelib.results.schemas import TABLES
 from prunelib.results.store import Store, parquet, patiently
 
-#: Seconds for which a dead file stays: no query of an open connection comes later than that.
-GRACE = 24 * 3600.0
 #: Uncompressed bytes from which on a merged file is full. A compaction holds one in memory.
 _FULL = 256 << 20
 #: Units that are read at a time.
@@ -44,7 +42,7 @@ class Compacted:
     kept: int
 
 
-def compact(store: Store, grace: float = GRACE) -> list[Compacted]:
+def compact(store: Store, grace: float) -> list[Compacted]:
     """Merge the files of every table, then remove what died at least ``grace`` seconds ago.
 
     Killed at any moment it leaves correct results, and running it again finishes the work.

@@ -37,6 +37,8 @@ from prunelib.results.schemas import SCHEMA_VERSION, TABLES, to_table
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+    from prunelib.results.compaction import Compacted
+
 logger = logging.getLogger(__name__)
 
 MARKER = "prunelib-results.json"
@@ -45,6 +47,8 @@ _UNIT_ID = re.compile(r"[0-9a-z-]+")  # no dot and no slash: nothing can leave t
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EAGAIN}
 #: Seconds between two tries to write at most, and in all.
 _LONGEST_WAIT, _PATIENCE = 30.0, 600.0
+#: Seconds for which a file stays that is not needed any more.
+DAY = 24 * 3600.0
 #: Bytes of a row group, uncompressed: what reading one unit of a merged file costs at least.
 _ROW_GROUP = 16 << 20
 
@@ -267,6 +271,16 @@ class Store:
 
         whole = self._scan(table, paths)
         return whole if rest is None else ds.dataset([whole, ds.dataset(rest)])
+
+    def compact(self, grace: float = DAY) -> list[Compacted]:
+        """Merge the small files of every table, and remove what nobody needs any more.
+
+        Files whose rows are all elsewhere since ``grace`` seconds go; whoever opened the results
+        earlier than that must open them again. Returns what was done, one entry per table.
+        """
+        from prunelib.results.compaction import compact
+
+        return compact(self, grace)
 
     def _scan(self, table: str, paths: list[str]) -> ds.Dataset:
         import pyarrow.dataset as ds  # imports pandas, which takes longer than all the rest
