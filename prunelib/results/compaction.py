@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from prunelib.errors import UserError
 from prunelib.results.manifest import (
     Manifest,
     Piece,
@@ -49,15 +50,21 @@ def compact(store: Store, grace: float) -> list[Compacted]:
 
     Returns:
         one entry per table that had something to merge or dead files.
+
+    Raises:
+        UserError: a file is damaged, or the place cannot be written for longer than may pass.
     """
     found = []
     for table in TABLES:
-        sources = _sources(store, table)
-        made = 0
-        for batch in _batches(store, table, sources):
-            _merge(store, table, batch)
-            made += 1
-        removed, kept = _remove_dead(store, table, grace)
+        made, sources = 0, _sources(store, table)
+        try:
+            for batch in _batches(store, table, sources):
+                _merge(store, table, batch)
+                made += 1
+            removed, kept = _remove_dead(store, table, grace)
+        except (OSError, pa.ArrowException) as error:
+            text = " ".join(str(error).split())
+            raise UserError(f"cannot compact {table} in {store.location}: {text}") from error
         if made or removed or kept:
             found.append(Compacted(table, len(sources), made, removed, kept))
     return found

@@ -222,7 +222,7 @@ class Results(RuleBasedStateMachine):
             patch.setattr(files, "os", Disk(fault, at))
             try:
                 action()
-            except (OSError, Killed):
+            except (OSError, UserError, Killed):
                 return False
         return True
 
