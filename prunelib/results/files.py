@@ -103,6 +103,7 @@ class LocalFiles:
 
     def __init__(self, root: Path) -> None:
         self.location = str(root.absolute())
+        self._lasting: set[str] = set()  # folders that a power cut cannot take any more
 
     @property
     def filesystem(self) -> Any:
@@ -126,7 +127,8 @@ class LocalFiles:
     def commit(self, name: str, content: bytes) -> None:
         path = self.path(name)
         folder = os.path.dirname(path)
-        _make_folder(folder)
+        if folder != self.location:
+            self._make_folder(folder)
         # A new name for every try: what a failed fsync has left of a file cannot be flushed again.
         temp = f"{folder}/{_TEMP}{uuid.uuid4().hex}"
         try:
@@ -138,6 +140,21 @@ class LocalFiles:
             raise
         # Without this a power cut could undo the rename after the unit was reported as done.
         _sync_folder(folder)
+
+    def _make_folder(self, path: str) -> None:
+        """Make a folder and those above it, each for good before anything is put into it."""
+        if path in self._lasting:
+            return
+        above = os.path.dirname(path)
+        try:
+            os.mkdir(path)
+        except FileExistsError:  # its maker may have died, or not yet come to the next line
+            pass
+        except FileNotFoundError:
+            self._make_folder(above)
+            os.mkdir(path)
+        _sync_folder(above)
+        self._lasting.add(path)
 
     def delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -154,7 +171,8 @@ class LocalFiles:
         return time.time() - os.stat(self.path(name)).st_mtime
 
     def prepare(self) -> None:
-        _make_folder(self.location)
+        if not self.exists(""):
+            self._make_folder(self.location.rstrip("/"))
         if not stat.S_ISDIR(os.stat(self.location).st_mode):
             raise NotADirectoryError(20, "not a directory")
         if not os.access(self.location, os.W_OK):
@@ -179,18 +197,6 @@ def _write(path: str, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _make_folder(path: str) -> None:
-    """Make a folder and those above it, each for good before anything is put into it."""
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        _make_folder(os.path.dirname(path))
-        os.mkdir(path)
-    _sync_folder(os.path.dirname(path))
 
 
 def _sync_folder(path: str) -> None:

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyarrow.fs import S3FileSystem
 from results_folder import Folder
-
-BUCKET = "prunelib-tests"
+from s3_server import BUCKET, free_port, serving
 
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an S3 server in a process of its own, with an empty bucket."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = (tmp_path_factory.mktemp("s3") / "log").open("wb")
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            for _ in range(300):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert server.poll() is None, "the S3 server did not start"
-                time.sleep(0.1)
-            address = f"http://127.0.0.1:{port}"
-            S3FileSystem(access_key="key", secret_key="secret", region="us-east-1",
-                         endpoint_override=address, allow_bucket_creation=True).create_dir(BUCKET)
-            yield address
-        finally:
-            server.kill()
+    with serving(free_port(), tmp_path_factory.mktemp("s3") / "log") as address:
+        yield address
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ from results_folder import Folder
 from jobs import cli
 from prunelib.errors import UserError
 from prunelib.results import compaction
+from prunelib.results import store as store_module
 from prunelib.results.query import open_results, query, run_query
-from prunelib.results.schemas import TABLES
 from prunelib.results.store import Store
+
+WRITTEN = ("ablations", "predictions", "run_units", "units")
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def filled(place: str) -> Folder:
 
 
 def everything(store: Store) -> dict[str, pa.Table]:
-    return {table: store.read(table) for table in TABLES}
+    return {table: store.read(table) for table in WRITTEN}
 
 
 def names(store: Store, table: str = "predictions") -> tuple[int, int]:
@@ -47,13 +49,13 @@ def names(store: Store, table: str = "predictions") -> tuple[int, int]:
 def test_compaction_changes_no_row(filled: Folder) -> None:
     store, before = filled.store, everything(filled.store)
     board = query(filled.root, "FROM leaderboard")
-    done = {table: store.done(table) for table in TABLES}
+    done = {table: store.done(table) for table in WRITTEN}
     for grace, files in ((3600.0, (7, 1)), (0.0, (0, 1)), (0.0, (0, 1))):
         store.compact(grace)
         for other in (store, Store.open(store.location, create=False)):
             after = everything(other)
-            assert all(after[table].equals(before[table]) for table in TABLES)
-            assert {table: other.done(table) for table in TABLES} == done
+            assert all(after[table].equals(before[table]) for table in WRITTEN)
+            assert {table: other.done(table) for table in WRITTEN} == done
             assert all(other.has("predictions", unit) for unit in done["predictions"])
             assert not other.has("predictions", "missing")
         assert query(filled.root, "FROM leaderboard").equals(board)
@@ -103,12 +105,15 @@ def test_large_tables_become_several_files(
     assert filled.store.read("predictions").slice(0, 24).equals(before)
 
 
-def test_one_unit_of_a_big_merged_file_is_not_the_whole_file(tmp_path: Path) -> None:
+def test_one_unit_of_a_big_merged_file_is_not_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_ROW_GROUP", 20_000)
     store = Store.open(tmp_path)
     row = {"model": "m", "layer": 0, "start": 0, "level": 0, "alpha": 0.5, "totals": [],
            "values": []}
     for unit in range(8):
-        sums = [float(unit)] * 600_000
+        sums = [float(unit)] * 1000
         store.write("attribution_parts", f"u{unit}", [row | {"sums": sums, "unit_id": f"u{unit}"}])
     store.compact(0)
     (name,) = (tmp_path / "attribution_parts" / "merged").iterdir()
@@ -168,7 +173,7 @@ def test_a_reader_in_another_process_notices_nothing(place: str, tmp_path: Path)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout
         reader.stdout.readline()
-        until = time.monotonic() + 4
+        until = time.monotonic() + 3
         unit = 0
         while time.monotonic() < until:
             unit += 1
@@ -179,6 +184,6 @@ def test_a_reader_in_another_process_notices_nothing(place: str, tmp_path: Path)
         stop.touch()
         seen = [tuple(map(int, line.split())) for line in reader.stdout]
     assert reader.returncode == 0
-    assert len(seen) >= 4 and seen == sorted(seen)
+    assert len(seen) >= 2 and seen == sorted(seen)
     assert all(count == distinct and units * 4 >= count for count, distinct, units in seen)
     assert seen[-1] == (4 * (unit + 1), 4 * (unit + 1), unit + 1)

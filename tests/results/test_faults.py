@@ -15,7 +15,7 @@ import pytest
 from faulty_disk import Disk, Killed
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from prunelib.errors import UserError
 from prunelib.results import compaction, files
@@ -26,6 +26,7 @@ from prunelib.results.store import Store
 
 Model = dict[str, list[dict[str, Any]]]
 Step = tuple[str, str, list[dict[str, Any]]]
+SQL = duckdb.connect()
 FAULTS = ("error", "kill", "power-data", "power-names")
 
 
@@ -69,8 +70,7 @@ def found(location: str) -> Model:
     by_id = {unit_id: store.read("canaries", [unit_id]).to_pylist() for unit_id in ids}
     assert all(store.has("canaries", unit_id) for unit_id in ids)
     content = store.dataset("canaries")
-    with duckdb.connect() as con:
-        everything = con.register("t", content).sql("FROM t").to_arrow_table().to_pylist()
+    everything = SQL.register("t", content).sql("FROM t").to_arrow_table().to_pylist()
     assert in_order(everything) == in_order([row for rows in by_id.values() for row in rows])
     return by_id
 
@@ -201,8 +201,7 @@ class Results(RuleBasedStateMachine):
         rows = [row for rows in self.model.values() for row in rows]
         self.readers.append((self.store.dataset("canaries"), rows))
 
-    @precondition(lambda self: self.readers)
-    @rule()
+    @invariant()
     def readers_still_see_what_was_there(self) -> None:
         for content, rows in self.readers:
             content = content if isinstance(content, pa.Table) else content.to_table()
@@ -222,10 +221,15 @@ class Results(RuleBasedStateMachine):
             patch.setattr(files, "os", Disk(fault, at))
             try:
                 action()
-            except (OSError, UserError, Killed):
+            except (OSError, UserError):
                 return False
-        return True
+            except Killed:
+                pass
+            else:
+                return True
+        self.store = Store.open(self.folder.name)
+        return False
 
 
 TestResults = Results.TestCase
-TestResults.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestResults.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
