@@ -53,8 +53,9 @@ class Line:
 def estimate(recipe: Recipe, results: str | Path | None = None) -> list[Line]:
     """Plan a recipe without running anything. Raises :class:`UserError` like a run would."""
     infos = prepare(recipe)
-    there = results is not None and open_files(results).exists("")
-    store = Store.open(results, create=False) if there else None
+    store = None
+    if results is not None and open_files(results).exists(""):
+        store = Store.open(results, create=False)
     lines = []
     for spec, info in zip(recipe.models, infos, strict=True):
         known = _known(recipe, spec, info, store) if store else {}

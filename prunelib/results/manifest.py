@@ -48,6 +48,19 @@ class Piece(NamedTuple):
     rows: int = -1
 
 
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """``pieces`` with those that follow each other in one merged file made one."""
+    found: list[Piece] = []
+    for piece in pieces:
+        last = found[-1] if found else None
+        follows = last and last.name == piece.name and last.start + last.rows == piece.start
+        if last and last.level and follows:
+            found[-1] = last._replace(rows=last.rows + piece.rows)
+        else:
+            found.append(piece)
+    return found
+
+
 #: The version of a unit's first file.
 FIRST = Version()
 

@@ -26,6 +26,7 @@ from prunelib.results.manifest import (
     MERGED,
     Manifest,
     Piece,
+    joined,
     merged_level,
     next_version,
     read_manifest,
@@ -190,7 +191,7 @@ class Store:
     def rows(self, table: str, pieces: list[Piece]) -> pa.Table:
         """Rows of ``pieces``, in that order."""
         schema = TABLES[table]
-        tables = self.tables(table, pieces)
+        tables = self.tables(table, joined(pieces))
         return pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
 
     def tables(self, table: str, pieces: list[Piece]) -> list[pa.Table]:
@@ -212,21 +213,14 @@ class Store:
         if not names:
             return {}
         paths = {self.files.path(f"{table}/{name}"): name for name in names}
-        empty = TABLES[table].empty_table()
-        found = dict.fromkeys(names, empty)
-        columns = [*empty.column_names, "__filename"]
-        content = self._scan(table, list(paths)).to_table(columns=columns)
-        if not len(content):
-            return found
-        import pyarrow.compute as pc
-
-        runs = pc.run_end_encode(content["__filename"].combine_chunks())
-        start = 0
-        content = content.drop_columns("__filename")
-        for path, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-            found[paths[path]] = content.slice(start, end - start)
-            start = end
-        return found
+        schema = TABLES[table].remove_metadata()
+        batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in names}
+        columns = [*schema.names, "__filename"]
+        for batch in self._scan(table, list(paths)).to_batches(columns=columns):
+            if len(batch):  # a batch is of one file
+                name = paths[batch["__filename"][0].as_py()]
+                batches[name].append(batch.select(schema.names))
+        return {name: pa.Table.from_batches(found, schema) for name, found in batches.items()}
 
     def _merged_rows(self, table: str, name: str, pieces: list[Piece]) -> dict[Piece, pa.Table]:
         """Rows of pieces of one merged file."""
@@ -243,7 +237,7 @@ class Store:
                 elif end - size < last:
                     groups.append(group)
             content = file.read_row_groups(groups)
-        content = content.replace_schema_metadata(TABLES[table].metadata)
+        content = content.replace_schema_metadata(None)
         return {piece: content.slice(max(0, piece.start - skipped), piece.rows)
                 for piece in pieces}
 
