@@ -21,10 +21,12 @@ class WorkerActor:
     def __init__(self, results: str, memory: int) -> None:
         # Heavy imports happen with the first unit: an actor is up before it loads anything.
         from prunelib.pipeline.work import Worker
+        from prunelib.results.files import open_files
         from prunelib.results.store import Store
 
         wait_until_free(memory)
-        self._worker = Worker(Store.open(results))
+        # Not opened: the driver did that, and a place may be out of reach for a while.
+        self._worker = Worker(Store(open_files(results)))
         self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def ready(self) -> str:

@@ -20,6 +20,7 @@ from cluster.scheduler import Hand, Kind, Scheduler, Slot, Start, Work
 from prunelib.errors import EngineDeadError
 from prunelib.pipeline.executor import Attempt
 from prunelib.pipeline.units import Unit
+from prunelib.results.files import open_files
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +65,7 @@ class RayExecutor:
             workers: the most processes at a time.
             gpus: GPUs to ask an autoscaling cluster for, which may have none at first.
         """
-        from prunelib.results.store import Store
-
-        self._results = Store(Path(results).resolve()).root.as_posix()
+        self._results = open_files(results).location
         self._address = address
         self._nodes = Nodes(gpus)
         self._scheduler = Scheduler(self._need, workers)

@@ -31,7 +31,9 @@ for command in cluster_commands.COMMANDS:
     app.command()(command)
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", metavar="RECIPE")]
-Results = Annotated[Path, typer.Option("--results", "-r", help="Folder of the results.")]
+Results = Annotated[
+    str, typer.Option("--results", "-r", help="Folder of the results, or s3://bucket/prefix.")
+]
 
 
 class Format(StrEnum):
@@ -82,7 +84,7 @@ def query(
 @app.command()
 def tables(
     results: Annotated[
-        Path | None, typer.Option("--results", "-r", help="Also count the rows in this folder.")
+        str | None, typer.Option("--results", "-r", help="Also count the rows in this folder.")
     ] = None,
     name: Annotated[str | None, typer.Argument(help="Only this table or view.")] = None,
 ) -> None:
@@ -128,10 +130,27 @@ def report(
 
 
 @app.command()
+def compact(results: Results) -> None:
+    """Merge the many small files of the results into few. Runs and queries may go on meanwhile.
+
+    Files that are no longer needed are removed by a compaction a day later: run it again.
+
+    Example: `prunelib compact --results results/demo`
+    """
+    from prunelib.results.store import Store
+
+    table = Table("table", "units merged", "files made", "old files removed", "kept for a day")
+    for line in Store.open(results, create=False).compact():
+        table.add_row(line.table, str(line.units), str(line.made), str(line.removed),
+                      str(line.kept))
+    console.print(table)
+
+
+@app.command()
 def plan(
     recipe: Recipe,
     results: Annotated[
-        Path | None, typer.Option("--results", "-r", help="What is already done here.")
+        str | None, typer.Option("--results", "-r", help="What is already done here.")
     ] = None,
 ) -> None:
     """What would run: the resolved recipe, units, what is done, estimated cost. No GPU, no Ray.

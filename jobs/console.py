@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -144,7 +143,7 @@ def _place(row: dict[str, Any]) -> str:
     return f"\n  {layer}, {100 * row['rate']:g}% off"
 
 
-def leaderboard(results: Path, run: str) -> Group:
+def leaderboard(results: str, run: str) -> Group:
     """Baseline, pruned and random with intervals, one table per model; fits 80 columns."""
     from prunelib.results.query import open_results
 

@@ -62,7 +62,7 @@ class RunReport:
     """
 
     run: str
-    results: Path
+    results: str
     units_done: int
     units_reused: int
     failed: list[Attempt] = field(default_factory=list)
@@ -102,7 +102,7 @@ def run(
 
     Args:
         recipe: what to run.
-        results: folder of the results, made if it is not there.
+        results: folder of the results or s3://bucket/prefix, made if it is not there.
         executor: who performs the units; by default this process, one after the other.
         reporter: who is told about progress.
 
@@ -160,8 +160,8 @@ class _Driver:
             status = "failed" if failed else "deadline" if self.left else "done"
         finally:
             self._record_run(status)
-        return RunReport(self.recipe.run_id, self.store.root, self.done, self.reused, self.failed,
-                         self.left, self.stopped)
+        return RunReport(self.recipe.run_id, self.store.location, self.done, self.reused,
+                         self.failed, self.left, self.stopped)
 
     def _attempts(self, outstanding: dict[str, set[str]]) -> Iterator[Attempt]:
         """Attempts as they end, until nothing is outstanding; from the deadline on, nothing new."""

@@ -13,6 +13,7 @@ from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.progress import expected_units
 from prunelib.pipeline.stages import ModelRun
+from prunelib.results.files import open_files
 from prunelib.results.store import Store
 from prunelib.tasks import Split, draw, get_task
 
@@ -52,7 +53,9 @@ class Line:
 def estimate(recipe: Recipe, results: str | Path | None = None) -> list[Line]:
     """Plan a recipe without running anything. Raises :class:`UserError` like a run would."""
     infos = prepare(recipe)
-    store = Store.open(results, create=False) if results and Path(results).is_dir() else None
+    store = None
+    if results is not None and open_files(results).exists(""):
+        store = Store.open(results, create=False)
     lines = []
     for spec, info in zip(recipe.models, infos, strict=True):
         known = _known(recipe, spec, info, store) if store else {}

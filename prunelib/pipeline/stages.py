@@ -103,23 +103,21 @@ class ModelRun:
     def _attribution(self, scores: dict[int, LayerScores]) -> Iterator[list[Unit]]:
         """Raise the nodes of every layer until the error of its mean scores is small enough."""
         spec = self.recipe.attribution
-        parts: dict[int, list[list[Unit]]] = {layer: [] for layer in self.layers}
-        waiting = list(self.layers)
+        # Layer → blocks of prompts → levels.
+        parts: dict[int, list[list[NodeGradients]]] = {layer: [] for layer in self.layers}
         for level, nodes in enumerate(quadrature.NODES):
-            for layer in waiting:
-                parts[layer].append(self._attribute_units(layer, level))
-            yield [unit for layer in waiting for unit in parts[layer][level]]
-            for layer in list(waiting):
-                blocks = [
-                    [self._gradients(unit) for unit in block]
-                    for block in zip(*parts[layer], strict=True)
-                ]
-                found = layer_scores(blocks, level)
-                if found.error <= spec.tolerance or nodes >= spec.max_nodes:
-                    scores[layer] = found
-                    waiting.remove(layer)
-                    self._record_scores(layer, nodes, found)
-            if not waiting:
+            units = {layer: self._attribute_units(layer, level) for layer in parts}
+            yield [unit for of_layer in units.values() for unit in of_layer]
+            for layer in list(parts):
+                found = self._gradients(units[layer])
+                parts[layer] = [[*before, new] for before, new in
+                                zip(parts[layer] or [[]] * len(found), found, strict=True)]
+                of_layer = layer_scores(parts[layer], level)
+                if of_layer.error <= spec.tolerance or nodes >= spec.max_nodes:
+                    scores[layer] = of_layer
+                    del parts[layer]
+                    self._record_scores(layer, nodes, of_layer)
+            if not parts:
                 return
 
     def _attribute_units(self, layer: int, level: int) -> list[Unit]:
@@ -144,11 +142,15 @@ class ModelRun:
             for start in range(0, spec.prompts, spec.block)
         ]
 
-    def _gradients(self, unit: Unit) -> NodeGradients:
-        table = self.store.read("attribution_parts", [unit.id])
-        columns = {name: np.array(table[name].to_pylist()) for name in
-                   ("alpha", "sums", "totals", "values")}
-        return NodeGradients(*columns.values())
+    def _gradients(self, units: list[Unit]) -> list[NodeGradients]:
+        table = self.store.read("attribution_parts", [unit.id for unit in units])
+        owners = np.array(table["unit_id"].to_pylist())
+        found = []
+        for unit in units:
+            rows = table.filter(owners == unit.id)
+            found.append(NodeGradients(*(np.array(rows[name].to_pylist())
+                                         for name in ("alpha", "sums", "totals", "values"))))
+        return found
 
     def _record_scores(self, layer: int, nodes: int, found: LayerScores) -> None:
         spec = self.recipe.attribution

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from prunelib.errors import UserError
+from prunelib.results.files import reason
 from prunelib.results.functions import add_functions
 from prunelib.results.schemas import TABLES, description
 from prunelib.results.store import Store
@@ -58,7 +59,10 @@ def open_results(path: Path | str) -> duckdb.DuckDBPyConnection:
         UserError: the folder is missing, holds no results or those of another version.
     """
     store = Store.open(path, create=False)
-    return _connect({table: _files(store, table) for table in TABLES})
+    try:
+        return _connect({table: store.dataset(table) for table in TABLES})
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
 
 
 def query(path: Path | str, sql: str) -> pa.Table:
@@ -110,29 +114,17 @@ def _columns(
     return tuple(ColumnInfo(column, str(kind), meanings[column]) for column, kind in types)
 
 
-def _files(store: Store, table: str) -> list[str]:
-    return [str(store.path(table, unit_id)) for unit_id in sorted(store.done(table))]
-
-
-def _connect(files: dict[str, list[str]]) -> duckdb.DuckDBPyConnection:
+def _connect(contents: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     # Python variables must not be reachable by their name from SQL.
     con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for table, schema in TABLES.items():
-        con.register(table, _content(schema.remove_metadata(), files.get(table)))
+        con.register(table, contents.get(table, schema.remove_metadata().empty_table()))
     add_functions(con)
     for view in VIEWS:
         con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
     for setting in _LOCK:
         con.execute(setting)
     return con
-
-
-def _content(schema: pa.Schema, files: list[str] | None) -> Any:
-    if not files:
-        return schema.empty_table()
-    import pyarrow.dataset as ds  # imports pandas, which takes longer than all the rest
-
-    return ds.dataset(files, schema=schema, format="parquet")
 
 
 def _first_lines(error: BaseException) -> str:

@@ -29,7 +29,7 @@ def recipe(info: ModelInfo, **changes: Any) -> Recipe:
     return Recipe.model_validate(content | changes)
 
 
-def rows(results: Path) -> dict[str, pa.Table]:
+def rows(results: str | Path) -> dict[str, pa.Table]:
     """Everything that came out, in one order whatever the order of the files."""
     store = Store.open(results, create=False)
     return {

@@ -107,10 +107,13 @@ def test_a_finished_run_does_nothing(info: ModelInfo, finished: Path) -> None:
         def submit(self, unit: Unit) -> None:
             raise AssertionError(f"{unit.id} was done already")
 
-    before = sorted(p.name for p in finished.rglob("*.parquet"))
+    def files() -> list[str]:  # the row of the run itself is written again
+        return sorted(str(p) for p in finished.rglob("*.parquet") if p.parent.name != "runs")
+
+    before = files()
     report = prunelib.run(recipe(info), finished, Refusing(lambda: Worker(Store.open(finished))))
     assert report.units_done == 0 and report.units_reused > 0
-    assert sorted(p.name for p in finished.rglob("*.parquet")) == before
+    assert files() == before
 
 
 def test_more_shots_reuse_what_is_there(info: ModelInfo, finished: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def filled(folder: Folder) -> Folder:
 def spell(sql: str, folder: Folder, tmp_path: Path) -> str:
     secret = tmp_path / "secret.csv"
     secret.write_text("a,b\n1,2\n")
-    parquet = folder.store.path("ablations", "choose")
+    parquet = Path(folder.root) / "ablations" / "choose.parquet"
     return sql.format(secret=secret, folder=tmp_path, parquet=parquet)
 
 
@@ -127,7 +127,7 @@ def test_files_that_appear_later_do_not_disturb_an_open_connection(filled: Folde
 
 
 def test_a_file_damaged_behind_our_back_is_one_line_with_its_name(filled: Folder) -> None:
-    path = filled.store.path("predictions", "eval-base")
+    path = Path(filled.root) / "predictions" / "eval-base.parquet"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"eval-base\.parquet"):
         query(filled.root, "SELECT sum(shots) FROM predictions")
