@@ -40,10 +40,11 @@ _LOOK_SECONDS = 2.0
 
 @dataclass
 class _Process:
-    """The actor behind a slot, and what is awaited from it."""
+    """The actor behind a slot, what is awaited from it, and its name once it is up."""
 
     handle: Any
     awaited: Any
+    name: str = "starting"
 
 
 class RayExecutor:
@@ -158,6 +159,7 @@ class RayExecutor:
                        memory=isinstance(error, OutOfMemoryError))
             return
         if slot.state == "starting":
+            self._processes[slot].name = reply
             self._scheduler.ready(slot, now)
             return
         attempt: Attempt = reply
@@ -172,16 +174,16 @@ class RayExecutor:
     def _lose(self, slot: Slot, error: str, text: str, attempt: Attempt | None = None,
               memory: bool = False) -> None:
         """A worker is of no use any more: its unit goes to another, up to a limit."""
-        work = self._scheduler.gone(slot)
+        work, name = self._scheduler.gone(slot), self._processes[slot].name
         self._end(slot)
         if work is not None:
             again = work.attempt < MAX_ATTEMPTS
-            lost = attempt or Attempt(work.unit, "lost", work.attempt, time.monotonic()
+            lost = attempt or Attempt(work.unit, name, work.attempt, time.monotonic()
                                       - slot.since, 0.0, error, text)
             self._ended.append(replace(lost, unit=work.unit, again=again))
             if again:
                 self._scheduler.add(Work(work.unit, work.attempt + 1, work.halvings + memory))
-        logger.warning("lost a worker of %s: %s: %s", slot.kind.role, error, text[:200])
+        logger.warning("lost worker %s (%s): %s: %s", name, slot.kind.role, error, text[:200])
         # Workers that were up together and died together are one event: a node, say.
         deaths, last = self._deaths.get(slot.kind, (0, 0.0))
         if slot.born > last:

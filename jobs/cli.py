@@ -152,10 +152,15 @@ def plan(
     results: Annotated[
         str | None, typer.Option("--results", "-r", help="What is already done here.")
     ] = None,
+    earlier: Annotated[
+        list[str] | None, typer.Option(help="Other results, to learn times from; repeatable.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that will share the work.")] = 1,
 ) -> None:
-    """What would run: the resolved recipe, units, what is done, estimated cost. No GPU, no Ray.
+    """What would run: the resolved recipe, units, what is done, hours. No GPU, no Ray.
 
-    Example: `prunelib plan jobs/recipes/demo.yaml --results results/demo`
+    Examples: `prunelib plan jobs/recipes/demo.yaml --results results/demo`,
+    `prunelib plan big.yaml --earlier results/demo --workers 8`
     """
     from prunelib.config import load_recipe
     from prunelib.pipeline.plan import estimate
@@ -167,13 +172,18 @@ def plan(
         table.add_column(column)
     for column in ("units", "done", "TFLOP left", "seconds left"):
         table.add_column(column, justify="right")
-    for line in estimate(loaded, results):
-        seconds = "" if line.seconds is None else f"{line.seconds:.0f}"
+    lines = estimate(loaded, results, earlier or [])
+    for line in lines:
+        seconds = "" if line.seconds is None else f"{'~' * line.other}{line.seconds:.0f}"
         table.add_row(line.model, line.stage, line.units_text, str(line.done),
                       f"{line.teraflop:.2f}", seconds)
     console.print(table)
-    console.print("seconds left: by measured units of the results folder, on one worker; "
-                  "empty where none was measured yet")
+    console.print("seconds left: on one worker, by finished runs in these results; ~ where only "
+                  "other models were measured; empty where none was")
+    known = [line.seconds for line in lines if line.seconds is not None]
+    if len(known) == len(lines):
+        console.print(f"in all some {sum(known) / 3600 / workers:.2g} hours on {workers} "
+                      f"worker{'s' * (workers > 1)}")
 
 
 @app.command()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunelib.config import ModelSpec, Recipe
-from prunelib.models import ModelInfo
+from prunelib.errors import UserError
+from prunelib.models import ModelInfo, describe
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.progress import expected_units
@@ -33,7 +36,8 @@ class Line:
         exact: whether it is known that there are no more.
         done: units whose files are there.
         teraflop: floating-point work of what is left, in 10^12 operations.
-        seconds: what is left on one worker, by measured units; None if none was measured.
+        seconds: what is left on one worker, by measured work; None if none was measured.
+        other: whether other models were measured, not this one: a rougher figure.
     """
 
     model: str
@@ -43,6 +47,7 @@ class Line:
     done: int
     teraflop: float
     seconds: float | None
+    other: bool = False
 
     @property
     def units_text(self) -> str:
@@ -50,24 +55,36 @@ class Line:
         return str(self.units) if self.exact else f"at least {self.units}"
 
 
-def estimate(recipe: Recipe, results: str | Path | None = None) -> list[Line]:
-    """Plan a recipe without running anything. Raises :class:`UserError` like a run would."""
+def estimate(recipe: Recipe, results: str | Path | None = None,
+             earlier: Sequence[str | Path] = ()) -> list[Line]:
+    """Plan a recipe without running anything.
+
+    Args:
+        recipe: what would run.
+        results: where some of it may be done already.
+        earlier: other results, whose measured times are used as well.
+
+    Raises:
+        UserError: as a run would.
+    """
     infos = prepare(recipe)
     store = None
     if results is not None and open_files(results).exists(""):
         store = Store.open(results, create=False)
+    measured = [*([store] if store else []), *(Store.open(e, create=False) for e in earlier)]
+    speeds = _speeds(measured)
     lines = []
     for spec, info in zip(recipe.models, infos, strict=True):
         known = _known(recipe, spec, info, store) if store else {}
-        measured = _measured(info, store) if store else {}
         for stage, (units, flop) in _totals(recipe, info).items():
             total, done = known.get(stage, (units, 0))
             exact = stage != "attribute" or "search" in known
             left = max(0, total - done)
-            seconds = measured.get(stage)
-            lines.append(Line(info.id, stage, total, exact, done,
-                              flop * left / max(1, total) / 1e12,
-                              0.0 if not left else None if seconds is None else seconds * left))
+            teraflop = flop * left / max(1, total) / 1e12
+            speed = speeds.get((stage, info.id), speeds.get((stage, None)))
+            seconds = 0.0 if not left else None if speed is None else teraflop * speed
+            lines.append(Line(info.id, stage, total, exact, done, teraflop, seconds,
+                              other=bool(left) and (stage, info.id) not in speeds))
     return lines
 
 
@@ -75,8 +92,11 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
            ) -> dict[str, tuple[int, int]]:
     """Stage → (units, done) as far as finished stages tell which units there are."""
     counts: dict[str, tuple[int, int]] = {}
+    seen: set[str] = set()
     steps: Iterator[list[Any]] = ModelRun(recipe, spec, info, store, record=False).stages()
-    for units in steps:
+    for step in steps:
+        units = [unit for unit in step if unit.id not in seen]
+        seen.update(unit.id for unit in units)
         if not units:
             continue
         there = store.done(units[0].table)
@@ -88,14 +108,41 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
     return counts
 
 
-def _measured(info: ModelInfo, store: Store) -> dict[str, float]:
-    """Stage → mean seconds of a finished unit of this model."""
-    rows = store.read("units").to_pylist()
-    seconds: dict[str, list[float]] = {}
-    for row in rows:
-        if row["model"] == info.id and row["status"] == "done":
-            seconds.setdefault(row["stage"], []).append(row["seconds"])
-    return {stage: sum(values) / len(values) for stage, values in seconds.items()}
+def _speeds(stores: list[Store]) -> dict[tuple[str, str | None], float]:
+    """(stage, model) → seconds per teraflop of finished runs; model ``None`` is their mean.
+
+    Whole stages are compared with what :func:`_totals` says of them, so that what it leaves out
+    (quadrature levels beyond the first, starts, tokens after the first) is part of the speed.
+    """
+    found: dict[tuple[str, str | None], list[float]] = defaultdict(list)
+    for store in stores:
+        seconds: Counter[tuple[str, str, str]] = Counter()
+        did: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+        linked: Counter[tuple[str, str, str]] = Counter()
+        for row in store.read("units").to_pylist():
+            seconds[key := (row["run"], row["model"], row["stage"])] += row["seconds"]
+            did[key].add(row["unit_id"])
+        for row in store.read("run_units").to_pylist():
+            linked[row["run"], row["model"], row["stage"]] += 1
+        for run in store.read("runs").to_pylist():
+            if run["status"] != "done":
+                continue
+            for model, stage, flop in _stages_of(run["resolved"]):
+                key = (run["run"], model, stage)
+                if took := seconds[key]:
+                    share = len(did[key]) / linked[key]  # the rest was there already
+                    for name in (model, None):
+                        found[stage, name].append(took / (share * flop / 1e12))
+    return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+def _stages_of(resolved: str) -> Iterator[tuple[str, str, float]]:
+    """Model, stage and operations of an earlier recipe, of models that are still here."""
+    recipe = Recipe.model_validate_json(resolved)
+    for spec in recipe.models:
+        with contextlib.suppress(UserError):
+            totals = _totals(recipe, describe(spec.id, spec.revision, spec.trust_remote_code))
+            yield from ((spec.id, stage, flop) for stage, (_, flop) in totals.items())
 
 
 def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:

@@ -31,8 +31,8 @@ import prunelib
 from prunelib.config import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
-#: Mean seconds between two kills. A worker needs some five to import what it needs.
-PAUSE = 6.0
+#: Mean seconds between two kills. A worker needs as many to import what it needs.
+PAUSE = 3.0
 
 
 @dataclass
@@ -101,9 +101,9 @@ def workers(head: Head) -> list[int]:
 def kill(head: Head, driver: subprocess.Popen[bytes], rng: random.Random) -> str | None:
     """SIGKILL the driver or a worker; what it was, or ``None`` if nothing was there."""
     there = workers(head)
-    if rng.random() < 0.35 or not there:
-        if driver.poll() is not None:
-            return None
+    if not there:  # nothing has begun yet
+        return None
+    if rng.random() < 0.35:
         driver.kill()
         driver.wait()
         return "driver"

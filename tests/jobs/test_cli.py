@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +174,23 @@ def test_plan_counts_what_is_done(good: Path, tmp_path: Path, capfd: pytest.Capt
     lines = [line.split("│") for line in capfd.readouterr().out.splitlines() if "│" in line]
     done = {line[2].strip(): (line[3].strip(), line[4].strip()) for line in lines}
     assert all(units == there for units, there in done.values())
+
+
+def test_plan_learns_hours_from_earlier_results(
+    good: Path, finished: Path, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def hours(*options: object) -> float:
+        assert call("plan", good, *options) == 0
+        said = capfd.readouterr().out
+        return float(re.findall(r"in all some (\S+) hours", said)[0])
+
+    alone = hours("--earlier", finished)
+    assert 0 < alone < 1
+    assert hours("--earlier", finished, "--workers", 4) == pytest.approx(alone / 4, rel=0.1)
+    other = shutil.copytree(info.path, tmp_path / "other")
+    good.write_text(good.read_text().replace(info.path, str(other)))
+    assert call("plan", good, "--earlier", finished) == 0
+    assert "~" in capfd.readouterr().out  # another model was measured
 
 
 def test_what_is_available(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
