@@ -16,6 +16,9 @@ from prunelib.errors import UserError
 from prunelib.pipeline.driver import RunReport, prepare
 from prunelib.pipeline.driver import run as run_pipeline
 
+#: Units from which on a run ends with a compaction of its results.
+COMPACT_FROM = 1000
+
 
 def run_recipe(
     recipe: Path,
@@ -46,8 +49,21 @@ def run_recipe(
     finally:
         if executor is not None:
             executor.close()
+    if report.units_done >= COMPACT_FROM:
+        _compact(report, console)
     _closing(report, console)
     return 0 if report.complete else 1
+
+
+def _compact(report: RunReport, console: Console) -> None:
+    """Merge the many small files of a large run, so that questions are answered at once."""
+    from prunelib.results.store import Store
+
+    console.print(f"Merging the files of {report.units_done} units")
+    try:
+        Store.open(report.results).compact()
+    except UserError as error:  # everything is there all the same
+        console.print(f"not merged: {error}", markup=False, soft_wrap=True)
 
 
 def _closing(report: RunReport, console: Console) -> None:

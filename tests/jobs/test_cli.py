@@ -251,3 +251,14 @@ def test_the_readme_shows_the_demo_recipe_and_commands_that_exist() -> None:
             assert line.split()[1] in commands | {"reference"}, line
     for command in commands:
         assert f"prunelib {command}" in readme, command
+
+
+def test_a_large_run_ends_with_its_files_merged(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobs.overnight.COMPACT_FROM", 1)
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    assert "Merging the files" in capfd.readouterr().out
+    assert list((tmp_path / "r" / "predictions" / "merged").glob("*.parquet"))
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    assert "0 units done" in capfd.readouterr().out
