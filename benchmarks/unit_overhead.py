@@ -27,6 +27,7 @@ from prunelib.config import Recipe
 from prunelib.models import ModelInfo, describe
 from prunelib.pipeline.stages import ModelRun
 from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.results.compaction import compact
 from prunelib.results.schemas import TABLES
 from prunelib.results.store import Store
 
@@ -128,7 +129,7 @@ def main() -> None:
         row["run_units"] = finished_run(info, folder / "run", recipe)
         row["resume_s"] = again(text, folder / "run")
         began = time.perf_counter()
-        Store.open(folder / "run").compact()
+        compact(Store.open(folder / "run"))
         row["compaction_s"] = time.perf_counter() - began
         row["resume_compacted_s"] = again(text, folder / "run")
     table = Table("figure", "measured", title="Units: overhead and resume")

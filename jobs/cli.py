@@ -137,10 +137,11 @@ def compact(results: Results) -> None:
 
     Example: `prunelib compact --results results/demo`
     """
+    from prunelib.results.compaction import compact as merge
     from prunelib.results.store import Store
 
     table = Table("table", "units merged", "files made", "old files removed", "kept for a day")
-    for line in Store.open(results, create=False).compact():
+    for line in merge(Store.open(results, create=False)):
         table.add_row(line.table, str(line.units), str(line.made), str(line.removed),
                       str(line.kept))
     console.print(table)

@@ -57,11 +57,12 @@ def run_recipe(
 
 def _compact(report: RunReport, console: Console) -> None:
     """Merge the many small files of a large run, so that questions are answered at once."""
+    from prunelib.results.compaction import compact
     from prunelib.results.store import Store
 
     console.print(f"Merging the files of {report.units_done} units")
     try:
-        Store.open(report.results).compact()
+        compact(Store.open(report.results))
     except UserError as error:  # everything is there all the same
         console.print(f"not merged: {error}", markup=False, soft_wrap=True)
 

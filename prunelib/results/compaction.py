@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from prunelib.errors import UserError
+from prunelib.results.files import patiently
 from prunelib.results.manifest import (
     Manifest,
     Piece,
@@ -24,10 +25,12 @@ from prunelib.results.manifest import (
     with_manifest,
 )
 from prunelib.results.schemas import TABLES
-from prunelib.results.store import Store, parquet, patiently
+from prunelib.results.store import Store, parquet
 
 #: Uncompressed bytes from which on a merged file is full. A compaction holds one in memory.
 _FULL = 256 << 20
+#: Seconds for which a file stays that is not needed any more.
+DAY = 24 * 3600.0
 #: Units that are read at a time.
 _BATCH = 200
 
@@ -43,7 +46,7 @@ class Compacted:
     kept: int
 
 
-def compact(store: Store, grace: float) -> list[Compacted]:
+def compact(store: Store, grace: float = DAY) -> list[Compacted]:
     """Merge the files of every table, then remove what died at least ``grace`` seconds ago.
 
     Killed at any moment it leaves correct results, and running it again finishes the work.

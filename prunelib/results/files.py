@@ -8,16 +8,26 @@ object storage.
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import re
 import stat
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from prunelib.errors import UserError
 
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: What may pass by itself: a full, read-only or unreachable disk, an S3 that does not answer.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EAGAIN}
+#: Seconds between two tries to write at most, and in all.
+_LONGEST_WAIT, _PATIENCE = 30.0, 600.0
 _TEMP = ".tmp-"
 _STALE = 3600.0  # seconds: no file takes that long to write, so nobody is writing it any more
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):/")
@@ -96,6 +106,27 @@ def reason(error: OSError) -> str:
     """What the system said, without paths and numbers."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
+
+
+def patiently(act: Callable[[], T], location: str) -> T:
+    """``act()``, again and again while it fails for reasons that may pass."""
+    import tenacity
+
+    def warn(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            logger.warning("cannot reach %s (%s): trying again for up to %.0f minutes",
+                           location, state.outcome.exception(), _PATIENCE / 60)
+
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, OSError) and error.errno in _PASSING
+        ),
+        wait=tenacity.wait_exponential(max=_LONGEST_WAIT),
+        stop=tenacity.stop_after_delay(_PATIENCE),
+        before_sleep=warn,
+        reraise=True,
+    )
+    return tries(act)
 
 
 class LocalFiles:

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunelib.errors import UserError
-from prunelib.results.files import Files, open_files, reason
+from prunelib.results.files import Files, open_files, patiently, reason
 from prunelib.results.manifest import (
     MERGED,
     Manifest,
@@ -38,20 +37,8 @@ from prunelib.results.schemas import SCHEMA_VERSION, TABLES, to_table
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-    from prunelib.results.compaction import Compacted
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
 MARKER = "prunelib-results.json"
 _UNIT_ID = re.compile(r"[0-9a-z-]+")  # no dot and no slash: nothing can leave the folder
-#: What may pass by itself: a full, read-only or unreachable disk, an S3 that does not answer.
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EAGAIN}
-#: Seconds between two tries to write at most, and in all.
-_LONGEST_WAIT, _PATIENCE = 30.0, 600.0
-#: Seconds for which a file stays that is not needed any more.
-DAY = 24 * 3600.0
 #: Bytes of a row group, uncompressed: what reading one unit of a merged file costs at least.
 _ROW_GROUP = 16 << 20
 
@@ -277,16 +264,6 @@ class Store:
         whole = self._scan(table, paths)
         return whole if rest is None else ds.dataset([whole, ds.dataset(rest)])
 
-    def compact(self, grace: float = DAY) -> list[Compacted]:
-        """Merge the small files of every table, and remove what nobody needs any more.
-
-        Files whose rows are all elsewhere since ``grace`` seconds go; whoever opened the results
-        earlier than that must open them again. Returns what was done, one entry per table.
-        """
-        from prunelib.results.compaction import compact
-
-        return compact(self, grace)
-
     def _scan(self, table: str, paths: list[str]) -> ds.Dataset:
         import pyarrow.dataset as ds  # imports pandas, which takes longer than all the rest
 
@@ -304,27 +281,6 @@ def parquet(content: pa.Table) -> bytes:
     pq.write_table(content, sink, compression="zstd", write_page_checksum=True,
                    row_group_size=max(1, rows))
     return bytes(sink.getvalue())
-
-
-def patiently(act: Callable[[], T], location: str) -> T:
-    """``act()``, again and again while it fails for reasons that may pass."""
-    import tenacity
-
-    def warn(state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            logger.warning("cannot reach %s (%s): trying again for up to %.0f minutes",
-                           location, state.outcome.exception(), _PATIENCE / 60)
-
-    tries = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(
-            lambda error: isinstance(error, OSError) and error.errno in _PASSING
-        ),
-        wait=tenacity.wait_exponential(max=_LONGEST_WAIT),
-        stop=tenacity.stop_after_delay(_PATIENCE),
-        before_sleep=warn,
-        reraise=True,
-    )
-    return tries(act)
 
 
 def _known(table: str) -> str:

@@ -16,6 +16,7 @@ from jobs import cli
 from prunelib.errors import UserError
 from prunelib.results import compaction
 from prunelib.results import store as store_module
+from prunelib.results.compaction import compact
 from prunelib.results.query import open_results, query, run_query
 from prunelib.results.store import Store
 
@@ -51,7 +52,7 @@ def test_compaction_changes_no_row(filled: Folder) -> None:
     board = query(filled.root, "FROM leaderboard")
     done = {table: store.done(table) for table in WRITTEN}
     for grace, files in ((3600.0, (7, 1)), (0.0, (0, 1)), (0.0, (0, 1))):
-        store.compact(grace)
+        compact(store, grace)
         for other in (store, Store.open(store.location, create=False)):
             after = everything(other)
             assert all(after[table].equals(before[table]) for table in WRITTEN)
@@ -60,14 +61,14 @@ def test_compaction_changes_no_row(filled: Folder) -> None:
             assert not other.has("predictions", "missing")
         assert query(filled.root, "FROM leaderboard").equals(board)
         assert names(store) == files
-    assert store.compact(0) == []
+    assert compact(store, 0) == []
     ids = ["ig-u", "nothing", "base-t"]
     assert store.read("predictions", ids)["task"].to_pylist() == ["u"] * 4 + ["t"] * 4
 
 
 def test_what_is_written_after_compaction_counts(filled: Folder) -> None:
     store = filled.store
-    store.compact()
+    compact(store)
     rewritten = [row | {"gold": "new"} for row in filled.rows["predictions", "ig-t"]][:2]
     store.write("predictions", "ig-t", rewritten)
     sql = "SELECT unit_id, gold, count(*)::INT AS n FROM predictions GROUP BY ALL"
@@ -76,17 +77,17 @@ def test_what_is_written_after_compaction_counts(filled: Folder) -> None:
         assert found.pop(("ig-t", "new")) == 2
         assert set(found.values()) == {4} and len(found) == 5
         assert store.read("predictions", ["ig-t"]).to_pylist() == rewritten
-        store.compact(0)
+        compact(store, 0)
     assert names(store) == (0, 1)
 
 
 def test_an_open_connection_goes_on_within_the_grace(filled: Folder) -> None:
     with open_results(filled.root) as con:
-        filled.store.compact()
+        compact(filled.store)
         filled.store.write("predictions", "later", filled.rows["predictions", "ig-t"])
-        filled.store.compact()
+        compact(filled.store)
         assert run_query(con, "FROM predictions").num_rows == 24
-        filled.store.compact(0)
+        compact(filled.store, 0)
         with pytest.raises(UserError, match="parquet"):  # the same connection, a day later
             run_query(con, "SELECT sum(shots) FROM predictions")
 
@@ -97,10 +98,10 @@ def test_large_tables_become_several_files(
     before = filled.store.read("predictions")
     monkeypatch.setattr(compaction, "_FULL", before.nbytes // 3)
     monkeypatch.setattr(compaction, "_BATCH", 2)
-    filled.store.compact(0)
+    compact(filled.store, 0)
     assert names(filled.store)[1] == 3
     filled.store.write("predictions", "zz", filled.rows["predictions", "ig-t"])
-    (line,) = filled.store.compact(0)
+    (line,) = compact(filled.store, 0)
     assert line.units < 8  # full files are left alone
     assert filled.store.read("predictions").slice(0, 24).equals(before)
 
@@ -115,7 +116,7 @@ def test_one_unit_of_a_big_merged_file_is_not_the_whole_file(
     for unit in range(8):
         sums = [float(unit)] * 1000
         store.write("attribution_parts", f"u{unit}", [row | {"sums": sums, "unit_id": f"u{unit}"}])
-    store.compact(0)
+    compact(store, 0)
     (name,) = (tmp_path / "attribution_parts" / "merged").iterdir()
     assert pq.read_metadata(name).num_row_groups > 2
     for unit in (0, 3, 7):
@@ -127,7 +128,7 @@ def test_a_damaged_file_stops_compaction_with_its_name(filled: Folder) -> None:
     before = names(filled.store)
     filled.store.files.commit("predictions/broken.parquet", b"PAR1 and then nothing")
     with pytest.raises(UserError, match=r"broken\.parquet"):
-        filled.store.compact(0)
+        compact(filled.store, 0)
     assert names(filled.store) == (before[0] + 1, before[1])
 
 
@@ -180,7 +181,7 @@ def test_a_reader_in_another_process_notices_nothing(place: str, tmp_path: Path)
             write(unit)
             write(unit // 2)  # again
             if unit % 5 == 0:
-                store.compact()
+                compact(store)
         stop.touch()
         seen = [tuple(map(int, line.split())) for line in reader.stdout]
     assert reader.returncode == 0

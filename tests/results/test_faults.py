@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from prunelib.errors import UserError
 from prunelib.results import compaction, files
 from prunelib.results import store as store_module
+from prunelib.results.compaction import compact
 from prunelib.results.query import query
 from prunelib.results.schemas import TABLES
 from prunelib.results.store import Store
@@ -55,7 +56,7 @@ def perform(location: str, steps: list[Step], done: Callable[[], Any]) -> None:
         if kind == "write":
             store.write("canaries", unit_id, rows)
         else:
-            store.compact(grace=0)
+            compact(store, grace=0)
         done()
 
 
@@ -177,19 +178,19 @@ class Results(RuleBasedStateMachine):
     @rule(at=st.integers(1, 40), fault=faults, grace=st.sampled_from([0, 3600]))
     def compact_on_a_faulty_disk(self, at: int, fault: str, grace: int) -> None:
         self.forget_readers(grace)
-        self.survives(fault, at, lambda: self.store.compact(grace))
+        self.survives(fault, at, lambda: compact(self.store, grace))
 
     @rule(grace=st.sampled_from([0, 3600]))
     def compact(self, grace: int) -> None:
         self.forget_readers(grace)
-        self.store.compact(grace)
+        compact(self.store, grace)
 
     @rule()
     def two_compactions_at_once(self) -> None:
         """Both look before either commits: the second one's files repeat the first one's."""
         sources = compaction._sources(self.store, "canaries")
         for batch in compaction._batches(self.store, "canaries", sources):
-            self.store.compact()
+            compact(self.store)
             compaction._merge(self.store, "canaries", batch)
 
     @rule()

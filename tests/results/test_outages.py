@@ -15,7 +15,6 @@ from s3_server import free_port, serving
 from test_store import CANARY
 
 from prunelib.results import files
-from prunelib.results import store as store_module
 from prunelib.results.store import Store
 
 
@@ -49,7 +48,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("code", sorted(store_module._PASSING))
+@pytest.mark.parametrize("code", sorted(files._PASSING))
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 def test_an_outage_is_waited_for(
     call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, naps: list[float],
@@ -71,7 +70,7 @@ def test_an_outage_that_does_not_end_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, naps: list[float]
 ) -> None:
     store = Store.open(tmp_path)
-    monkeypatch.setattr(store_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(files, "_PATIENCE", 0.2)
     monkeypatch.setattr(files, "os", Outage("write", errno.ENOSPC, times=10**9))
     with pytest.raises(OSError, match="injected"):
         store.write("canaries", "u1", [CANARY])
