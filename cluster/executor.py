@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayError
 
 from cluster.actors import start_worker
 from cluster.metrics import Metrics
@@ -34,6 +34,9 @@ MAX_DEATHS = 4
 HUNG_SECONDS, HUNG_TIMES = 1800.0, 20.0
 #: Seconds for which work waits for a node that is large enough (a lost one may come back).
 HOMELESS_SECONDS = 900.0
+#: Seconds for which a node gets no new worker after one could not be started there, at first and
+#: at most: it takes Ray a while to see that a node is gone.
+HOLD_SECONDS = (5.0, 60.0)
 #: Seconds between looks at nodes and hung workers.
 _LOOK_SECONDS = 2.0
 
@@ -77,6 +80,7 @@ class RayExecutor:
         self._shown: set[Kind] = set()
         self._homeless: dict[Kind, float] = {}
         self._deaths: dict[Kind, tuple[int, float]] = {}
+        self._holds: dict[str, tuple[float, float]] = {}
         self._longest: dict[Kind, float] = {}
 
     def submit(self, unit: Unit) -> None:
@@ -160,6 +164,7 @@ class RayExecutor:
             return
         if slot.state == "starting":
             self._processes[slot].name = reply
+            self._holds.pop(slot.node, None)
             self._scheduler.ready(slot, now)
             return
         attempt: Attempt = reply
@@ -174,6 +179,8 @@ class RayExecutor:
     def _lose(self, slot: Slot, error: str, text: str, attempt: Attempt | None = None,
               memory: bool = False) -> None:
         """A worker is of no use any more: its unit goes to another, up to a limit."""
+        if slot.state == "starting":
+            self._hold(slot.node)
         work, name = self._scheduler.gone(slot), self._processes[slot].name
         self._end(slot)
         if work is not None:
@@ -184,13 +191,22 @@ class RayExecutor:
             if again:
                 self._scheduler.add(Work(work.unit, work.attempt + 1, work.halvings + memory))
         logger.warning("lost worker %s (%s): %s: %s", name, slot.kind.role, error, text[:200])
-        # Workers that were up together and died together are one event: a node, say.
+        # Workers that were up together and died together are one event: a node, say. Those that
+        # Ray could not even place say nothing about their kind.
         deaths, last = self._deaths.get(slot.kind, (0, 0.0))
-        if slot.born > last:
+        if slot.born > last and error != ActorUnschedulableError.__name__:
             self._deaths[slot.kind] = (deaths + 1, time.monotonic())
             if deaths + 1 >= MAX_DEATHS:
                 self._give_up(slot.kind, error, f"given up, since {deaths + 1} workers in a row "
                               f"died before they finished anything; the last one: {text}")
+
+    def _hold(self, node: str) -> None:
+        """Start nothing on a node for a while, the longer the more often it went wrong there."""
+        first, most = HOLD_SECONDS
+        _, before = self._holds.get(node, (0.0, 0.0))
+        seconds = min(most, 2 * before or first)
+        self._holds[node] = (time.monotonic() + seconds, seconds)
+        self._looked = -_LOOK_SECONDS  # the next decision has to know
 
     def _give_up(self, kind: Kind, error: str, text: str) -> None:
         """All pending units of a kind fail at once."""
@@ -204,9 +220,10 @@ class RayExecutor:
     def _look(self) -> None:
         """See which nodes there are, who is hung, and what waits in vain."""
         self._looked = now = time.monotonic()
-        self._scheduler.set_nodes(self._nodes.look())
+        alive = self._nodes.look()
+        self._scheduler.set_nodes([n for n in alive if self._holds.get(n.id, (0.0,))[0] < now])
         for slot in [s for s in self._processes if s.state == "idle"]:
-            if slot.node not in self._scheduler.nodes:
+            if slot.node not in (node.id for node in alive):
                 self._scheduler.gone(slot)
                 self._end(slot)
         for slot in list(self._processes):

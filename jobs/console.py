@@ -36,6 +36,7 @@ class ProgressBars:
             TimeElapsedColumn(), TimeRemainingColumn(), console=console,
         )
         self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._failures = _Failures(self._progress.console)
 
     def __enter__(self) -> ProgressBars:
         self._progress.start()
@@ -56,8 +57,7 @@ class ProgressBars:
             return
         unit = attempt.unit
         self._progress.advance(self._tasks[unit.model.id, unit.stage])
-        if not attempt.done:
-            self._progress.console.print(_failure(attempt))
+        self._failures.show(attempt)
 
 
 class ProgressLines:
@@ -67,6 +67,7 @@ class ProgressLines:
         self._console = console
         self._counts: dict[tuple[str, str], list[int]] = {}
         self._printed: dict[tuple[str, str], float] = {}
+        self._failures = _Failures(console)
 
     def __enter__(self) -> ProgressLines:
         return self
@@ -85,8 +86,7 @@ class ProgressLines:
             return
         key = (attempt.unit.model.id, attempt.unit.stage)
         self._counts[key][0] += 1
-        if not attempt.done:
-            self._console.print(_failure(attempt))
+        self._failures.show(attempt)
         done, units = self._counts[key]
         if done == units or time.monotonic() - self._printed[key] > _LINE_SECONDS:
             self._line(key)
@@ -104,19 +104,32 @@ def progress(console: Console) -> ProgressBars | ProgressLines:
     return ProgressBars(console) if console.is_terminal else ProgressLines(console)
 
 
-def _failure(attempt: Attempt) -> str:
-    first = (attempt.error_text or "").splitlines()[0]
-    return (f"[red]failed[/] {attempt.unit.model.id} {attempt.unit.stage}, "
-            f"{attempt.unit.detail}: {attempt.error_kind}: {first}")
+class _Failures:
+    """A line for a failed unit, unless the same was said of its model and stage already."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said: set[tuple[str, str, str]] = set()
+
+    def show(self, attempt: Attempt) -> None:
+        unit, reason = attempt.unit, f"{attempt.error_kind}: {_first_line(attempt)}"
+        if attempt.done or (key := (unit.model.id, unit.stage, reason)) in self._said:
+            return
+        self._said.add(key)
+        self._console.print(f"failed {unit.model.id} {unit.stage}, {unit.detail}: {reason}",
+                            markup=False, highlight=False, soft_wrap=True)
+
+
+def _first_line(attempt: Attempt) -> str:
+    return ((attempt.error_text or "").splitlines() or [""])[0]
 
 
 def failures(report: RunReport) -> Table:
     """What failed for good, equal reasons on one line."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for attempt in report.failed:
-        text = (attempt.error_text or "").splitlines() or [""]
-        counts[attempt.unit.model.id, attempt.unit.stage,
-               f"{attempt.error_kind}: {text[0]}"[:300]] += 1
+        reason = f"{attempt.error_kind}: {_first_line(attempt)}"
+        counts[attempt.unit.model.id, attempt.unit.stage, reason[:300]] += 1
     table = Table("model", "stage", "units", "reason", title="failed", title_justify="left",
                   title_style="bold red", box=SIMPLE_HEAD, show_edge=False)
     for (model, stage, reason), units in counts.most_common():
