@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: driver and workers of small runs, until so many were killed.
+"""SIGKILL at random moments: driver, workers and head of small runs, until so many were killed.
 
 ``PYTHONPATH=.:tests python tests/cluster/kills.py --kills 200 [--engine vllm]``
 
@@ -55,6 +55,10 @@ class Head:
     """A Ray on loopback with a token, and two CPUs by its books."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start()
+
+    def start(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -67,12 +71,12 @@ class Head:
         ray = Path(sys.executable).with_name("ray")
         self.process = subprocess.Popen(
             [ray, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false",
-             f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={folder}"],
+             f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={self.folder}"],
             env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True)
 
-    def close(self) -> None:
-        os.killpg(self.process.pid, signal.SIGTERM)
+    def close(self, how: signal.Signals = signal.SIGTERM) -> None:
+        os.killpg(self.process.pid, how)
         self.process.wait()
 
 
@@ -99,11 +103,17 @@ def workers(head: Head) -> list[int]:
 
 
 def kill(head: Head, driver: subprocess.Popen[bytes], rng: random.Random) -> str | None:
-    """SIGKILL the driver or a worker; what it was, or ``None`` if nothing was there."""
+    """SIGKILL the driver, a worker or the head; what it was, or ``None`` if nothing was there."""
     there = workers(head)
     if not there:  # nothing has begun yet
         return None
-    if rng.random() < 0.35:
+    chance = rng.random()
+    if chance < 0.05:
+        head.close(signal.SIGKILL)
+        driver.wait()  # it can do nothing without a head
+        head.start()
+        return "head"
+    if chance < 0.35:
         driver.kill()
         driver.wait()
         return "driver"

@@ -45,6 +45,20 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     reset_auth_token_state()
 
 
+def test_gpus_by_rays_books(info: ModelInfo, nodes: Cluster, tmp_path: Path) -> None:
+    """Two GPUs that are not there: every worker is given one, and computes on the CPU."""
+    nodes.add_node(num_cpus=1, num_gpus=2, node_ip_address="127.0.0.1")
+    prunelib.run(recipe(info), tmp_path / "inline")
+    executor = RayExecutor(tmp_path / "r", address=nodes.address)
+    assert prunelib.run(recipe(info), tmp_path / "r", executor).complete
+    booked = [slot.need.gpus for slot in executor._scheduler.slots]
+    executor.close()
+    assert booked == [1, 1]
+    expected, found = rows(tmp_path / "inline"), rows(tmp_path / "r")
+    for table in expected:
+        assert found[table].equals(expected[table]), table
+
+
 def three_models(info: ModelInfo, folder: Path) -> Recipe:
     """The tiny model under three names, with other weights each."""
     ids = [info.path, *(build(folder / f"m{seed}", seed).path for seed in (1, 2))]
