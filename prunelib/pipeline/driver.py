@@ -22,6 +22,7 @@ from prunelib.pipeline.provenance import code_version, hardware, packages
 from prunelib.pipeline.stages import ModelRun
 from prunelib.pipeline.units import Unit
 from prunelib.pipeline.work import Worker
+from prunelib.results.files import reason
 from prunelib.results.store import Store
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ def run(
         reporter: who is told about progress.
 
     Raises:
-        UserError: for anything the user can fix, before any work starts.
+        UserError: for anything the user can fix, before any work starts; or the results were
+            out of reach for longer than is waited.
     """
     infos = prepare(recipe)
     store = Store.open(results)
@@ -115,9 +117,14 @@ def run(
     executor = executor or InlineExecutor(lambda: Worker(store))
     driver = _Driver(recipe, store, executor, reporter or _Silent())
     try:
-        return driver.run(infos)
+        try:
+            return driver.run(infos)
+        finally:
+            driver.log.flush()
+    except OSError as error:
+        raise UserError(f"results at {store.location} are out of reach: {reason(error)}; "
+                        "run it again to go on") from error
     finally:
-        driver.log.flush()
         if own:
             executor.close()
 
@@ -186,7 +193,7 @@ class _Driver:
     def _advance(self, model: ModelRun, steps: Iterator[list[Unit]]) -> set[str]:
         """Go on with a model until a stage has something to do; return the ids it waits for."""
         name = model.info.id
-        while not any(a.unit.model.id == name and a.unit.stage != "evaluate" for a in self.failed):
+        while not self._incomplete(name):
             try:
                 units = [u for u in next(steps) if u.id not in self._linked]
             except StopIteration:
@@ -210,6 +217,11 @@ class _Driver:
             if todo:
                 return {unit.id for unit in todo}
         return set()
+
+    def _incomplete(self, name: str) -> bool:
+        """Whether a stage that others build on lacks units, for good or for lack of time."""
+        return any(model == name for model, _ in self.left) or any(
+            a.unit.model.id == name and a.unit.stage != "evaluate" for a in self.failed)
 
     def _note(self, attempt: Attempt) -> None:
         self.log.add(attempt)

@@ -58,11 +58,23 @@ def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: P
             == open_results(plain).execute(board).fetchall())
 
 
+class InHand(Impatient):
+    """As if a worker had one unit in hand when time is up."""
+
+    def withdraw(self) -> list[Unit]:
+        first = list(self._queue)[:1]
+        units = super().withdraw()[1:]
+        self._queue.extend(first)
+        return units
+
+
+@pytest.mark.parametrize(("kind", "done"), [(Impatient, 7), (InHand, 8)])
 def test_what_did_not_fit_is_listed_and_the_next_run_does_it(
-    info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[Impatient], done: int, info: ModelInfo, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, clock = tmp_path / "r", datetime(2026, 1, 1, 6, tzinfo=UTC)
-    executor = Impatient(results)
+    executor = kind(results)
 
     class Clock(datetime):
         @classmethod
@@ -71,7 +83,8 @@ def test_what_did_not_fit_is_listed_and_the_next_run_does_it(
 
     monkeypatch.setattr("prunelib.pipeline.driver.datetime", Clock)
     report = prunelib.run(recipe(info, deadline="2026-01-01T06:07:00+00:00"), results, executor)
-    assert len(executor.order) == 7 and not report.complete and not report.failed
+    assert len(executor.order) == done and not report.complete
+    assert not report.failed and not report.stopped
     assert sum(report.left.values()) > 0
     assert open_results(results).execute("select status from runs").fetchall() == [("deadline",)]
     monkeypatch.undo()

@@ -192,3 +192,23 @@ def test_user_errors_come_before_any_work(info: ModelInfo, tmp_path: Path) -> No
     assert not (tmp_path / "r").exists()
     with pytest.raises(UserError, match="twice"):
         prunelib.run(recipe(info, models=[info.path, info.path]), tmp_path / "r")
+
+
+def test_results_that_stay_out_of_reach_end_the_run_in_one_line(
+    info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prunelib.results import files
+
+    real = files.LocalFiles.commit
+
+    def full(self: files.LocalFiles, name: str, content: bytes) -> None:
+        if len(list((tmp_path / "r" / "attribution_parts").glob("*"))) > 1:
+            raise OSError(28, "No space left on device")
+        real(self, name, content)
+
+    monkeypatch.setattr(files.LocalFiles, "commit", full)
+    monkeypatch.setattr(files, "_PATIENCE", 0.0)
+    with pytest.raises(UserError, match="out of reach: no space left on device; run it again"):
+        prunelib.run(recipe(info), tmp_path / "r")
+    monkeypatch.undo()
+    assert prunelib.run(recipe(info), tmp_path / "r").complete
