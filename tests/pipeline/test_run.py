@@ -212,3 +212,16 @@ def test_results_that_stay_out_of_reach_end_the_run_in_one_line(
         prunelib.run(recipe(info), tmp_path / "r")
     monkeypatch.undo()
     assert prunelib.run(recipe(info), tmp_path / "r").complete
+
+
+def test_a_model_that_cannot_be_loaded_fails_alone(info: ModelInfo, tmp_path: Path) -> None:
+    import shutil
+
+    torn = Path(shutil.copytree(info.path, tmp_path / "torn"))
+    weights = next(torn.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:5000])
+    report = prunelib.run(recipe(info, models=[str(torn), info.path]), tmp_path / "r")
+    assert not report.complete and {a.unit.model.id for a in report.failed} == {str(torn)}
+    assert ask(tmp_path / "r", "select distinct model, stage from failed_units") == [
+        (str(torn), "attribute")]
+    assert ask(tmp_path / "r", "select distinct model from leaderboard") == [(info.path,)]
