@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow.compute as pc
+
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.identity import digest
@@ -143,10 +145,15 @@ class _Driver:
         self.stopped: dict[str, str] = {}
         self.started = datetime.now(UTC)
         self.deadline = recipe.deadline_after(self.started)
+        #: Units that this process has linked to the run, and those that others had before.
         self._linked: set[str] = set()
+        self._known: set[str] = set()
 
     def run(self, infos: list[ModelInfo]) -> RunReport:
         self._record_run("running")
+        links = self.store.read("run_units")
+        self._known = set(links.filter(pc.equal(links["run"], self.recipe.run_id))
+                          ["unit_id"].to_pylist())
         runs = [ModelRun(self.recipe, spec, info, self.store)
                 for spec, info in zip(self.recipe.models, infos, strict=True)]
         progress = {model.info.id: (model, model.stages()) for model in runs}
@@ -236,7 +243,8 @@ class _Driver:
         files = [(unit_id, stage) for _, unit_id, stage in model.files]
         files += [(unit.id, unit.stage) for unit in units]
         rows = [{"run": self.recipe.run_id, "unit_id": unit_id, "stage": stage,
-                 "model": model.info.id} for unit_id, stage in files if unit_id not in self._linked]
+                 "model": model.info.id} for unit_id, stage in files
+                if unit_id not in self._linked and unit_id not in self._known]
         self._linked.update(unit_id for unit_id, _ in files)
         if rows:
             link = f"link-{digest('link', rows)}"

@@ -118,19 +118,19 @@ def _speeds(stores: list[Store]) -> dict[tuple[str, str | None], float]:
     for store in stores:
         seconds: Counter[tuple[str, str, str]] = Counter()
         did: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-        linked: Counter[tuple[str, str, str]] = Counter()
+        linked: dict[tuple[str, str, str], set[str]] = defaultdict(set)
         for row in store.read("units").to_pylist():
             seconds[key := (row["run"], row["model"], row["stage"])] += row["seconds"]
             did[key].add(row["unit_id"])
         for row in store.read("run_units").to_pylist():
-            linked[row["run"], row["model"], row["stage"]] += 1
+            linked[row["run"], row["model"], row["stage"]].add(row["unit_id"])
         for run in store.read("runs").to_pylist():
             if run["status"] != "done":
                 continue
             for model, stage, flop in _stages_of(run["resolved"]):
                 key = (run["run"], model, stage)
                 if took := seconds[key]:
-                    share = len(did[key]) / linked[key]  # the rest was there already
+                    share = len(did[key]) / len(linked[key])  # the rest was there already
                     for name in (model, None):
                         found[stage, name].append(took / (share * flop / 1e12))
     return {key: sum(values) / len(values) for key, values in found.items()}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from pipeline.small import recipe, rows
@@ -89,15 +90,9 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
 
 
 def worker_pids() -> list[int]:
-    pids = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            name = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if name.startswith(b"ray::WorkerActor"):
-            pids.append(int(folder.name))
-    return pids
+    """Workers of this process's Ray; there may be others on the machine."""
+    return [process.pid for process in psutil.Process().children(recursive=True)
+            if process.name().startswith("ray::WorkerActor")]
 
 
 def test_a_local_ray_listens_on_loopback_with_a_token() -> None:

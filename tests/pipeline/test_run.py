@@ -225,3 +225,11 @@ def test_a_model_that_cannot_be_loaded_fails_alone(info: ModelInfo, tmp_path: Pa
     assert ask(tmp_path / "r", "select distinct model, stage from failed_units") == [
         (str(torn), "attribute")]
     assert ask(tmp_path / "r", "select distinct model from leaderboard") == [(info.path,)]
+
+
+def test_a_unit_is_linked_to_its_run_once(info: ModelInfo, finished: Path, tmp_path: Path) -> None:
+    """Whatever an earlier driver had linked, in batches of its own."""
+    some = Store.open(finished).read("run_units").to_pylist()[::7]
+    Store.open(tmp_path / "r").write("run_units", "link-0", some)
+    assert prunelib.run(recipe(info), tmp_path / "r").complete
+    assert rows(tmp_path / "r")["run_units"].equals(rows(finished)["run_units"])
