@@ -14,6 +14,7 @@ import argparse
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,8 +55,9 @@ class Tally:
 class Head:
     """A Ray on loopback with a token, and two CPUs by its books."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        # Not below a test's folder: names of sockets are 107 bytes at the most.
+        self.folder = tempfile.mkdtemp(prefix="kills-")
         self.start()
 
     def start(self) -> None:
@@ -74,10 +76,23 @@ class Head:
              f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={self.folder}"],
             env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True)
+        while not reachable(self.address):
+            assert self.process.poll() is None, "the head did not start"
+            time.sleep(0.1)
 
     def close(self, how: signal.Signals = signal.SIGTERM) -> None:
         os.killpg(self.process.pid, how)
         self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def reachable(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def start(head: Head, text: Path, results: Path) -> subprocess.Popen[bytes]:
@@ -131,7 +146,7 @@ def files(results: Path) -> set[Path]:
 
 def disturb(wanted: Recipe, expected: Path, folder: Path, kills: int, seed: int) -> Tally:
     """Kill until ``kills`` processes are dead, then let the last run end in peace."""
-    rng, tally, head = random.Random(seed), Tally(), Head(folder / "ray")
+    rng, tally, head = random.Random(seed), Tally(), Head()
     text = folder / "recipe.yaml"
     text.write_text(wanted.model_dump_json(exclude_unset=True))
     undisturbed = rows(expected)
