@@ -130,6 +130,29 @@ def report(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Model, as the recipe named it.", metavar="MODEL")],
+    ablation: Annotated[str, typer.Option(help="Digest, or its beginning; see view `chosen`.")],
+    results: Results,
+    out: Annotated[Path, typer.Option(help="New folder for the checkpoint.")],
+) -> None:
+    """Write a pruned checkpoint, which transformers and vLLM load without prunelib.
+
+    Example: `prunelib export reference/llama-copier --ablation 3f2a --results results/demo
+    --out pruned`
+    """
+    from prunelib.interventions.export import export as write
+    from prunelib.models import describe
+    from prunelib.results.query import find_ablation
+
+    found, weights = find_ablation(results, model, ablation)
+    info = describe(model)
+    if info.weights_digest != weights:
+        raise UserError(f"model '{model}' has changed since {results} was made: other weights")
+    console.print(f"{len(found)} components off: {write(info, found, out)}")
+
+
+@app.command()
 def compact(results: Results) -> None:
     """Merge the many small files of the results into few. Runs and queries may go on meanwhile.
 

@@ -19,7 +19,7 @@ REFERENCE = Path(__file__).parent.parent / "reference" / "models"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 #: Keys of ``config.json`` that only mixtures of experts have.
 _EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size"}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
                     "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -151,7 +151,7 @@ def describe(
     parsed = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if reason := adapter.refusal(parsed):
         raise UserError(f"model '{model_id}' is not supported: {reason}")
-    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     return ModelInfo(
         id=model_id,
         path=str(folder),

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from prunelib.components import Ablation, Component
 from prunelib.errors import UserError
 from prunelib.results.files import reason
 from prunelib.results.functions import add_functions
@@ -86,6 +87,34 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         return con.sql(sql).to_arrow_table()
     except (duckdb.Error, pa.ArrowException) as error:
         raise UserError(_first_lines(error)) from error
+
+
+def find_ablation(path: Path | str, model: str, digest: str) -> tuple[Ablation, str]:
+    """An ablation of a model by the beginning of its digest, and the model's weights digest.
+
+    Raises:
+        UserError: there is none, or more than one; the chosen ones are named.
+    """
+    with open_results(path) as con:
+        found = con.execute(
+            'SELECT DISTINCT ablation, site, component_layers, component_indices FROM ablations '
+            'WHERE model = $1 AND starts_with(ablation, $2) AND "count" > 0', [model, digest],
+        ).fetchall()
+        weights = con.execute("SELECT DISTINCT weights_digest FROM models WHERE model = $1",
+                              [model]).fetchall()
+        chosen = con.execute("SELECT DISTINCT ablation FROM ablations WHERE model = $1 "
+                             "AND role = 'chosen'", [model]).fetchall()
+    if not weights:
+        raise UserError(f"{path} has no results of model '{model}'")
+    if len(weights) > 1:
+        raise UserError(f"{path} has results of several versions of model '{model}'")
+    if len(found) != 1:
+        what = "several ablations" if found else "no ablation"
+        known = ", ".join(sorted(row[0][:12] for row in chosen)) or "none"
+        raise UserError(f"{what} of '{model}' begin with '{digest}'; chosen: {known}")
+    _, site, layers, indices = found[0]
+    pairs = zip(layers, indices, strict=True)
+    return Ablation.of(Component(layer, site, index) for layer, index in pairs), weights[0][0]
 
 
 def describe_tables() -> list[TableInfo]:

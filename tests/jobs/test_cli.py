@@ -262,3 +262,21 @@ def test_a_large_run_ends_with_its_files_merged(
     assert list((tmp_path / "r" / "predictions" / "merged").glob("*.parquet"))
     assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
     assert "0 units done" in capfd.readouterr().out
+
+
+def test_an_ablation_of_a_run_is_exported(
+    finished: Path, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chosen = prunelib.open_results(finished).execute(
+        "select ablation from ablations where role = 'chosen'").fetchone()
+    assert chosen is not None
+    out = tmp_path / "pruned"
+    command = ["export", info.path, "--results", finished, "--out", out, "--ablation"]
+    assert call(*command, "nosuch") == 2
+    assert f"chosen: {chosen[0][:12]}" in capfd.readouterr().err
+    assert call(*command, "") == 2
+    assert "several ablations" in capfd.readouterr().err
+    assert call(*command, chosen[0][:12]) == 0
+    assert json.loads((out / "ablation.json").read_text())["ablation"] == chosen[0]
+    assert call("export", "other", "--results", finished, "--out", out, "--ablation", "a") == 2
+    assert "no results of model 'other'" in capfd.readouterr().err

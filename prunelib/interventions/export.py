@@ -1,0 +1,82 @@
+"""A pruned checkpoint: an ablation written into the weights, to be loaded without prunelib."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunelib.components import Ablation
+from prunelib.errors import UserError
+from prunelib.interventions.masking import check_fits
+from prunelib.models import ModelInfo, adapter_for
+from prunelib.models.adapter import units_dim
+from prunelib.models.identity import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Says in the folder what was done to which weights.
+ABOUT = "ablation.json"
+
+
+def export(info: ModelInfo, ablation: Ablation, out: str | Path) -> Path:
+    """Write ``info``'s checkpoint with ``ablation`` in its weights to the new folder ``out``.
+
+    Off means zero: the input columns of the MLP's output projection, or the rows of a Mamba
+    mixer's input projection, so plain transformers and plain vLLM compute what an engine
+    computes under the ablation. Weights keep their dtype; shapes stay as they are.
+
+    Returns the folder, which appears whole or not at all.
+
+    Raises:
+        UserError: ``out`` exists or cannot be made, or a component is not in this model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_fits(ablation, info)
+    folder = Path(out)
+    if folder.exists():
+        raise UserError(f"{folder} exists: give a new folder")
+    model = AutoModelForCausalLM.from_pretrained(
+        info.path, dtype="auto", use_safetensors=True, trust_remote_code=info.trust_remote_code)
+    switch_off(model, info, ablation)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temp:
+            made = Path(temp) / folder.name
+            model.save_pretrained(made)
+            for name in TOKENIZER_FILES:
+                if (Path(info.path) / name).is_file():
+                    shutil.copy(Path(info.path) / name, made / name)
+            (made / ABOUT).write_text(json.dumps(_about(info, ablation), indent=1) + "\n")
+            made.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def switch_off(model: PreTrainedModel, info: ModelInfo, ablation: Ablation) -> None:
+    """Zero the weights of an ablation's components, in place."""
+    import torch
+
+    adapter = adapter_for(info.model_type)
+    with torch.no_grad():
+        for layer, indices in ablation.by_layer().items():
+            projection: Any = adapter.layers(model)[layer].get_submodule(adapter.switched)
+            outputs = units_dim(projection)
+            which = torch.tensor(indices)
+            dim = outputs if adapter.site == "mixer_in" else 1 - outputs
+            projection.weight.index_fill_(dim, which, 0.0)
+
+
+def _about(info: ModelInfo, ablation: Ablation) -> dict[str, Any]:
+    return {
+        "model": info.id,
+        "revision": info.revision,
+        "weights_digest": info.weights_digest,
+        "ablation": ablation.digest,
+        "components": [[c.layer, c.site, c.index] for c in ablation.components],
+    }
