@@ -16,7 +16,7 @@ from cluster.actors import start_worker
 from cluster.metrics import Metrics
 from cluster.nodes import Nodes, worker_need
 from cluster.runtime import connect
-from cluster.scheduler import Hand, Kind, Scheduler, Slot, Start, Work
+from cluster.scheduler import Hand, Kind, Need, Scheduler, Slot, Start, Work
 from prunelib.errors import EngineDeadError
 from prunelib.pipeline.executor import Attempt
 from prunelib.pipeline.units import Unit
@@ -123,7 +123,7 @@ class RayExecutor:
             self._end(slot)
         self._nodes.release()
 
-    def _need(self, unit: Unit) -> Any:
+    def _need(self, unit: Unit) -> Need:
         return worker_need(unit, self._nodes.gpu_memory if self._nodes.with_gpus else None)
 
     def _act(self) -> None:
@@ -222,10 +222,10 @@ class RayExecutor:
         self._looked = now = time.monotonic()
         alive = self._nodes.look()
         self._scheduler.set_nodes([n for n in alive if self._holds.get(n.id, (0.0,))[0] < now])
-        for slot in [s for s in self._processes if s.state == "idle"]:
-            if slot.node not in (node.id for node in alive):
-                self._scheduler.gone(slot)
-                self._end(slot)
+        there = {node.id for node in alive}
+        for slot in [s for s in self._processes if s.state == "idle" and s.node not in there]:
+            self._scheduler.gone(slot)
+            self._end(slot)
         for slot in list(self._processes):
             patience = max(HUNG_SECONDS, HUNG_TIMES * self._longest.get(slot.kind, 0.0))
             if slot.state != "idle" and now - slot.since > patience:

@@ -52,7 +52,6 @@ class Nodes:
     def __init__(self, gpus: int = 0) -> None:
         """``gpus`` are asked for from an autoscaling cluster."""
         self._asked = gpus
-        self._requested: list[dict[str, float]] = []
         self._largest = 0
         self.with_gpus = gpus > 0
         self._known: list[Node] = []

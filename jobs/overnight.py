@@ -33,11 +33,8 @@ def run_recipe(
 
     ``gpus`` is how many an autoscaling cluster is asked for; it may have none at first.
     """
-    from prunelib.results.store import Store
-
     loaded = load_recipe(recipe)
-    prepare(loaded)
-    Store.open(results)
+    prepare(loaded)  # before Ray is imported, which takes a while
     executor = None
     if not inline:
         from cluster.executor import RayExecutor

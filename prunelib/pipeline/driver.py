@@ -145,15 +145,14 @@ class _Driver:
         self.stopped: dict[str, str] = {}
         self.started = datetime.now(UTC)
         self.deadline = recipe.deadline_after(self.started)
-        #: Units that this process has linked to the run, and those that others had before.
+        #: Units that are linked to the run, by this driver or one before it.
         self._linked: set[str] = set()
-        self._known: set[str] = set()
 
     def run(self, infos: list[ModelInfo]) -> RunReport:
         self._record_run("running")
         links = self.store.read("run_units")
-        self._known = set(links.filter(pc.equal(links["run"], self.recipe.run_id))
-                          ["unit_id"].to_pylist())
+        self._linked = set(links.filter(pc.equal(links["run"], self.recipe.run_id))
+                           ["unit_id"].to_pylist())
         runs = [ModelRun(self.recipe, spec, info, self.store)
                 for spec, info in zip(self.recipe.models, infos, strict=True)]
         progress = {model.info.id: (model, model.stages()) for model in runs}
@@ -202,7 +201,7 @@ class _Driver:
         name = model.info.id
         while not self._incomplete(name):
             try:
-                units = [u for u in next(steps) if u.id not in self._linked]
+                units = next(steps)
             except StopIteration:
                 self._link(model, [])
                 return set()
@@ -211,11 +210,10 @@ class _Driver:
                 self.stopped[name] = f"{type(error).__name__}: {error}"
                 return set()
             self._link(model, units)
-            there = self.store.done(units[0].table) if units else set()
+            there = self.store.done(units[0].table)
             todo = [unit for unit in units if unit.id not in there]
             self.reused += len(units) - len(todo)
-            if units:
-                self.reporter.stage(name, units[0].stage, len(units), len(units) - len(todo))
+            self.reporter.stage(name, units[0].stage, len(units), len(units) - len(todo))
             if todo and self._late():
                 self.left[name, todo[0].stage] += len(todo)
                 return set()
@@ -244,12 +242,10 @@ class _Driver:
         files += [(unit.id, unit.stage) for unit in units]
         rows = [{"run": self.recipe.run_id, "unit_id": unit_id, "stage": stage,
                  "model": model.info.id} for unit_id, stage in files
-                if unit_id not in self._linked and unit_id not in self._known]
+                if unit_id not in self._linked]
         self._linked.update(unit_id for unit_id, _ in files)
         if rows:
-            link = f"link-{digest('link', rows)}"
-            if not self.store.has("run_units", link):
-                self.store.write("run_units", link, rows)
+            self.store.write("run_units", f"link-{digest('link', rows)}", rows)
 
     def _record_run(self, status: str) -> None:
         self.store.write("runs", f"run-{digest('run', self.recipe.run_id)}", [{

@@ -92,13 +92,8 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
            ) -> dict[str, tuple[int, int]]:
     """Stage → (units, done) as far as finished stages tell which units there are."""
     counts: dict[str, tuple[int, int]] = {}
-    seen: set[str] = set()
     steps: Iterator[list[Any]] = ModelRun(recipe, spec, info, store, record=False).stages()
-    for step in steps:
-        units = [unit for unit in step if unit.id not in seen]
-        seen.update(unit.id for unit in units)
-        if not units:
-            continue
+    for units in steps:
         there = store.done(units[0].table)
         done = sum(unit.id in there for unit in units)
         before = counts.get(units[0].stage, (0, 0))

@@ -64,7 +64,16 @@ class ModelRun:
         self.files: list[tuple[str, str, str]] = []
 
     def stages(self) -> Iterator[list[Unit]]:
-        """Yield the units of one stage after the other; resume when they are done."""
+        """Yield the units of one stage after the other, each once; resume when they are done."""
+        seen: set[str] = set()
+        for units in self._stages():
+            new = [unit for unit in units if unit.id not in seen]
+            seen.update(unit.id for unit in new)
+            if new:
+                yield new
+
+    def _stages(self) -> Iterator[list[Unit]]:
+        """As :meth:`stages`; with a deadline, later stages name units of earlier ones again."""
         self._record("models", [self._model_row()], "model")
         planted = planted_units(self.info)
         if planted:

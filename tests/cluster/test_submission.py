@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import call
 from pipeline.small import recipe as small_recipe
 from ray_head import TOKEN, Head, ray_head, status
 
 from cluster.runtime import connect
 from cluster.submission import Jobs, check_models, check_upload, collect_upload
-from jobs import cli
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
@@ -49,14 +49,6 @@ def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def write(recipe: Recipe, path: Path) -> Path:
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
     return path
-
-
-def call(*arguments: object) -> int:
-    """Exit code of ``prunelib ARGUMENTS``."""
-    sys.argv = ["prunelib", *map(str, arguments)]
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
 
 
 @pytest.mark.cluster

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import call
 from pipeline.small import recipe as small_recipe
 
 import prunelib
@@ -38,14 +39,6 @@ def finished(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("cli") / "results"
     prunelib.run(small_recipe(info), results)
     return results
-
-
-def call(*arguments: object) -> int:
-    """Exit code of ``prunelib ARGUMENTS``."""
-    sys.argv = ["prunelib", *map(str, arguments)]
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
 
 
 def test_a_run_ends_with_a_table_and_what_to_type_next(
