@@ -28,9 +28,15 @@ from captum.attr import IntegratedGradients
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Batch, Encoded, encode, pad_left
-from prunelib.attribution.integrated_gradients import ROWS, block_gradients, layer_scores
-from prunelib.attribution.objectives import copy_shift
+from prunelib.attribution.integrated_gradients import (
+    ROWS,
+    block_gradients,
+    layer_path,
+    layer_scores,
+)
+from prunelib.attribution.objectives import copy_shift, make_objective
 from prunelib.models import Loaded, ModelInfo, adapter_for, describe, load
+from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 
 BLOCK = 25
@@ -58,7 +64,7 @@ def llama_8b(count: int) -> tuple[Loaded, list[Encoded]]:
         model: Any = LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     model.eval().requires_grad_(False)
-    info = ModelInfo("random-8b", "", "", "", "", "llama", 32, 14336, 0)
+    info = ModelInfo("random-8b", "", "", "", "", "llama", 32, 14336, 0, 4096)
     tokenizer: Any = SimpleNamespace(pad_token_id=0)
     rng = random.Random(0)
     prompts = [
@@ -75,8 +81,10 @@ def ours(loaded: Loaded, layer: int, prompts: list[Encoded], level: int | None =
     blocks: list[list[Any]] = [[] for _ in range(0, len(prompts), BLOCK)]
     for current in range(len(quadrature.NODES)):
         for parts, start in zip(blocks, range(0, len(prompts), BLOCK), strict=True):
-            parts.append(block_gradients(loaded, layer, prompts[start : start + BLOCK], copy_shift,
-                                         quadrature.new_nodes(current)))
+            parts.append(block_gradients(loaded, layer_path(loaded, layer),
+                                         prompts[start : start + BLOCK],
+                                         make_objective(ObjectiveSpec()),
+                                         quadrature.new_nodes(current))[0])
         found = layer_scores(blocks, current)
         enough = found.error <= TOLERANCE if level is None else current == level
         if enough:
@@ -87,7 +95,8 @@ def ours(loaded: Loaded, layer: int, prompts: list[Encoded], level: int | None =
 def captum(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any, Any]:
     """Mean over prompts of Captum's attributions of a scale vector on the layer's output."""
     total = np.zeros(loaded.info.width)
-    projection = loaded.adapter.scaled_projection(loaded.model, layer)
+    projection = loaded.adapter.layers(loaded.model)[layer].get_submodule(
+        loaded.adapter.hidden[0])
     for start in range(0, len(prompts), BLOCK):
         block = prompts[start : start + BLOCK]
         batch = pad_left([p.prompt for p in block], loaded.tokenizer.pad_token_id, loaded.device)

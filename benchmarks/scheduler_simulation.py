@@ -28,7 +28,7 @@ from rich.table import Table
 from cluster.scheduler import Need, Node, Retire, Scheduler, Slot, Start, Work
 from prunelib.components import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
 
 MODELS, START, NODE = 12, 60.0, 8
 SIZES = ((1, 10), (1, 100), (8, 100), (8, 1_000), (64, 1_000), (64, 10_000), (256, 10_000),
@@ -46,8 +46,9 @@ def work(count: int, gpus: int, seed: int = 0) -> list[Unit]:
     units = []
     for number in range(count):
         model = number % MODELS
-        info = ModelInfo(f"m{model}", "", "local", f"w{model}", "t", "llama", 32, 1, 1 << 30)
-        job = EvaluateJob(f"{number}", "d", 1, 0, 5, 0, "arrow", BASELINE, "vllm", "bfloat16")
+        info = ModelInfo(f"m{model}", "", "local", f"w{model}", "t", "llama", 32, 1, 1 << 30, 4096)
+        job = EvaluateJob(TaskRef(f"{number}", "d"), 1, 0, 5, 0, "arrow", BASELINE, "vllm",
+                          "bfloat16")
         units.append(Unit(info, job, cost=rng.uniform(2, 240),
                           tensor_parallel=gpus_of(model, min(gpus, NODE))))
     return units

@@ -25,8 +25,9 @@ from rich.table import Table
 from prunelib.components import BASELINE
 from prunelib.config import Recipe
 from prunelib.models import ModelInfo, describe
-from prunelib.pipeline.stages import ModelRun
-from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.pipeline.model_run import ModelRun
+from prunelib.pipeline.stages import stages
+from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
 from prunelib.results.compaction import compact
 from prunelib.results.schemas import TABLES
 from prunelib.results.store import Store
@@ -54,8 +55,8 @@ def overhead(info: ModelInfo, results: Path, count: int) -> float:
     from cluster import RayExecutor
 
     store, empty = Store.open(results), TABLES["predictions"].empty_table()
-    units = [Unit(info, EvaluateJob(f"{i}", "d", 1, 0, 5, 0, "arrow", BASELINE, "transformers",
-                                    "float32")) for i in range(count)]
+    units = [Unit(info, EvaluateJob(TaskRef(f"{i}", "d"), 1, 0, 5, 0, "arrow", BASELINE,
+                                    "transformers", "float32")) for i in range(count)]
     for unit in units:
         (results / "predictions").mkdir(exist_ok=True)
         pq.write_table(empty, results / "predictions" / f"{unit.id}.parquet")
@@ -84,7 +85,7 @@ def finished_run(info: ModelInfo, results: Path, recipe: Recipe) -> int:
     def made_up(self: Worker, unit: Unit, job: EvaluateJob) -> list[dict[str, object]]:
         return [{
             "model": unit.model.id, "engine": job.engine, "ablation": job.ablation.digest,
-            "task": job.task, "split": "report", "shots": job.shots, "seed": job.seed,
+            "task": job.task.name, "split": "report", "shots": job.shots, "seed": job.seed,
             "example": i, "repeat": job.repeat, "format": job.format, "query": "q", "gold": "g",
             "prediction": "g", "correct": True, "copied": False, "copied_position": None,
             "gold_in_prompt": False, "demonstrations": ["a"], "answers": ["b"],
@@ -95,7 +96,7 @@ def finished_run(info: ModelInfo, results: Path, recipe: Recipe) -> int:
     report = prunelib.run(recipe, results)
     assert report.complete
     count = 0
-    for units in ModelRun(recipe, recipe.models[0], info, Store.open(results), False).stages():
+    for units in stages(ModelRun(recipe, recipe.models[0], info, Store.open(results), False)):
         count += len(units)
     return count
 

@@ -11,9 +11,10 @@ from prunelib.identity import digest
 
 #: ``mlp_hidden``: a unit feeding the MLP's output projection; off means that its value entering
 #: that projection is zero, bias included. ``mixer_in``: an output unit of a Mamba mixer's input
-#: projection; off means that this output is zero.
-Site = Literal["mlp_hidden", "mixer_in"]
-SITES: tuple[Site, ...] = ("mlp_hidden", "mixer_in")
+#: projection; off means that this output is zero. ``mlp_out``: an output unit of the MLP's output
+#: projection; off means that the MLP adds nothing to that dimension of the stream.
+Site = Literal["mlp_hidden", "mlp_out", "mixer_in"]
+SITES: tuple[Site, ...] = ("mlp_hidden", "mlp_out", "mixer_in")
 
 
 @dataclass(frozen=True, order=True)
@@ -50,12 +51,18 @@ class Ablation:
         """Content digest, the key of every table."""
         return digest("ablation", [[c.layer, c.site, c.index] for c in self.components])
 
-    def by_layer(self) -> dict[int, list[int]]:
-        """Layer → indices that are off, both ascending. Plain ints: it may cross processes."""
+    def by_layer(self, site: Site) -> dict[int, list[int]]:
+        """Layer → indices that are off at a site, ascending. Plain ints: it may cross processes."""
         layers: dict[int, list[int]] = {}
         for component in self.components:
-            layers.setdefault(component.layer, []).append(component.index)
+            if component.site == site:
+                layers.setdefault(component.layer, []).append(component.index)
         return layers
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where components are off, in canonical order."""
+        return tuple(sorted({component.site for component in self.components}))
 
     def __len__(self) -> int:
         return len(self.components)

@@ -6,34 +6,37 @@ A recipe reads like the method section of a paper; nearly every line has a defau
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError
 
-from prunelib.errors import UserError, unknown_name
+from prunelib.errors import UserError
 from prunelib.identity import digest
-from prunelib.tasks import FORMATS, MAX_SHOTS, get_task, task_names
-
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Shots = Annotated[int, Field(ge=0, le=MAX_SHOTS)]
-Count = Annotated[int, Field(ge=1)]
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-#: Registry of attribution methods and objectives, by name. One line each.
-METHODS = ("integrated_gradients",)
-OBJECTIVES = ("copy_shift",)
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from prunelib.specs import (
+    EACH_TASK,
+    GRADIENT_METHODS,
+    AttributionSpec,
+    ControlsSpec,
+    EvaluateSpec,
+    ModelSpec,
+    SearchSpec,
+    Spec,
+)
+from prunelib.tasks import Task, get_task
 
 
 def _model(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
+
+
+def _attributions(value: Any) -> Any:
+    return [value] if isinstance(value, dict | AttributionSpec) else value
 
 
 def _clock(value: Any) -> str | None:
@@ -50,103 +53,24 @@ def _clock(value: Any) -> str | None:
     return text
 
 
-def _task(name: str) -> str:
-    return get_task(name).name
+@dataclass(frozen=True)
+class Arm:
+    """One ranking that a recipe asks for: an attribution on one task's prompts with one seed.
+
+    Attributes:
+        task: whose prompts are attributed.
+        only: the task that its ablation is reported on, or ``None`` for all.
+        main: whether random controls are matched to it.
+    """
+
+    spec: AttributionSpec
+    task: str
+    seed: int
+    only: str | None
+    main: bool
 
 
-class ModelSpec(_Spec):
-    """A model: ``reference/NAME``, a local folder, or a hub name with an optional revision."""
-
-    id: str
-    revision: str | None = None
-    dtype: Dtype = "float32"
-    #: GPUs over which vLLM splits the model; ``auto`` is as few as hold it.
-    tensor_parallel: Count | Literal["auto"] = "auto"
-    #: Whether Python code that lies beside the weights may run. It may do anything this user may.
-    trust_remote_code: bool = False
-
-
-class AttributionSpec(_Spec):
-    """How components are scored."""
-
-    method: str = "integrated_gradients"
-    objective: str = "copy_shift"
-    proxy: str = "vowel_counting"
-    prompts: Count = 100
-    shots: Annotated[int, Field(ge=1, le=MAX_SHOTS)] = 3
-    seed: int = 0
-    #: Quadrature nodes of a layer are raised until the estimated relative error of its mean
-    #: scores is below this, or ``max_nodes`` is reached.
-    tolerance: Annotated[float, Field(gt=0)] = 0.02
-    max_nodes: Literal[9, 17, 33, 65, 129, 257] = 129
-    #: Prompts of one unit of work.
-    block: Count = 25
-
-    _proxy = field_validator("proxy")(_task)
-
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, name: str) -> str:
-        if name not in METHODS:
-            raise unknown_name("method", name, METHODS)
-        return name
-
-    @field_validator("objective")
-    @classmethod
-    def _known_objective(cls, name: str) -> str:
-        if name not in OBJECTIVES:
-            raise unknown_name("objective", name, OBJECTIVES)
-        return name
-
-
-class SearchSpec(_Spec):
-    """The grid over layers and rates, on held-out examples of a proxy."""
-
-    layers: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
-    rates: tuple[Rate, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
-    proxy: str = "vowel_counting"
-    examples: Count = 200
-    shots: Annotated[int, Field(ge=1, le=MAX_SHOTS)] = 3
-    seed: int = 0
-
-    _proxy = field_validator("proxy")(_task)
-
-    @field_validator("rates")
-    @classmethod
-    def _ascending(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if not rates:
-            raise UserError("search.rates is empty: give at least one rate")
-        return tuple(sorted(set(rates)))
-
-
-class ControlsSpec(_Spec):
-    """Random controls: how many random rankings go through the same search."""
-
-    random: Annotated[int, Field(ge=0)] = 1
-
-
-def _tasks(value: Any) -> tuple[str, ...]:
-    return tuple(task_names(value))
-
-
-class EvaluateSpec(_Spec):
-    """What is reported, on the report split."""
-
-    tasks: Annotated[tuple[str, ...], BeforeValidator(_tasks)] = tuple(task_names("icl18"))
-    shots: tuple[Shots, ...] = (1, 2, 3, 4)
-    seeds: tuple[int, ...] = (0,)
-    examples: Count = 100
-    format: str = "arrow"
-
-    @field_validator("format")
-    @classmethod
-    def _known_format(cls, name: str) -> str:
-        if name not in FORMATS:
-            raise unknown_name("prompt format", name, FORMATS)
-        return name
-
-
-class Recipe(_Spec):
+class Recipe(Spec):
     """One experiment: models, attribution, search, controls, evaluation."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -155,7 +79,10 @@ class Recipe(_Spec):
     #: When results are wanted: ``07:00`` (the next one, local time of the driver) or a date and
     #: time. Every model gets its main comparison before any gets extras.
     deadline: Annotated[str | None, BeforeValidator(_clock)] = None
-    attribution: AttributionSpec = AttributionSpec()
+    #: One or several; the first is the one that random controls are matched to.
+    attribution: Annotated[
+        tuple[AttributionSpec, ...], BeforeValidator(_attributions), Field(min_length=1)
+    ] = (AttributionSpec(),)
     search: SearchSpec = SearchSpec()
     controls: ControlsSpec = ControlsSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
@@ -180,12 +107,48 @@ class Recipe(_Spec):
             moment = datetime.combine(local.date() + timedelta(days=1), clock).astimezone()
         return moment
 
-    def check_tasks(self) -> None:
-        """Raise :class:`UserError` if a task is too small for the shots asked of it."""
-        get_task(self.attribution.proxy).check("attribute", self.attribution.shots)
-        get_task(self.search.proxy).check("search", self.search.shots)
+    def task(self, name: str) -> Task:
+        """The task of this name. Raises :class:`UserError` if there is none."""
+        return get_task(name)
+
+    def arms(self) -> list[Arm]:
+        """Every ranking that is made, in the order of the recipe."""
+        return [
+            Arm(spec, task, seed, task if spec.proxy == EACH_TASK else None,
+                main=first and seed == spec.seeds[0])
+            for spec, first in zip(self.attribution, [True] + [False] * len(self.attribution),
+                                   strict=False)
+            for task in (self.evaluate.tasks if spec.proxy == EACH_TASK else (spec.proxy,))
+            for seed in spec.seeds
+        ]
+
+    def search_task(self, arm: Arm) -> str:
+        """The task on whose examples an arm's search decides."""
+        return self.search.proxy or arm.task
+
+    def check(self) -> None:
+        """Raise :class:`UserError` for what no section can see alone."""
+        labels = Counter(spec.label for spec in self.attribution)
+        if twice := [label for label, count in labels.items() if count > 1]:
+            raise UserError(f"attribution: two are called '{twice[0]}': give each a name")
+        for spec in self.attribution:
+            self._check_labels(spec)
+        for arm in self.arms():
+            self.task(arm.task).check("attribute", arm.spec.shots)
+            split = self.search.split
+            self.task(self.search_task(arm)).check(split, self.search.shots)
+            if split == "attribute" and self.search_task(arm) != arm.task:
+                raise UserError("search.split: attribute searches on the prompts that were "
+                                f"attributed, of '{arm.task}', not of '{self.search.proxy}'")
         for name in self.evaluate.tasks:
-            get_task(name).check("report", max(self.evaluate.shots))
+            self.task(name).check("report", max(self.evaluate.shots))
+
+    def _check_labels(self, spec: AttributionSpec) -> None:
+        objective = spec.objective
+        shifts = objective.name == "copy_shift" and not objective.gold_only
+        if spec.method in GRADIENT_METHODS and shifts and spec.shots == 0:
+            raise UserError(f"attribution '{spec.label}': copy_shift compares answers of "
+                            "demonstrations, and shots is 0: use gold_only or max_logit")
 
 
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:
@@ -201,7 +164,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
         raise UserError(f"{source}: a recipe is a mapping with at least 'name' and 'models'")
     try:
         recipe = Recipe.model_validate(content)
-        recipe.check_tasks()
+        recipe.check()
     except ValidationError as error:
         raise UserError(f"{source}: {_first_problem(error)}") from error
     except UserError as error:
@@ -219,6 +182,10 @@ def load_recipe(path: str | Path) -> Recipe:
     return parse_recipe(text, str(path))
 
 
+#: Sections that a recipe may have several of.
+_LISTS: dict[str, type[Spec]] = {"models": ModelSpec, "attribution": AttributionSpec}
+
+
 def _first_problem(error: ValidationError) -> str:
     """The first mistake that pydantic found, with its place and, for a key, near matches."""
     problem = error.errors()[0]
@@ -227,7 +194,7 @@ def _first_problem(error: ValidationError) -> str:
         section: Any = Recipe
         for part in problem["loc"][:-1]:
             field = section.model_fields.get(part) if isinstance(part, str) else None
-            section = ModelSpec if part == "models" else getattr(field, "annotation", section)
+            section = _LISTS.get(str(part)) or getattr(field, "annotation", section)
         near = get_close_matches(str(problem["loc"][-1]), list(section.model_fields), n=1)
         hint = f": did you mean '{near[0]}'?" if near else (
             f": known keys are {', '.join(section.model_fields)}")

@@ -47,7 +47,8 @@ def test_an_ablation_is_a_set(components: list[Component], rng: object) -> None:
     assert ablation == Ablation.of(shuffled + components)
     assert ablation.digest == Ablation.of(shuffled).digest
     assert len(ablation) == len(set(components))
-    assert {(layer, i) for layer, some in ablation.by_layer().items() for i in some} == {
+    layers = ablation.by_layer("mlp_hidden")
+    assert {(layer, i) for layer, some in layers.items() for i in some} == {
         (c.layer, c.index) for c in components
     }
 

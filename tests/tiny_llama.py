@@ -54,12 +54,14 @@ class Oracle:
 
     def ablated(self, ablation: Ablation) -> Any:
         model = copy.deepcopy(self.model)
-        for layer, indices in ablation.by_layer().items():
+        for layer, site, index in ((c.layer, c.site, c.index) for c in ablation.components):
             projection = self.adapter.layers(model)[layer].get_submodule(self.adapter.switched)
             dim = units_dim(projection)
-            if self.adapter.site == "mlp_hidden":
+            if site == "mlp_hidden":
                 dim = 1 - dim
-            projection.weight.data.index_fill_(dim, torch.tensor(indices), 0)
+            elif projection.bias is not None:
+                projection.bias.data[index] = 0
+            projection.weight.data.select(dim, index).zero_()
         return model
 
     @torch.inference_mode()

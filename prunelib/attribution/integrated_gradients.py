@@ -3,7 +3,8 @@
 Scaling weight row j by α scales the pre-activation z_j by α at every position, so the row's
 attribution is ∫ ∂F/∂s_j dα for a scale vector s on the projection's output (papers.md §1.3):
 no weight gradient is ever formed. One layer at a time, all its neurons together; a bias is not
-scaled. All α and all prompts of a block are rows of the same batches.
+scaled. All α and all prompts of a block are rows of the same batches. :class:`Path` holds the
+choices that the papers leave open.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Batch, Encoded, pad_left
-from prunelib.attribution.objectives import Objective
-from prunelib.attribution.replay import Prefix, clean_prefix, last_position_only, started_at
+from prunelib.attribution.objectives import Objective, Row
+from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
+from prunelib.components import Site
 from prunelib.models import Loaded
 
 if TYPE_CHECKING:
@@ -49,87 +51,146 @@ class NodeGradients:
     values: Array
 
 
+@dataclass(frozen=True)
+class Path:
+    """What is scaled from 0 to 1 (papers.md §1.3 and §6, rows 2 and 3).
+
+    Attributes:
+        layers: one layer, or all of them for the joint path, ascending.
+        projection: dotted path below a layer of the projection whose output units are scaled.
+        site: where such a unit is switched off.
+        last_position: scale only the position where the answer begins (as knowledge neurons do).
+        released: take the gradient with respect to the unit's value instead of its scale, so
+            without the weight factor, and clamp it at zero, prompt by prompt: what the DSM
+            paper's released code is reported to do (papers.md §2.1).
+    """
+
+    layers: tuple[int, ...]
+    projection: str
+    site: Site
+    last_position: bool = False
+    released: bool = False
+
+
+def layer_path(loaded: Loaded, layer: int) -> Path:
+    """The default: the papers' projection of one layer, at every position."""
+    return Path((layer,), *loaded.adapter.projection(None))
+
+
 def block_gradients(
     loaded: Loaded,
-    layer: int,
+    path: Path,
     prompts: Sequence[Encoded],
     objective: Objective,
     alphas: Array,
     rows: int = ROWS,
-) -> NodeGradients:
-    """Gradients with respect to the scale vector of one layer, at every α, for one block.
+) -> list[NodeGradients]:
+    """Gradients with respect to the scale vector of each layer of a path, at every α.
 
-    ``rows`` (α × prompt) go through the model at a time, but at least one α.
+    ``rows`` (α × row of the objective) go through the model at a time, but at least one α.
     """
-    batch = pad_left([p.prompt for p in prompts], loaded.tokenizer.pad_token_id, loaded.device)
+    texts = objective.rows(prompts)
+    batch = pad_left([t.prompt.prompt for t in texts], loaded.tokenizer.pad_token_id,
+                     loaded.device)
     unscaled = loaded.adapter.unscaled
-    prefix = clean_prefix(loaded, batch, layer, unscaled)
-    at_once = min(len(alphas), max(1, rows // len(prompts)))
+    prefix = clean_prefix(loaded, batch, path.layers[0], unscaled)
+    at_once = min(len(alphas), max(1, rows // len(texts)))
     repeated = prefix.repeat(at_once)
-    sums, totals, values = [], [], []
-    with started_at(loaded, layer, unscaled) as replayed, last_position_only(loaded):
+    parts: list[list[tuple[Array, Array]]] = [[] for _ in path.layers]
+    values = []
+    with started_at(loaded, path.layers[0], unscaled) as replayed, last_position_only(loaded):
         for start in range(0, len(alphas), at_once):
             chunk = alphas[start : start + at_once]
             if len(chunk) < at_once:
                 repeated = prefix.repeat(len(chunk))
             replayed.prefix = repeated
-            gradient, value = _scaled_pass(
-                loaded, layer, list(prompts), batch, repeated, objective, chunk
-            )
-            shaped = gradient.double().reshape(len(chunk), len(prompts), -1)
-            sums.append(shaped.sum(1).cpu().numpy())
-            totals.append(shaped.sum(2).cpu().numpy())
-            values.append(value.double().reshape(len(chunk), len(prompts)).cpu().numpy())
-    return NodeGradients(alphas, np.concatenate(sums), np.concatenate(totals),
-                         np.concatenate(values))
+            gradients, value = _scaled_pass(loaded, path, texts, batch, objective, chunk)
+            for part, gradient in zip(parts, gradients, strict=True):
+                shaped = gradient.double().reshape(len(chunk), len(texts), -1)
+                part.append((shaped.sum(1).cpu().numpy(), shaped.sum(2).cpu().numpy()))
+            values.append(value.double().reshape(len(chunk), len(texts)).cpu().numpy())
+    owners = np.array([text.owner for text in texts])
+    found = _by_prompt(np.concatenate(values), owners)
+    return [
+        NodeGradients(alphas, np.concatenate([sums for sums, _ in part]),
+                      _by_prompt(np.concatenate([totals for _, totals in part]), owners), found)
+        for part in parts
+    ]
+
+
+def _by_prompt(values: Array, owners: NDArray[np.intp]) -> Array:
+    """Sum ``[nodes, rows]`` over the rows of each prompt: ``[nodes, prompts]``."""
+    if (owners == np.arange(len(owners))).all():
+        return values
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    return np.asarray(np.add.reduceat(values, starts, axis=1))
 
 
 def _scaled_pass(
     loaded: Loaded,
-    layer: int,
-    prompts: list[Encoded],
+    path: Path,
+    texts: list[Row],
     batch: Batch,
-    prefix: Prefix,
     objective: Objective,
     alphas: Array,
-) -> tuple[Tensor, Tensor]:
-    """∂F/∂s ``[rows, neurons]`` and F ``[rows]``, rows ordered by α, then by prompt."""
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Gradients ``[rows, neurons]`` of every layer and F ``[rows]``; rows by α, then by text."""
     import torch
 
     times = len(alphas)
-    scale = torch.tensor(alphas, dtype=prefix.stream.dtype, device=prefix.stream.device)
-    scale = scale.repeat_interleave(len(prompts))[:, None].repeat(1, loaded.info.width)
-    scale.requires_grad_(True)
-    projection = loaded.adapter.scaled_projection(loaded.model, layer)
-    handle = projection.register_forward_hook(_scaling(scale))
+    weight = next(loaded.model.parameters())
+    alpha = torch.tensor(alphas, dtype=weight.dtype, device=weight.device)
+    alpha = alpha.repeat_interleave(len(texts))[:, None]
+    layers = [loaded.adapter.layers(loaded.model)[i].get_submodule(path.projection)
+              for i in path.layers]
+    scales = [_Scale(alpha, path) for _ in layers]
+    handles = [layer.register_forward_hook(scale)
+               for layer, scale in zip(layers, scales, strict=True)]
     try:
         with torch.enable_grad():
             logits = loaded.model(
                 **batch.repeat(times).inputs(), use_cache=False, logits_to_keep=1
             ).logits[:, -1]
-            value = objective(logits, prompts * times)
-            (gradient,) = torch.autograd.grad(value.sum(), scale)
+            value = objective.function(logits, [text.prompt for text in texts] * times)
+            if objective.expand is not None:
+                value = value * value.new_tensor([text.weight for text in texts] * times)
+            gradients = torch.autograd.grad(value.sum(), [scale.variable for scale in scales])
     finally:
-        handle.remove()
-    return gradient, value.detach()
+        for handle in handles:
+            handle.remove()
+    if path.released:
+        gradients = tuple(gradient.clamp(min=0) for gradient in gradients)
+    return gradients, value.detach()
 
 
-def _scaling(scale: Tensor):  # type: ignore[no-untyped-def]
+class _Scale:
     """Hook that scales the weight part of a projection's output, row by row of the batch.
 
-    OPT's outputs have rows and positions in one dimension.
+    OPT's outputs have rows and positions in one dimension. ``variable``, ``[rows, units]``, is
+    what gradients are taken with respect to: the scale, or what is added to the scaled value.
     """
 
-    def hook(module: torch.nn.Module, _: object, output: Tensor) -> Tensor:
-        bias = getattr(module, "bias", None)
-        by_row = output.reshape(len(scale), -1, output.shape[-1])
-        if bias is None:
-            by_row = by_row * scale[:, None, :]
-        else:
-            by_row = bias + (by_row - bias) * scale[:, None, :]
-        return by_row.reshape(output.shape)
+    def __init__(self, alpha: Tensor, path: Path) -> None:
+        self._alpha, self._path = alpha, path
+        self.variable: Tensor
 
-    return hook
+    def __call__(self, module: torch.nn.Module, _: object, output: Tensor) -> Tensor:
+        import torch
+
+        bias = getattr(module, "bias", None)
+        by_row = output.reshape(len(self._alpha), -1, output.shape[-1])
+        start = by_row.shape[1] - 1 if self._path.last_position else 0
+        before, part = by_row[:, :start], by_row[:, start:]
+        scale = self._alpha.repeat(1, output.shape[-1])
+        added = torch.zeros_like(scale)
+        self.variable = added if self._path.released else scale
+        self.variable.requires_grad_(True)
+        part = (part if bias is None else part - bias) * scale[:, None]
+        if self._path.released:
+            part = part + added[:, None]
+        part = part if bias is None else part + bias
+        scaled = torch.cat([before, part], 1) if start else part
+        return scaled.reshape(output.shape)
 
 
 @dataclass(frozen=True)
@@ -156,11 +217,13 @@ class LayerScores:
         return self.totals - self.deltas
 
 
-def layer_scores(blocks: Sequence[Sequence[NodeGradients]], level: int) -> LayerScores:
+def layer_scores(
+    blocks: Sequence[Sequence[NodeGradients]], level: int, released: bool = False
+) -> LayerScores:
     """Reduce gradients to scores: ``blocks[b][i]`` holds what level ``i`` added for block b.
 
     Sums run over blocks in the order given, whoever computed them, so scores are bit-equal for
-    any number of workers.
+    any number of workers. The ``released`` scores of a layer are divided by their maximum.
     """
     order = quadrature.ascending(level)
     fine, coarse = quadrature.weights(level), quadrature.coarse_weights(level)
@@ -178,6 +241,8 @@ def layer_scores(blocks: Sequence[Sequence[NodeGradients]], level: int) -> Layer
     totals, values = np.hstack(joined("totals")), np.hstack(joined("values"))
     prompts = totals.shape[1]
     scores, rough = fine @ total / prompts, coarse @ total / prompts
+    if released and (largest := scores.max()) > 0:
+        scores, rough = scores / largest, rough / largest
     norm = float(np.linalg.norm(scores))
     error = float(np.linalg.norm(scores - rough)) / norm if norm > 0 else 0.0
     return LayerScores(scores, error, fine @ totals, values[-1] - values[0])

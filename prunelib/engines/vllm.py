@@ -96,9 +96,10 @@ class VllmEngine:
             # vLLM lowers the context to what fits into its cache.
             config = self._llm.llm_engine.model_config
             self._context = min(context, int(config.max_model_len))
-            path = adapter_for(info.model_type).switched
-            self._slices: list[list[int]] = self._llm.collective_rpc(
-                "prunelib_install", args=(path, info.layers, info.width, info.site)
+            adapter = adapter_for(info.model_type)
+            units = {site: info.units(site) for site in adapter.sites}
+            self._slices: list[list[Any]] = self._llm.collective_rpc(
+                "prunelib_install", args=(adapter.switched, info.layers, units)
             )
         self._memory = _Memory(0.0 if on_cpu else TOLERANCE[dtype])
         self._own_canary = _own_canary(self._tokenizer)
@@ -114,7 +115,8 @@ class VllmEngine:
         """
         check_fits(ablation, self._info)
         self._live = None
-        request = [[layer, indices] for layer, indices in ablation.by_layer().items()]
+        request = [[site, layer, indices] for site in ablation.sites
+                   for layer, indices in ablation.by_layer(site).items()]
         with _dying("switching"):
             self._llm.collective_rpc("prunelib_switch", args=(request,))
             replies = self._llm.collective_rpc("prunelib_readback")
@@ -171,17 +173,18 @@ class VllmEngine:
 
     def _check_readback(self, ablation: Ablation, replies: list[list[Any]]) -> None:
         """Every rank must have off exactly what was asked of its slice of units."""
-        for (start, stop), (off, found) in zip(self._slices, replies, strict=True):
-            own = Ablation.of(c for c in ablation.components if start <= c.index < stop)
+        for slices, (off, found) in zip(self._slices, replies, strict=True):
+            of_rank = {site: range(start, stop) for site, start, stop in slices}
+            own = Ablation.of(c for c in ablation.components if c.index in of_rank[c.site])
             read = {
-                Component(int(layer), self._info.site, int(index))
-                for layer, indices in off
+                Component(int(layer), site, int(index))
+                for site, layer, indices in off
                 for index in indices
             }
             if read != set(own.components) or found != own.digest:
                 wrong = sorted(read ^ set(own.components))
                 raise EngineDeadError(
-                    f"units {start}–{stop - 1}: {len(wrong)} are not as asked, e.g. {wrong[:3]}"
+                    f"units {slices}: {len(wrong)} are not as asked, e.g. {wrong[:3]}"
                 )
 
     def _complete(self, prompts: Sequence[Prompt]) -> list[Any]:

@@ -100,77 +100,103 @@ class _Zeroed:
         return [i for i in self._zero() if i in asked or i not in self._native]
 
 
+class _Biased:
+    """Rows of a weight and their biases, set to zero together."""
+
+    def __init__(self, projection: Any) -> None:
+        self._parts = [_Zeroed(projection.weight.data, 0),
+                       _Zeroed(projection.bias.data[:, None], 0)]
+
+    def set(self, indices: list[int]) -> None:
+        for part in self._parts:
+            part.set(indices)
+
+    def off(self) -> list[int]:
+        return sorted(set(self._parts[0].off()) & set(self._parts[1].off()))
+
+
 class PrunelibWorker:
     """The worker extension. Every name starts with ``prunelib_``: vLLM forbids clashes."""
 
-    prunelib_site: Site
-    prunelib_switches: list[_Switch]
-    prunelib_start: int
-    prunelib_stop: int
+    prunelib_switches: dict[Site, list[_Switch]]
+    #: Site → units of every layer that this rank owns.
+    prunelib_own: dict[Site, range]
 
-    def prunelib_install(
-        self, path: str, layers: int, width: int, site: Site = "mlp_hidden"
-    ) -> list[int]:
+    def prunelib_install(self, path: str, layers: int, units: dict[Site, int]) -> list[Any]:
         """Prepare every layer for switching. Called once.
 
         Args:
             path: dotted path of the projection below a layer at which units are switched off.
             layers: how many layers there are to be.
-            width: units of a layer, over all ranks.
-            site: ``mlp_hidden``: units are inputs of the projection; ``mixer_in``: outputs.
+            units: site → units of a layer, over all ranks. ``mlp_hidden``: inputs of the
+                projection; ``mixer_in`` and ``mlp_out``: its outputs.
 
         Returns:
-            ``[start, stop]``: the units of every layer that this rank owns.
+            ``[[site, start, stop], …]``: the units of every layer that this rank owns.
 
         Raises:
             RuntimeError: the model inside vLLM does not look like that.
         """
         model: nn.Module = self.model_runner.get_model()  # type: ignore[attr-defined]
         projections = _projections(model, path, layers)
-        outputs = site == "mixer_in"
-        size_of = f"{'output' if outputs else 'input'}_size_per_partition"
-        units = {int(getattr(p, size_of)) for p in projections}
-        ranks = {(int(p.tp_rank), int(p.tp_size)) for p in projections}  # type: ignore[arg-type]
-        if len(units) != 1 or len(ranks) != 1:
-            raise RuntimeError(f"layers differ: {units} units per rank, ranks {ranks}")
-        (own,), ((rank, size),) = units, ranks
-        if outputs and size > 1:
-            raise RuntimeError(f"a rank's units are no slice of a layer's at {site}: use one GPU")
-        if own * size != width:
-            raise RuntimeError(f"{size} ranks with {own} units each are not {width} units")
-        self.prunelib_start, self.prunelib_stop = rank * own, (rank + 1) * own
         like = next(model.parameters())
-        self.prunelib_site = site
-        self.prunelib_switches = [_switch_for(p, own, like, outputs) for p in projections]
-        return [self.prunelib_start, self.prunelib_stop]
+        self.prunelib_switches, self.prunelib_own = {}, {}
+        for site, width in units.items():
+            self.prunelib_own[site] = own = _own_units(projections, site, width)
+            self.prunelib_switches[site] = [_switch_for(p, len(own), like, site)
+                                            for p in projections]
+        return [[site, own.start, own.stop] for site, own in self.prunelib_own.items()]
 
     def prunelib_switch(self, request: list[list[Any]]) -> None:
         """Switch exactly these units off, all others on.
 
         Args:
-            request: ``[[layer, [indices]], …]``, indices over all ranks.
+            request: ``[[site, layer, [indices]], …]``, indices over all ranks.
         """
-        wanted = {int(layer): indices for layer, indices in request}
-        own = range(self.prunelib_start, self.prunelib_stop)
-        for layer, switch in enumerate(self.prunelib_switches):
-            switch.set([int(i) - own.start for i in wanted.get(layer, []) if int(i) in own])
+        wanted = {(site, int(layer)): indices for site, layer, indices in request}
+        # Two sites may share a weight: all is put back, last first, before anything is zeroed.
+        for switches in reversed(self.prunelib_switches.values()):
+            for switch in switches:
+                switch.set([])
+        for site, switches in self.prunelib_switches.items():
+            own = self.prunelib_own[site]
+            for layer, switch in enumerate(switches):
+                indices = wanted.get((site, layer), [])
+                switch.set([int(i) - own.start for i in indices if int(i) in own])
 
     def prunelib_readback(self) -> list[Any]:
-        """What is off on this rank: ``[[[layer, [indices]], …], digest]``, indices over all ranks.
+        """What is off on this rank, by indices over all ranks, and its digest.
 
-        The digest is that of the ablation read back, computed here.
+        ``[[[site, layer, [indices]], …], digest]``; the digest is computed here, from the
+        ablation read back.
         """
-        off: list[tuple[int, list[int]]] = [
-            (layer, [self.prunelib_start + i for i in indices])
-            for layer, switch in enumerate(self.prunelib_switches)
+        off: list[tuple[Site, int, list[int]]] = [
+            (site, layer, [self.prunelib_own[site].start + i for i in indices])
+            for site, switches in self.prunelib_switches.items()
+            for layer, switch in enumerate(switches)
             if (indices := switch.off())
         ]
         found = Ablation.of(
-            Component(layer, self.prunelib_site, index)
-            for layer, indices in off
-            for index in indices
+            Component(layer, site, index) for site, layer, indices in off for index in indices
         )
         return [[list(row) for row in off], found.digest]
+
+
+def _own_units(projections: list[nn.Module], site: Site, width: int) -> range:
+    """The units of a site that this rank owns, of ``width`` in all."""
+    size_of = "input_size_per_partition" if site == "mlp_hidden" else "output_size_per_partition"
+    units = {int(getattr(p, size_of)) for p in projections}
+    ranks = {(int(p.tp_rank), int(p.tp_size)) for p in projections}  # type: ignore[arg-type]
+    if len(units) != 1 or len(ranks) != 1:
+        raise RuntimeError(f"layers differ: {units} units per rank, ranks {ranks}")
+    (own,), ((rank, size),) = units, ranks
+    if site == "mlp_out":  # every rank computes a part of each of these sums
+        rank, size = 0, 1
+    if site == "mixer_in" and size > 1:
+        raise RuntimeError(f"a rank's units are no slice of a layer's at {site}: use one GPU")
+    if own * size != width:
+        raise RuntimeError(f"{size} ranks with {own} units each are not {width} units")
+    return range(rank * own, (rank + 1) * own)
 
 
 def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
@@ -182,12 +208,15 @@ def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
     return [found[layer] for layer in range(layers)]
 
 
-def _switch_for(projection: nn.Module, units: int, like: Tensor, outputs: bool) -> _Switch:
+def _switch_for(projection: nn.Module, units: int, like: Tensor, site: Site) -> _Switch:
     """The way to switch units of this projection on the device that it runs on."""
+    outputs = site != "mlp_hidden"
     if like.device.type == "cpu":
         return _Masked(projection, units, like, outputs)
     weight: Any = projection.weight
     dim = 0 if outputs else 1
     if weight.dim() != 2 or weight.shape[dim] != units:
         raise RuntimeError(f"weight {tuple(weight.shape)} has no line for each of {units} units")
+    if site == "mlp_out" and getattr(projection, "bias", None) is not None:
+        return _Biased(projection)
     return _Zeroed(weight.data, dim)

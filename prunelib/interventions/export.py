@@ -64,12 +64,13 @@ def switch_off(model: PreTrainedModel, info: ModelInfo, ablation: Ablation) -> N
 
     adapter = adapter_for(info.model_type)
     with torch.no_grad():
-        for layer, indices in ablation.by_layer().items():
-            projection: Any = adapter.layers(model)[layer].get_submodule(adapter.switched)
+        for component in ablation.components:
+            projection: Any = adapter.layers(model)[component.layer].get_submodule(adapter.switched)
             outputs = units_dim(projection)
-            which = torch.tensor(indices)
-            dim = outputs if adapter.site == "mixer_in" else 1 - outputs
-            projection.weight.index_fill_(dim, which, 0.0)
+            dim = 1 - outputs if component.site == "mlp_hidden" else outputs
+            projection.weight.select(dim, component.index).zero_()
+            if component.site == "mlp_out" and projection.bias is not None:
+                projection.bias[component.index] = 0
 
 
 def _about(info: ModelInfo, ablation: Ablation) -> dict[str, Any]:

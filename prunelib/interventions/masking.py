@@ -2,7 +2,8 @@
 
 Zero in the mask means that the unit's value entering the output projection of an MLP is zero, bias
 included, which for every family is the same function as a zeroed input column of that projection.
-In a Mamba mixer it is the output of the input projection, so the same as a zeroed row.
+In a Mamba mixer it is the output of the input projection, so the same as a zeroed row; at
+``mlp_out`` the output of an MLP's output projection, bias included.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from prunelib.components import BASELINE, Ablation
+from prunelib.components import BASELINE, Ablation, Site
 from prunelib.errors import UserError
+from prunelib.models.registry import adapter_for
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
     from prunelib.models import Loaded, ModelInfo
 
@@ -28,26 +31,26 @@ class ActivationMasks:
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
-        self._masks: dict[int, Tensor] = {}
-        projections = [layer.get_submodule(loaded.adapter.switched)
-                       for layer in loaded.adapter.layers(loaded.model)]
-        if loaded.adapter.site == "mixer_in":
-            self._handles = [p.register_forward_hook(self._on_output(i))
-                             for i, p in enumerate(projections)]
-        else:
-            self._handles = [p.register_forward_pre_hook(self._on_input(i))
-                             for i, p in enumerate(projections)]
+        self._masks: dict[tuple[int, Site], Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        for i, layer in enumerate(loaded.adapter.layers(loaded.model)):
+            projection = layer.get_submodule(loaded.adapter.switched)
+            for site in loaded.adapter.sites:
+                self._handles.append(
+                    projection.register_forward_pre_hook(self._on_input((i, site)))
+                    if site == "mlp_hidden"
+                    else projection.register_forward_hook(self._on_output((i, site))))
 
-    def _on_input(self, layer: int) -> Any:
+    def _on_input(self, place: tuple[int, Site]) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            mask = self._masks.get(layer)
+            mask = self._masks.get(place)
             return None if mask is None else (_masked(args[0], mask), *args[1:])
 
         return hook
 
-    def _on_output(self, layer: int) -> Any:
+    def _on_output(self, place: tuple[int, Site]) -> Any:
         def hook(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
-            mask = self._masks.get(layer)
+            mask = self._masks.get(place)
             return None if mask is None else _masked(output, mask)
 
         return hook
@@ -56,17 +59,19 @@ class ActivationMasks:
         """Switch every row of every batch to this ablation."""
         import torch
 
-        check_fits(ablation, self._loaded.info)
+        info = self._loaded.info
+        check_fits(ablation, info)
         weight = next(self._loaded.model.parameters())
         self._masks = {}
-        for layer, indices in ablation.by_layer().items():
-            mask = torch.ones(self._loaded.info.width, dtype=weight.dtype, device=weight.device)
-            mask[indices] = 0
-            self._masks[layer] = mask
+        for site in ablation.sites:
+            for layer, indices in ablation.by_layer(site).items():
+                mask = torch.ones(info.units(site), dtype=weight.dtype, device=weight.device)
+                mask[indices] = 0
+                self._masks[layer, site] = mask
 
-    def set_rows(self, layer: int, keep: Tensor) -> None:
-        """Give every batch row its own mask in one layer: ``keep`` is ``[rows, width]``."""
-        self._masks = {layer: keep}
+    def set_rows(self, layer: int, keep: Tensor, site: Site) -> None:
+        """Give every batch row its own mask in one layer: ``keep`` is ``[rows, units]``."""
+        self._masks = {(layer, site): keep}
 
     def __enter__(self) -> ActivationMasks:
         return self
@@ -94,10 +99,12 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
 
 def check_fits(ablation: Ablation, info: ModelInfo) -> None:
     """Raise :class:`UserError` if a component does not exist in a model."""
+    sites = adapter_for(info.model_type).sites
     for component in ablation.components:
-        known = component.site == info.site
-        if not (known and 0 <= component.layer < info.layers and 0 <= component.index < info.width):
+        if not (component.site in sites and 0 <= component.layer < info.layers
+                and 0 <= component.index < info.units(component.site)):
+            known = ", ".join(f"{info.units(site)} units each at {site}" for site in sites)
             raise UserError(
                 f"component {component.layer}.{component.site}.{component.index} is not in a "
-                f"model of {info.layers} layers with {info.width} units each at {info.site}"
+                f"model of {info.layers} layers with {known}"
             )

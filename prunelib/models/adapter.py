@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prunelib.components import Site
+from prunelib.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,8 @@ class Adapter:
         attention: module below a layer that runs before its MLP, if there is one.
         mlp_norm: norm below a layer whose output only the MLP reads, if the MLP can be given the
             last position alone.
-        site: the kind of unit.
+        site: the kind of unit that the papers' projection has. A family with an MLP (one with
+            ``attention``) also has units at ``mlp_out``.
         tuples: whether a layer returns a tuple, its output first.
         refusal: why a model with this config is not supported, or ``None``.
     """
@@ -60,6 +62,24 @@ class Adapter:
         """
         return () if self.attention is None else (self.attention, *self.hidden)
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where this family's units can be switched off."""
+        return (self.site,) if self.attention is None else (self.site, "mlp_out")
+
+    def projection(self, name: Literal["gate", "up", "down"] | None) -> tuple[str, Site]:
+        """Dotted path of a projection below a layer, and the site of its output units.
+
+        ``None`` is the papers' projection. Raises :class:`UserError` if there is no such one.
+        """
+        if name is None or (name == "up" and len(self.hidden) == 1 and self.attention):
+            return self.hidden[0], self.site
+        if name == "down" and self.attention:
+            return self.switched, "mlp_out"
+        if name == "down" or len(self.hidden) == 1:
+            raise UserError(f"an MLP of '{self.model_types[0]}' has no projection '{name}'")
+        return self.hidden[("gate", "up").index(name)], self.site
+
     def depth(self, config: PreTrainedConfig) -> int:
         """Number of layers."""
         return int(config.num_hidden_layers)
@@ -72,10 +92,6 @@ class Adapter:
         """Replace the list of decoder layers (for prefix replay)."""
         parent, _, name = self.stack.rpartition(".")
         setattr(model.get_submodule(parent), name, layers)
-
-    def scaled_projection(self, model: PreTrainedModel, layer: int) -> nn.Module:
-        """The projection whose output units attribution scales (papers.md §1.4)."""
-        return self.layers(model)[layer].get_submodule(self.hidden[0])
 
 
 def units_dim(projection: nn.Module) -> int:

@@ -41,13 +41,19 @@ class ModelInfo:
     width: int
     #: Bytes of all weight files: what a worker needs at least.
     bytes: int
+    #: Dimensions of the residual stream.
+    stream: int
     #: Whether code that lies beside the weights may run.
     trust_remote_code: bool = False
 
     @property
     def site(self) -> Site:
-        """The kind of unit that can be switched off in this architecture."""
+        """The kind of unit that the papers' projection has in this architecture."""
         return adapter_for(self.model_type).site
+
+    def units(self, site: Site) -> int:
+        """How many units a layer has at a site."""
+        return self.stream if site == "mlp_out" else self.width
 
     @property
     def key(self) -> list[str]:
@@ -163,6 +169,7 @@ def describe(
         layers=adapter.depth(parsed),
         width=adapter.width(parsed),
         bytes=sum(file.stat().st_size for file in weights),
+        stream=int(parsed.hidden_size),
         trust_remote_code=trust_remote_code,
     )
 

@@ -15,13 +15,15 @@ from typing import Any, Protocol
 
 import pyarrow.compute as pc
 
+from prunelib.attribution.objectives import objective_digest
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.identity import digest
-from prunelib.models import ModelInfo, describe
+from prunelib.models import ModelInfo, adapter_for, describe
 from prunelib.pipeline.executor import Attempt, Executor, InlineExecutor
+from prunelib.pipeline.model_run import ModelRun
 from prunelib.pipeline.provenance import code_version, hardware, packages
-from prunelib.pipeline.stages import ModelRun
+from prunelib.pipeline.stages import stages
 from prunelib.pipeline.units import Unit
 from prunelib.pipeline.work import Worker
 from prunelib.results.files import reason
@@ -88,6 +90,9 @@ def prepare(recipe: Recipe) -> list[ModelInfo]:
         if missing:
             raise UserError(f"search.layers: model '{info.id}' has layers 0 to {info.layers - 1}, "
                             f"not {missing[0]}")
+        for attribution in recipe.attribution:
+            adapter_for(info.model_type).projection(attribution.projection)
+            objective_digest(attribution.objective)
         infos.append(info)
     ids = [info.id for info in infos]
     if len(set(ids)) < len(ids):
@@ -155,7 +160,7 @@ class _Driver:
                            ["unit_id"].to_pylist())
         runs = [ModelRun(self.recipe, spec, info, self.store)
                 for spec, info in zip(self.recipe.models, infos, strict=True)]
-        progress = {model.info.id: (model, model.stages()) for model in runs}
+        progress = {model.info.id: (model, stages(model)) for model in runs}
         outstanding: dict[str, set[str]] = {}
         status = "interrupted"
         try:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunelib.config import ModelSpec, Recipe
+from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
+from prunelib.pipeline.model_run import ModelRun
 from prunelib.pipeline.progress import expected_units
-from prunelib.pipeline.stages import ModelRun
+from prunelib.pipeline.stages import stages
 from prunelib.results.files import open_files
 from prunelib.results.store import Store
-from prunelib.tasks import Split, draw, get_task
+from prunelib.specs import AttributionSpec, ModelSpec
+from prunelib.tasks import Split, draw
 
 #: A backward pass costs about as much as the forward pass over the same layers, when no weight
 #: gradients are computed.
@@ -92,7 +95,8 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
            ) -> dict[str, tuple[int, int]]:
     """Stage → (units, done) as far as finished stages tell which units there are."""
     counts: dict[str, tuple[int, int]] = {}
-    steps: Iterator[list[Any]] = ModelRun(recipe, spec, info, store, record=False).stages()
+    steps: Iterator[list[Any]] = stages(
+        ModelRun(recipe, spec, info, store, record=False))
     for units in steps:
         there = store.done(units[0].table)
         done = sum(unit.id in there for unit in units)
@@ -142,35 +146,37 @@ def _stages_of(resolved: str) -> Iterator[tuple[str, str, float]]:
 
 def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
     """Stage → (units, floating-point operations), from the recipe alone."""
-    layers = info.layers if recipe.search.layers == "all" else len(recipe.search.layers)
     chosen = range(info.layers) if recipe.search.layers == "all" else recipe.search.layers
     above = sum(info.layers - layer for layer in chosen) / info.layers
     per_token = info.bytes  # two operations per parameter; shipped weights have two bytes each
-    attribution, search, evaluate = recipe.attribution, recipe.search, recipe.evaluate
-    rankings = 1 + recipe.controls.random
-    ablations = 2 + 2 * recipe.controls.random
+    search, evaluate = recipe.search, recipe.evaluate
+    tokenizer = load_tokenizer(info)
 
+    @functools.cache
     def tokens(task: str, split: Split, shots: int) -> float:
-        some = draw(get_task(task), split=split, shots=shots, seed=0, count=20)
-        tokenizer = load_tokenizer(info)
+        some = draw(recipe.task(task), split=split, shots=shots, seed=0, count=20)
         return sum(len(tokenizer(e.prompt)["input_ids"]) for e in some) / len(some)
 
-    scaled = tokens(attribution.proxy, "attribute", attribution.shots)
-    searched = tokens(search.proxy, "search", search.shots)
+    def passes(spec: AttributionSpec) -> float:
+        if spec.method != "integrated_gradients":
+            return 1.0
+        if spec.path == "single":
+            return above * info.width
+        return (1.0 if spec.path == "joint" else above) * _USUAL_NODES * _FORWARD_AND_BACKWARD
+
+    arms = recipe.arms()
+    scored = sum(arm.spec.prompts * tokens(arm.task, "attribute", arm.spec.shots)
+                 * passes(arm.spec) for arm in arms)
+    searched = [tokens(recipe.search_task(arm), search.split, search.shots)
+                * (1 + recipe.controls.random * arm.main) for arm in arms]
     reported = sum(tokens(task, "report", shots)
                    for task in evaluate.tasks for shots in evaluate.shots)
-    cells = layers * len(search.rates) * rankings
     units = expected_units(recipe, info.layers)
+    share = units["evaluate"] / (len(evaluate.tasks) * len(evaluate.shots))
     return {
-        "attribute": (
-            units["attribute"],
-            attribution.prompts * scaled * above * _USUAL_NODES * _FORWARD_AND_BACKWARD
-            * per_token,
-        ),
-        "search": (units["search"], cells * search.examples * searched * 2 * per_token),
-        "canary": (units["canary"], ablations * searched * per_token),
-        "evaluate": (
-            units["evaluate"],
-            (ablations + 1) * reported * evaluate.examples * len(evaluate.seeds) * per_token,
-        ),
+        "attribute": (units["attribute"], scored * per_token),
+        "search": (units["search"], len(chosen) * len(search.rates) * search.examples
+                   * sum(searched) * 2 * per_token),
+        "canary": (units["canary"], units["canary"] * searched[0] * per_token),
+        "evaluate": (units["evaluate"], share * reported * evaluate.examples * per_token),
     }

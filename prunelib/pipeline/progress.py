@@ -17,6 +17,7 @@ from prunelib.errors import UserError, unknown_name
 from prunelib.pipeline.units import Stage
 from prunelib.results.schemas import TABLES
 from prunelib.results.store import Store
+from prunelib.specs import AttributionSpec
 
 #: A run that says it is running and has given no sign of life for so long is taken for dead.
 SILENCE = timedelta(minutes=2)
@@ -89,16 +90,32 @@ def expected_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
     Attribution may need more, where a layer needs more nodes than the first level has; canaries
     and evaluations may be fewer, where two searches choose the same ablation.
     """
-    evaluate = recipe.evaluate
+    evaluate, arms = recipe.evaluate, recipe.arms()
     searched = layers if recipe.search.layers == "all" else len(recipe.search.layers)
-    ablations = 2 + 2 * recipe.controls.random
+    random = recipe.controls.random
+    main = sum(arm.main for arm in arms)
+    searches = {(recipe.search_task(arm), recipe.search.split == "attribute" and arm)
+                for arm in arms}
+    # Every arm chooses one ablation; the main ones have two random ones for each seed.
+    reported = sum((1 + 2 * random * arm.main)
+                   * (len(evaluate.tasks) if arm.only is None or evaluate.transfer else 1)
+                   for arm in arms) + 2 * len(evaluate.tasks)
     return {
-        "attribute": searched * math.ceil(recipe.attribution.prompts / recipe.attribution.block),
-        "search": 1 + searched * (1 + recipe.controls.random),
-        "canary": ablations,
-        "evaluate": (ablations + 1) * len(evaluate.tasks) * len(evaluate.shots)
-        * len(evaluate.seeds),
+        "attribute": sum(_attribution_units(arm.spec, searched) for arm in arms),
+        "search": len(searches) + searched * (len(arms) + random * main),
+        "canary": 1 + len(arms) + 2 * random * main,
+        "evaluate": reported * len(evaluate.shots) * len(evaluate.seeds),
     }
+
+
+def _attribution_units(spec: AttributionSpec, searched: int) -> int:
+    pool = int(spec.choose != "random")
+    if spec.method != "integrated_gradients":
+        return pool + 1
+    if spec.path == "single":
+        return pool + searched
+    blocks = math.ceil(spec.prompts / spec.block)
+    return pool + blocks * (1 if spec.path == "joint" else searched)
 
 
 def read_progress(results: str | Path, run: str | None = None, now: datetime | None = None

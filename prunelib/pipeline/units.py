@@ -15,38 +15,73 @@ from prunelib.components import Ablation
 from prunelib.engines.base import Canary
 from prunelib.identity import digest
 from prunelib.models.identity import ModelInfo
+from prunelib.specs import ObjectiveSpec
+from prunelib.tasks import Split, Task, get_task
 
 #: Goes up whenever the same unit would write other rows than before.
-UNIT_VERSION = 1
+UNIT_VERSION = 2
 
 Stage = Literal["attribute", "search", "canary", "evaluate"]
+Projection = Literal["gate", "up", "down"]
+
+
+@dataclass(frozen=True)
+class TaskRef:
+    """A task by name and content, as it travels to workers."""
+
+    name: str
+    digest: str
+
+    def load(self) -> Task:
+        """The task itself."""
+        return get_task(self.name)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Which examples of a task: draws ``indices`` of the seeded sequence of a split."""
+
+    task: TaskRef
+    split: Split
+    shots: int
+    seed: int
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class AttributeJob:
-    """∂F/∂s at the nodes that one quadrature level adds, for one layer and block of prompts."""
+    """∂F/∂s at the nodes that one quadrature level adds, for one block of prompts."""
 
-    objective: str
-    task: str
-    task_digest: str
-    shots: int
-    seed: int
-    start: int
-    stop: int
-    layer: int
+    objective: ObjectiveSpec
+    objective_digest: str
+    path: Literal["layer", "joint", "last_position"]
+    released: bool
+    projection: Projection | None
+    prompts: Prompts
+    #: One layer, or all of them for the joint path.
+    layers: tuple[int, ...]
     level: int
     dtype: str
 
 
 @dataclass(frozen=True)
-class GridJob:
-    """Several ablations of one layer on the same search examples, in one batch."""
+class ScoreJob:
+    """Scores of every unit of some layers by another method than integrated gradients."""
 
-    task: str
-    task_digest: str
-    shots: int
-    seed: int
-    examples: int
+    method: str
+    objective: ObjectiveSpec
+    objective_digest: str
+    projection: Projection | None
+    prompts: Prompts
+    layers: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class GridJob:
+    """Several ablations of one layer on the same examples, in one batch."""
+
+    prompts: Prompts
     layer: int
     ablations: tuple[Ablation, ...]
     dtype: str
@@ -56,8 +91,7 @@ class GridJob:
 class CanaryJob:
     """What a model under an ablation must answer to one prompt, according to transformers."""
 
-    task: str
-    task_digest: str
+    prompts: Prompts
     ablation: Ablation
     dtype: str
 
@@ -66,8 +100,7 @@ class CanaryJob:
 class EvaluateJob:
     """One task at one number of shots and one seed, under one ablation, on an engine."""
 
-    task: str
-    task_digest: str
+    task: TaskRef
     shots: int
     seed: int
     examples: int
@@ -80,15 +113,16 @@ class EvaluateJob:
     canary: Canary | None = None
 
 
-Job = AttributeJob | GridJob | CanaryJob | EvaluateJob
+Job = AttributeJob | ScoreJob | GridJob | CanaryJob | EvaluateJob
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
+    ScoreJob: ("attribute", "attribution_parts"),
     GridJob: ("search", "predictions"),
     CanaryJob: ("canary", "canaries"),
     EvaluateJob: ("evaluate", "predictions"),
 }
-_NOT_IN_ID = ("canary",)
+_NOT_IN_ID = ("canary", "objective")
 
 
 @dataclass(frozen=True)
@@ -110,9 +144,8 @@ class Unit:
     @functools.cached_property
     def id(self) -> str:
         """Deterministic id, also the name of the output file."""
-        content = {f.name: _plain(getattr(self.job, f.name)) for f in fields(self.job)
-                   if f.name not in _NOT_IN_ID}
-        return f"{self.stage}-{digest('unit', [UNIT_VERSION, self.stage, self.model.key, content])}"
+        content = [UNIT_VERSION, type(self.job).__name__, self.model.key, _plain(self.job)]
+        return f"{self.stage}-{digest('unit', content)}"
 
     @property
     def stage(self) -> Stage:
@@ -129,17 +162,30 @@ class Unit:
         """What it does, for people."""
         job = self.job
         if isinstance(job, AttributeJob):
-            return f"layer {job.layer}, prompts {job.start}-{job.stop - 1}, level {job.level}"
+            return (f"{_layers(job.layers)}, {len(job.prompts.indices)} prompts from "
+                    f"{job.prompts.indices[0]}, level {job.level}")
+        if isinstance(job, ScoreJob):
+            return f"{job.method}, {_layers(job.layers)}"
         if isinstance(job, GridJob):
             return f"layer {job.layer}, {len(job.ablations)} ablations"
         if isinstance(job, CanaryJob):
             return f"ablation {job.ablation.digest[:8]}"
-        return f"{job.task}, {job.shots} shots, seed {job.seed}, {job.ablation.digest[:8]}"
+        return f"{job.task.name}, {job.shots} shots, seed {job.seed}, {job.ablation.digest[:8]}"
+
+
+def _layers(layers: tuple[int, ...]) -> str:
+    return f"layer {layers[0]}" if len(layers) == 1 else f"{len(layers)} layers"
 
 
 def _plain(value: Any) -> Any:
+    """What identifies a job, as JSON: dataclasses by field, ablations by digest."""
     if isinstance(value, Ablation):
         return value.digest
+    if isinstance(value, TaskRef):
+        return [value.name, value.digest]
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)
+                if f.name not in _NOT_IN_ID}
     return value

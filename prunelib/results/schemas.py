@@ -35,8 +35,11 @@ def _table(name: str, description: str, *columns: pa.Field) -> pa.Schema:
 _RUN = _column("run", _TEXT, "recipe name and the first 8 hex digits of the recipe's digest")
 _UNIT = _column("unit_id", _TEXT, "unit of work that wrote the row")
 _MODEL = _column("model", _TEXT, "model as the recipe names it")
-_METHOD = _column("method", _TEXT, "attribution method")
-_OBJECTIVE = _column("objective", _TEXT, "scalar of the logits that is attributed", null=True)
+_METHOD = _column("method", _TEXT, "attribution, as the recipe names it: its method, or a name")
+_OBJECTIVE = _column("objective", _TEXT, "scalar of the logits that is attributed, with the "
+                     "switches that were moved", null=True)
+_PROXY = _column("proxy", _TEXT, "task whose prompts were attributed")
+_PROMPT_SEED = _column("seed", _LARGE, "seed of the prompts")
 _LAYER = _column("layer", _SMALL, "layer, from 0")
 _ABLATION = _column("ablation", _TEXT, "digest of the set of components that are off")
 
@@ -100,9 +103,9 @@ _ATTRIBUTIONS = _table(
     _MODEL,
     _METHOD,
     _OBJECTIVE,
-    _column("proxy", _TEXT, "task whose prompts were attributed", null=True),
+    _PROXY,
     _column("shots", _SMALL, "demonstrations per prompt", null=True),
-    _column("seed", _LARGE, "seed of the prompts or of a random ranking", null=True),
+    _PROMPT_SEED,
     _column("site", _TEXT, "where the component sits, such as mlp_hidden"),
     _LAYER,
     _column("index", _SMALL, "component within layer and site, from 0"),
@@ -118,13 +121,15 @@ _ATTRIBUTIONS = _table(
 )
 _PARTS = _table(
     "attribution_parts",
-    "one row per node of the path, for one layer and block of prompts: what scores are made of",
+    "one row per node of the path, for one layer and block of prompts: what scores are made of; "
+    "other methods than integrated gradients have one row, at alpha 1",
     _MODEL,
     _LAYER,
     _column("start", _SMALL, "first prompt of the block"),
     _column("level", _SMALL, "quadrature level that added the node"),
     _column("alpha", _REAL, "place on the path from 0 to 1"),
-    _column("sums", _REALS, "gradient of each component's scale, summed over the block's prompts"),
+    _column("sums", _REALS, "gradient of each component's scale (or another method's score), "
+            "summed over the block's prompts"),
     _column("totals", _REALS, "gradient summed over components, per prompt"),
     _column("values", _REALS, "objective, per prompt"),
     _UNIT,
@@ -143,11 +148,13 @@ _GAPS = _table(
     _MODEL,
     _METHOD,
     _OBJECTIVE,
-    _LAYER,
+    _PROXY,
+    _PROMPT_SEED,
+    _column("layer", _SMALL, "layer, from 0; the first of those that were scaled together"),
     _column("example", _SMALL, "prompt, from 0"),
     _column("nodes", _SMALL, "quadrature nodes used"),
-    _column("total", _REAL, "sum of the layer's scores for this prompt"),
-    _column("delta", _REAL, "objective with the layer minus objective with the layer at zero"),
+    _column("total", _REAL, "sum of the scores for this prompt"),
+    _column("delta", _REAL, "objective minus objective with what was scaled at zero"),
     _column("gap", _REAL, "total - delta"),
     _UNIT,
 )
@@ -162,7 +169,10 @@ _ABLATIONS = _table(
     _column("layer", _SMALL, "layer, null if none or several", null=True),
     _column("rate", _REAL, "share of the layer's components that are off", null=True),
     _column("count", _SMALL, "number of components that are off"),
-    _column("seed", _LARGE, "seed of a random ranking, else null", null=True),
+    _column("seed", _LARGE, "seed of a random ranking, or of the prompts where a recipe has "
+            "several, else null", null=True),
+    _column("proxy", _TEXT, "task on whose examples the search decided", null=True),
+    _column("only_task", _TEXT, "the one task it is reported on, null for all", null=True),
     _column("component_layers", _INTS, "layer of each component that is off"),
     _column("component_indices", _INTS, "index of each component that is off"),
     _UNIT,

@@ -23,9 +23,10 @@ _SCOPE = _view(
 _LABELS = _view(
     "_labels",
     "where each ablation of a run comes from; equal sets of several origins have several lines",
-    "run model ablation method role layer rate count control_seed",
+    "run model ablation method role layer rate count control_seed proxy only_task",
     """
-SELECT DISTINCT run, model, ablation, method, role, layer, rate, "count", seed AS control_seed
+SELECT DISTINCT run, model, ablation, method, role, layer, rate, "count", seed AS control_seed,
+       proxy, only_task
 FROM ablations JOIN _scope USING (unit_id)
 """,
 )
@@ -51,7 +52,9 @@ FROM (
 ) p
 LEFT JOIN _labels l
   ON l.run = p.run AND l.model = p.model AND l.ablation = p.ablation
- AND (l.role = 'baseline' OR (l.role = 'grid') = (p.split = 'search'))
+ AND (l.role = 'baseline'
+      OR (l.role = 'grid' AND p.split <> 'report' AND l.proxy = p.task)
+      OR (l.role <> 'grid' AND p.split = 'report' AND coalesce(l.only_task, p.task) = p.task))
 """,
     seed="seed of queries and demonstrations",
     example="example within task, split, shots and seed",
@@ -87,14 +90,14 @@ ORDER BY ALL
 _GRID = _view(
     "grid",
     "one line per cell of the search: accuracy on the search split against the baseline",
-    "run model method control_seed layer rate count ablation n accuracy accuracy_low "
+    "run model method control_seed task layer rate count ablation n accuracy accuracy_low "
     "accuracy_high copying_error baseline_accuracy difference",
     """
 WITH cells AS MATERIALIZED (
-    SELECT * FROM _answers WHERE split = 'search' AND repeat = 0 AND role IN ('grid', 'baseline')
+    SELECT * FROM _answers WHERE split <> 'report' AND repeat = 0 AND role IN ('grid', 'baseline')
 )
-SELECT c.run, c.model, c.method, c.control_seed, c.layer, c.rate, c."count", c.ablation,
-       count(*) AS n, avg(c.correct) AS accuracy,
+SELECT c.run, c.model, c.method, c.control_seed, c.task, c.layer, c.rate, c."count",
+       c.ablation, count(*) AS n, avg(c.correct) AS accuracy,
        wilson_low(sum(c.correct), count(*)) AS accuracy_low,
        wilson_high(sum(c.correct), count(*)) AS accuracy_high,
        avg(c.copied) AS copying_error, avg(b.correct) AS baseline_accuracy,
@@ -106,7 +109,7 @@ LEFT JOIN cells b
  AND b.format = c.format
 WHERE c.role = 'grid'
 GROUP BY ALL
-ORDER BY c.run, c.model, c.method, c.control_seed, c.layer, c.rate
+ORDER BY c.run, c.model, c.method, c.task, c.control_seed, c.layer, c.rate
 """,
     baseline_accuracy="accuracy of the untouched model on the same prompts",
     difference="accuracy - baseline_accuracy, over the same prompts",
@@ -115,25 +118,28 @@ ORDER BY c.run, c.model, c.method, c.control_seed, c.layer, c.rate
 _CHOSEN = _view(
     "chosen",
     "the ablation that the search chose for each model, and how it did on the search split",
-    "run model method layer rate count ablation search_accuracy search_baseline_accuracy "
-    "search_copying_error",
+    "run model method control_seed proxy layer rate count ablation search_accuracy "
+    "search_baseline_accuracy search_copying_error",
     """
 WITH search AS (
-    SELECT run, model, ablation, avg(correct) AS accuracy, avg(copied) AS copying_error
+    SELECT run, model, ablation, task AS proxy, avg(correct) AS accuracy,
+           avg(copied) AS copying_error
     FROM (SELECT DISTINCT run, model, engine, ablation, task, shots, seed, example, format,
                  correct, copied
-          FROM _answers WHERE split = 'search' AND repeat = 0)
+          FROM _answers WHERE split <> 'report' AND repeat = 0)
     GROUP BY ALL
 )
-SELECT l.run, l.model, l.method, l.layer, l.rate, l."count", l.ablation,
+SELECT l.run, l.model, l.method, l.control_seed, l.proxy, l.layer, l.rate, l."count", l.ablation,
        s.accuracy AS search_accuracy, b.accuracy AS search_baseline_accuracy,
        s.copying_error AS search_copying_error
 FROM _labels l
 LEFT JOIN search s ON s.run = l.run AND s.model = l.model AND s.ablation = l.ablation
+ AND s.proxy = l.proxy
 LEFT JOIN (SELECT search.* FROM search JOIN _labels USING (run, model, ablation)
-           WHERE role = 'baseline') b ON b.run = l.run AND b.model = l.model
+           WHERE role = 'baseline') b
+  ON b.run = l.run AND b.model = l.model AND b.proxy = l.proxy
 WHERE l.role = 'chosen'
-ORDER BY l.run, l.model
+ORDER BY l.run, l.model, l.method, l.proxy, l.control_seed
 """,
     search_accuracy="accuracy of the chosen ablation on the search split",
     search_baseline_accuracy="accuracy of the untouched model on the search split",

@@ -7,30 +7,34 @@ from prunelib.results.views_base import view
 COMPLETENESS = view(
     "completeness",
     "how far the scores of each layer are from the change that they explain",
-    "run model method objective layer prompts nodes error_estimate gap_median gap_p95 gap_max",
+    "run model method objective proxy seed layer prompts nodes error_estimate gap_median gap_p95 "
+    "gap_max",
     """
 WITH gaps AS (
-    SELECT run, model, method, objective, layer, example, nodes, abs(gap) AS gap
+    SELECT run, model, method, objective, proxy, seed, layer, example, nodes, abs(gap) AS gap
     FROM completeness_gaps JOIN _scope USING (unit_id)
     QUALIFY row_number() OVER (
-        PARTITION BY run, model, method, objective, layer, example
+        PARTITION BY run, model, method, objective, proxy, seed, layer, example
         ORDER BY nodes DESC, unit_id) = 1
 ),
 layers AS (
-    SELECT run, model, method, objective, layer, max(error_estimate) AS error_estimate
+    SELECT run, model, method, objective, proxy, seed, layer,
+           max(error_estimate) AS error_estimate
     FROM attributions JOIN _scope USING (unit_id)
     GROUP BY ALL
 )
-SELECT g.run, g.model, g.method, g.objective, g.layer, count(*) AS prompts,
+SELECT g.run, g.model, g.method, g.objective, g.proxy, g.seed, g.layer, count(*) AS prompts,
        max(g.nodes) AS nodes, any_value(l.error_estimate) AS error_estimate,
        median(gap) AS gap_median, quantile_cont(gap, 0.95) AS gap_p95, max(gap) AS gap_max
 FROM gaps g
 LEFT JOIN layers l
   ON l.run = g.run AND l.model = g.model AND l.method = g.method AND l.layer = g.layer
+ AND l.proxy = g.proxy AND l.seed = g.seed
  AND l.objective IS NOT DISTINCT FROM g.objective
 GROUP BY ALL
-ORDER BY g.run, g.model, g.method, g.objective, g.layer
+ORDER BY g.run, g.model, g.method, g.objective, g.proxy, g.seed, g.layer
 """,
+    seed="seed of the prompts",
     prompts="prompts whose gap was measured",
     gap_median="median over the prompts of |sum of scores - change of the objective|",
     gap_p95="95th percentile of the same",
@@ -40,23 +44,25 @@ ORDER BY g.run, g.model, g.method, g.objective, g.layer
 RECALL = view(
     "recall",
     "how many planted components are among the top scores of their layer, where they are known",
-    "run model method objective layer planted found recall",
+    "run model method objective proxy seed layer planted found recall",
     """
 WITH known AS (
     SELECT DISTINCT run, model, layer, "index" FROM planted JOIN _scope USING (unit_id)
 ),
 size AS (SELECT run, model, layer, count(*) AS planted FROM known GROUP BY ALL),
 scored AS (
-    SELECT DISTINCT run, model, method, objective, layer, "index", "rank"
+    SELECT DISTINCT run, model, method, objective, proxy, seed, layer, "index", "rank"
     FROM attributions JOIN _scope USING (unit_id)
 )
-SELECT s.run, s.model, s.method, s.objective, s.layer, any_value(z.planted) AS planted,
+SELECT s.run, s.model, s.method, s.objective, s.proxy, s.seed, s.layer,
+       any_value(z.planted) AS planted,
        count(*) FILTER (s."rank" <= z.planted) AS found,
        count(*) FILTER (s."rank" <= z.planted) / any_value(z.planted) AS recall
 FROM scored s JOIN known k USING (run, model, layer, "index") JOIN size z USING (run, model, layer)
 GROUP BY ALL
 ORDER BY ALL
 """,
+    seed="seed of the prompts",
     planted="components that were planted in the layer (K)",
     found="planted components among the K highest scores of the layer",
     recall="found / planted (recall at K)",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunelib.attribution.encoding import pad_left
 from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
-from prunelib.components import Ablation
+from prunelib.components import Ablation, Site
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
 
@@ -39,26 +39,29 @@ def greedy_rows(
 
     answers: list[list[list[int]]] = [[] for _ in ablations]
     at_once = max(1, rows // len(ablations))
-    keep = _masks(loaded, layer, ablations)
+    site = next((s for a in ablations for s in a.sites), loaded.adapter.site)
+    keep = _masks(loaded, layer, ablations, site)
     for start in range(0, len(prompts), at_once):
         some = prompts[start : start + at_once]
         with torch.no_grad(), ActivationMasks(loaded) as masks:
-            found = _continue(loaded, layer, masks, keep, some, max_tokens, set(stop))
+            found = _continue(loaded, layer, masks, keep, site, some, max_tokens, set(stop))
         for i in range(len(ablations)):
             answers[i] += found[i * len(some) : (i + 1) * len(some)]
     return answers
 
 
-def _masks(loaded: Loaded, layer: int, ablations: Sequence[Ablation]) -> Tensor:
-    """One row of ones and zeros per ablation, ``[ablations, width]``."""
+def _masks(loaded: Loaded, layer: int, ablations: Sequence[Ablation], site: Site) -> Tensor:
+    """One row of ones and zeros per ablation, ``[ablations, units]``."""
     import torch
 
     weight = next(loaded.model.parameters())
-    keep = torch.ones(len(ablations), loaded.info.width, dtype=weight.dtype, device=weight.device)
+    keep = torch.ones(len(ablations), loaded.info.units(site), dtype=weight.dtype,
+                      device=weight.device)
     for row, ablation in zip(keep, ablations, strict=True):
-        if set(ablation.by_layer()) - {layer}:
-            raise ValueError(f"an ablation of the grid's layer {layer} reaches other layers")
-        row[ablation.by_layer().get(layer, [])] = 0
+        found = ablation.by_layer(site)
+        if set(found) - {layer} or set(ablation.sites) - {site}:
+            raise ValueError(f"an ablation reaches beyond {site} of the grid's layer {layer}")
+        row[found.get(layer, [])] = 0
     return keep
 
 
@@ -67,6 +70,7 @@ def _continue(
     layer: int,
     masks: ActivationMasks,
     keep: Tensor,
+    site: Site,
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     stop: set[int],
@@ -74,7 +78,7 @@ def _continue(
     """Greedy tokens of ablation × prompt rows, ordered by ablation, then by prompt."""
     pad, device = loaded.tokenizer.pad_token_id, loaded.device
     batch = pad_left(prompts, pad, device)
-    masks.set_rows(layer, keep.repeat_interleave(len(prompts), 0))
+    masks.set_rows(layer, keep.repeat_interleave(len(prompts), 0), site)
     modules = loaded.adapter.unscaled
     prefix = clean_prefix(loaded, batch, layer, modules)
     with started_at(loaded, layer, modules) as replayed, last_position_only(loaded):
@@ -91,7 +95,7 @@ def _continue(
         if not running or step == max_tokens - 1:
             return answers
         texts = [[*prompts[row % len(prompts)], *answers[row]] for row in running]
-        masks.set_rows(layer, keep[[row // len(prompts) for row in running]])
+        masks.set_rows(layer, keep[[row // len(prompts) for row in running]], site)
         following = _best(loaded, pad_left(texts, pad, device).inputs())
     return answers
 

@@ -13,15 +13,22 @@ from tiny_families import FAMILIES
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Encoded, encode, pad_left
-from prunelib.attribution.integrated_gradients import block_gradients, layer_scores
-from prunelib.attribution.objectives import copy_shift
+from prunelib.attribution.integrated_gradients import (
+    NodeGradients,
+    block_gradients,
+    layer_path,
+    layer_scores,
+)
+from prunelib.attribution.objectives import Objective, copy_shift, make_objective
 from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
 from prunelib.errors import UnitError
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.adapter import units_dim
+from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 
 LEVEL = 3  # 65 nodes
+COPY_SHIFT = make_objective(ObjectiveSpec())
 
 
 def prompts_of(loaded: Loaded, count: int = 4) -> list[Encoded]:
@@ -29,8 +36,15 @@ def prompts_of(loaded: Loaded, count: int = 4) -> list[Encoded]:
     return [encode(example, loaded.tokenizer) for example in examples]
 
 
+def block(loaded: Loaded, layer: int, prompts: list[Encoded], level: int,
+          objective: Objective = COPY_SHIFT) -> NodeGradients:
+    """What one block adds at one level, along the default path."""
+    return block_gradients(loaded, layer_path(loaded, layer), prompts, objective,
+                           quadrature.new_nodes(level))[0]
+
+
 def scores(loaded: Loaded, layer: int, prompts: list[Encoded], level: int = LEVEL) -> Any:
-    parts = [block_gradients(loaded, layer, prompts, copy_shift, quadrature.new_nodes(i))
+    parts = [block(loaded, layer, prompts, i)
              for i in range(level + 1)]
     return layer_scores([parts], level)
 
@@ -39,7 +53,8 @@ def brute_force(
     loaded: Loaded, layer: int, prompts: list[Encoded], level: int
 ) -> np.ndarray[Any, Any]:
     """Real weight rows scaled by α, the real weight gradient, one prompt and one α at a time."""
-    projection = loaded.adapter.scaled_projection(loaded.model, layer)
+    projection = loaded.adapter.layers(loaded.model)[layer].get_submodule(
+        loaded.adapter.hidden[0])
     weight: Any = projection.weight
     original = weight.data.clone()
     total = torch.zeros(loaded.info.width, dtype=torch.float64)
@@ -140,9 +155,9 @@ def test_blocks_and_their_workers_do_not_matter(info: ModelInfo) -> None:
     """Bit-equal however the blocks were computed; the reduction has one order."""
     loaded, again = load(info), load(info)
     prompts = prompts_of(loaded, 6)
-    blocks = [[block_gradients(model, 0, prompts[i : i + 3], copy_shift, quadrature.new_nodes(0))]
+    blocks = [[block(model, 0, prompts[i : i + 3], 0)]
               for model, i in ((loaded, 0), (again, 3))]
-    here = [[block_gradients(loaded, 0, prompts[i : i + 3], copy_shift, quadrature.new_nodes(0))]
+    here = [[block(loaded, 0, prompts[i : i + 3], 0)]
             for i in (0, 3)]
     assert (layer_scores(blocks, 0).scores == layer_scores(here, 0).scores).all()
 
@@ -201,7 +216,7 @@ def test_nothing_remains_on_the_model_after_a_failure(doubled: Loaded) -> None:
         raise ValueError("boom")
 
     with pytest.raises(ValueError, match="boom"):
-        block_gradients(doubled, 1, prompts, broken, quadrature.new_nodes(0))
+        block(doubled, 1, prompts, 0, Objective(broken))
     assert list(doubled.model.modules()) == before
     for module in doubled.model.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks
@@ -212,8 +227,8 @@ def test_padding_does_not_change_a_prompt(family: Loaded) -> None:
     if family.info.model_type == "bloom":
         family, tolerance = load(family.info), 1e-6
     prompts = prompts_of(family, 3)
-    together = block_gradients(family, 0, prompts, copy_shift, quadrature.new_nodes(0))
-    alone = [block_gradients(family, 0, [p], copy_shift, quadrature.new_nodes(0))
+    together = block(family, 0, prompts, 0)
+    alone = [block(family, 0, [p], 0)
              for p in prompts]
     assert len({len(p.prompt) for p in prompts}) > 1
     np.testing.assert_allclose(together.sums, sum(a.sums for a in alone), atol=tolerance)

@@ -15,7 +15,8 @@ from cluster.metrics import Metrics
 from cluster.runtime import connect, disconnect
 from prunelib.models import ModelInfo
 from prunelib.pipeline.executor import Attempt
-from prunelib.pipeline.units import AttributeJob, Unit
+from prunelib.pipeline.units import Prompts, ScoreJob, TaskRef, Unit
+from prunelib.specs import ObjectiveSpec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -46,7 +47,8 @@ def scrape(address: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def test_prometheus_finds_units_times_queues_and_workers(local_ray: str, info: ModelInfo) -> None:
-    job = AttributeJob("copy_shift", "en_fr", "d", 2, 0, 0, 3, 1, 0, "float32")
+    job = ScoreJob("weight", ObjectiveSpec(), "d", None,
+                   Prompts(TaskRef("en_fr", "d"), "attribute", 2, 0, (0, 1, 2)), (0, 1), "float32")
     done = Attempt(Unit(info, job), "w", 1, 2.5, 100.0)
     metrics = Metrics()
     for attempt in (done, done, replace(done, error_kind="UnitError"),

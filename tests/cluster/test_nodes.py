@@ -12,19 +12,20 @@ from cluster.scheduler import Need, Node
 from prunelib.components import BASELINE
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import CanaryJob, EvaluateJob, Unit
+from prunelib.pipeline.units import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
 
 GIB = 1 << 30
 #: Seven billion parameters: 14e9 bytes on disk.
-MODEL = ModelInfo("m", "/m", "local", "w", "t", "llama", 32, 8, 14_000_000_000)
+MODEL = ModelInfo("m", "/m", "local", "w", "t", "llama", 32, 8, 14_000_000_000, 4096)
 SMALL = replace(MODEL, weights_digest="s", bytes=1_000_000)
 
 
 def unit(engine: str, info: ModelInfo = MODEL, dtype: str = "bfloat16",
          gpus: int | None = None) -> Unit:
     if engine == "torch":
-        return Unit(info, CanaryJob("t", "d", BASELINE, dtype), tensor_parallel=gpus)
-    return Unit(info, EvaluateJob("t", "d", 1, 0, 5, 0, "arrow", BASELINE, "vllm", dtype),
+        prompts = Prompts(TaskRef("t", "d"), "search", 3, 0, (0,))
+        return Unit(info, CanaryJob(prompts, BASELINE, dtype), tensor_parallel=gpus)
+    return Unit(info, EvaluateJob(TaskRef("t", "d"), 1, 0, 5, 0, "arrow", BASELINE, "vllm", dtype),
                 tensor_parallel=gpus)
 
 

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from cluster.scheduler import Hand, Need, Node, Retire, Scheduler, Slot, Start, Work, fits
 from prunelib.components import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import CanaryJob, EvaluateJob, Unit
+from prunelib.pipeline.units import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
 
-MODEL = ModelInfo("m0", "/m", "local", "w0", "t", "llama", 2, 8, 1 << 20)
+MODEL = ModelInfo("m0", "/m", "local", "w0", "t", "llama", 2, 8, 1 << 20, 4096)
 
 
 def unit(model: int = 0, seed: int = 0, cost: float = 1.0, priority: int = 0, gpus: int = 1,
          engine: bool = False) -> Unit:
     """A unit of model ``m0``, ``m1``, …, which takes ``gpus`` GPUs."""
     info = replace(MODEL, id=f"m{model}", weights_digest=f"w{model}")
-    job = (EvaluateJob("t", "d", 1, seed, 5, 0, "arrow", BASELINE, "vllm", "float32") if engine
-           else CanaryJob(f"{seed}", "d", BASELINE, "float32"))
+    task = TaskRef("t", "d")
+    job = (EvaluateJob(task, 1, seed, 5, 0, "arrow", BASELINE, "vllm", "float32") if engine
+           else CanaryJob(Prompts(task, "search", 0, seed, (0,)), BASELINE, "float32"))
     return Unit(info, job, cost, priority, tensor_parallel=gpus)
 
 

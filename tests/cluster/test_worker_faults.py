@@ -23,7 +23,7 @@ from cluster.executor import MAX_DEATHS
 from cluster.runtime import connect, disconnect
 from prunelib.models import ModelInfo, describe
 from prunelib.pipeline.executor import Attempt
-from prunelib.pipeline.units import CanaryJob, Unit
+from prunelib.pipeline.units import CanaryJob, Prompts, TaskRef, Unit
 from prunelib.pipeline.work import Worker
 from prunelib.results.store import Store
 from prunelib.tasks import get_task
@@ -50,7 +50,8 @@ def canary(info: ModelInfo, index: int) -> Unit:
     from prunelib.components import Ablation
 
     task = get_task("vowel_counting")
-    return Unit(info, CanaryJob(task.name, task.digest, Ablation.units(0, [index]), "float32"))
+    return Unit(info, CanaryJob(Prompts(TaskRef(task.name, task.digest), "search", 3, 0, (0,)),
+                                 Ablation.units(0, [index]), "float32"))
 
 
 def all_attempts(executor: RayExecutor, units: int) -> list[Attempt]:

@@ -50,8 +50,8 @@ def test_masks_equal_zeroed_weights(info: ModelInfo, oracle: Oracle) -> None:
             assert (zeroed - untouched).abs().max() > 1e-2
             torch.testing.assert_close(loaded.model(ids).logits, zeroed, rtol=0, atol=1e-12)
         keep = torch.ones(2, info.width, dtype=torch.float64)
-        keep[1, half(info, 1).by_layer()[1]] = 0
-        masks.set_rows(1, keep)
+        keep[1, half(info, 1).by_layer(info.site)[1]] = 0
+        masks.set_rows(1, keep, info.site)
         rows = loaded.model(ids).logits
         one = oracle.ablated(half(info, 1)).double()(ids).logits
         torch.testing.assert_close(rows[0], untouched[0], rtol=0, atol=1e-12)

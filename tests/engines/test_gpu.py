@@ -9,11 +9,13 @@ from tiny_llama import LAYERS, WIDTH, random_prompts, start_here
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Encoded
-from prunelib.attribution.integrated_gradients import block_gradients
-from prunelib.attribution.objectives import copy_shift
+from prunelib.attribution.integrated_gradients import block_gradients, layer_path
+from prunelib.attribution.objectives import make_objective
 from prunelib.components import BASELINE, Ablation
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.specs import ObjectiveSpec
 
+COPY_SHIFT = make_objective(ObjectiveSpec())
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -26,7 +28,8 @@ def test_scores_on_a_gpu_are_those_of_a_cpu(info: ModelInfo) -> None:
     on_cpu = Loaded(info, model, loaded.tokenizer, loaded.adapter)
     prompts = [Encoded(p, (7,), ((9,), (11,))) for p in random_prompts(4, 10, 20)]
     for layer in range(LAYERS):
-        found, expected = (block_gradients(m, layer, prompts, copy_shift, quadrature.new_nodes(0))
+        found, expected = (block_gradients(m, layer_path(m, layer), prompts,
+                                           COPY_SHIFT, quadrature.new_nodes(0))[0]
                            for m in (loaded, on_cpu))
         np.testing.assert_allclose(found.sums, expected.sums, rtol=0, atol=1e-8)
 

@@ -25,7 +25,8 @@ BOTH = Ablation.of([*A.components, *B.components])
 
 
 def request(ablation: Ablation) -> list[list[Any]]:
-    return [[layer, indices] for layer, indices in ablation.by_layer().items()]
+    return [["mlp_hidden", layer, indices]
+            for layer, indices in ablation.by_layer("mlp_hidden").items()]
 
 
 def rank_of_two(rank: int, weights: list[torch.Tensor]) -> PrunelibWorker:
@@ -63,8 +64,9 @@ def ranks(
     torch.manual_seed(0)
     weights = [torch.randn(6, WIDTH) for _ in range(LAYERS)]
     workers = [rank_of_two(rank, weights) for rank in (0, 1)]
-    slices = [w.prunelib_install("mlp.down_proj", LAYERS, WIDTH) for w in workers]
-    assert slices == [[0, WIDTH // 2], [WIDTH // 2, WIDTH]]
+    slices = [w.prunelib_install("mlp.down_proj", LAYERS, {"mlp_hidden": WIDTH})
+              for w in workers]
+    assert slices == [[["mlp_hidden", 0, WIDTH // 2]], [["mlp_hidden", WIDTH // 2, WIDTH]]]
     return weights, workers
 
 
@@ -85,7 +87,7 @@ def test_every_rank_switches_its_own_slice(
             worker.prunelib_switch(request(ablation))
         for layer, weight in enumerate(weights):
             zeroed = weight.clone()
-            zeroed[:, ablation.by_layer().get(layer, [])] = 0
+            zeroed[:, ablation.by_layer("mlp_hidden").get(layer, [])] = 0
             torch.testing.assert_close(run(workers, layer, x), x @ zeroed.T)
         for start, worker in zip((0, WIDTH // 2), workers, strict=True):
             own = Ablation.of(
@@ -125,7 +127,7 @@ def test_a_model_of_another_shape_is_refused() -> None:
         ("mlp.down_proj", 1, WIDTH + 2),
     ):
         with pytest.raises(RuntimeError):
-            worker.prunelib_install(path, layers, width)
+            worker.prunelib_install(path, layers, {"mlp_hidden": width})
 
 
 def test_the_canarys_memory(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Canary
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
 
-JOB = EvaluateJob("to_upper", "d", 2, 0, 10, 0, "arrow", BASELINE, "vllm", "float32")
+JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", BASELINE, "vllm", "float32")
 
 
 def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> None:

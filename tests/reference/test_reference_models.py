@@ -13,13 +13,14 @@ import torch
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import encode
-from prunelib.attribution.integrated_gradients import block_gradients, layer_scores
-from prunelib.attribution.objectives import copy_shift
+from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
+from prunelib.attribution.objectives import make_objective
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Engine, Prompt
 from prunelib.engines.choose import start
 from prunelib.models import Loaded, describe, load, planted_units, reference_models
 from prunelib.reference.train import accuracy
+from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task, task_names
 
 MODELS = ["reference/llama", "reference/llama-copier", "reference/llama-young"]
@@ -92,8 +93,9 @@ def test_mean_scores_of_every_layer_are_within_two_percent(loaded: Loaded) -> No
         parts = []
         accepted: Any = None
         for level in range(len(quadrature.NODES)):
-            parts.append(block_gradients(loaded, layer, prompts, copy_shift,
-                                         quadrature.new_nodes(level)))
+            parts.append(block_gradients(loaded, layer_path(loaded, layer), prompts,
+                                         make_objective(ObjectiveSpec()),
+                                         quadrature.new_nodes(level))[0])
             found = layer_scores([parts], level)
             if accepted is None and found.error <= 0.02:
                 accepted = found

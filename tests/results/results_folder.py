@@ -24,6 +24,7 @@ class Folder:
         row = {
             "model": "m", "ablation": ablation, "method": method, "role": role,
             "site": "mlp_hidden", "layer": 1, "rate": 0.1, "count": 3, "seed": None,
+            "proxy": "t", "only_task": None,
             "component_layers": [1, 1, 1], "component_indices": [0, 4, 5], "unit_id": "choose",
         }  # fmt: skip
         if role == "baseline":

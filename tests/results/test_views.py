@@ -241,7 +241,8 @@ def test_completeness(folder: Folder) -> None:
     for example, gap in enumerate([0.1, -0.2, 0.3]):
         row = {
             "model": "m", "method": "integrated_gradients", "objective": "copy_shift",
-            "layer": 0, "example": example, "nodes": 8, "total": gap, "delta": 0.0, "gap": gap,
+            "proxy": "vowel_counting", "seed": 0, "layer": 0,
+            "example": example, "nodes": 8, "total": gap, "delta": 0.0, "gap": gap,
             "unit_id": "layer-0",
         }  # fmt: skip
         folder.add("completeness_gaps", row)
@@ -258,8 +259,9 @@ def test_completeness(folder: Folder) -> None:
     row = only(folder, "FROM completeness")
     assert row == {
         "run": RUN, "model": "m", "method": "integrated_gradients", "objective": "copy_shift",
-        "layer": 0, "prompts": 3, "nodes": 8, "error_estimate": 0.01,
-        "gap_median": pytest.approx(0.2), "gap_p95": pytest.approx(0.29), "gap_max": 0.3,
+        "proxy": "vowel_counting", "seed": 0, "layer": 0, "prompts": 3, "nodes": 8,
+        "error_estimate": 0.01, "gap_median": pytest.approx(0.2),
+        "gap_p95": pytest.approx(0.29), "gap_max": 0.3,
     }  # fmt: skip
 
 

@@ -1,0 +1,211 @@
+"""Scorers beside integrated gradients: cheaper, or exact for one neuron at a time.
+
+Each gives one score per unit, the mean over prompts, for every layer asked for at once. What they
+cost is stated as passes over the prompts; integrated gradients with n nodes cost n forward and
+backward passes for each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunelib.attribution.encoding import Encoded, pad_left
+from prunelib.attribution.integrated_gradients import ROWS, Array, Path, block_gradients
+from prunelib.attribution.objectives import Objective
+from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
+from prunelib.interventions.masking import ActivationMasks
+from prunelib.models import Loaded
+from prunelib.models.adapter import units_dim
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: From a model, the path (layers, projection), prompts, the objective and rows per batch to
+#: scores ``[layers, units]``.
+Scorer = Callable[[Loaded, Path, Sequence[Encoded], Objective, int], Array]
+
+
+def gradient_activation(
+    loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
+) -> Array:
+    """Σ over positions of activation × gradient, ``[layers, units]``.
+
+    The integrand of integrated gradients at α = 1, so the first-order effect of a unit on the
+    model as it runs. One forward and backward pass for all layers.
+    """
+    total: Array | None = None
+    for start in range(0, len(prompts), rows):
+        some = prompts[start : start + rows]
+        found = block_gradients(loaded, path, some, objective, np.ones(1), rows)
+        sums = np.stack([part.sums[0] for part in found])
+        total = sums if total is None else total + sums
+    if total is None:
+        raise ValueError("no prompts")
+    return total / len(prompts)
+
+
+def activation(
+    loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
+) -> Array:
+    """Mean over prompts of the mean over positions of |value|, ``[layers, units]``.
+
+    The value is that which a mask would set to zero. One forward pass; no labels.
+    """
+    return np.stack([values.abs().mean(0).numpy()
+                     for values in _values(loaded, path, prompts, rows, _mean)])
+
+
+def wanda(
+    loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
+) -> Array:
+    """Σ over the weights of a unit of |weight| × ‖what the weight multiplies‖₂.
+
+    The score of Wanda (Sun et al. 2024, Eq. 1), added up over the weights that are lost with the
+    unit: those it feeds in the output projection, or those that feed it where units are outputs.
+    The norm runs over all positions of all prompts. One forward pass; no labels.
+    """
+    inputs = [values.pow(2).sum(0).sqrt() for values in
+              _values(loaded, path, prompts, rows, _norm, inputs=True)]
+    scores = []
+    for layer, norm in zip(path.layers, inputs, strict=True):
+        projection = _switched(loaded, layer)
+        weight = projection.weight.double().abs().cpu()
+        weight = weight.T if units_dim(projection) else weight  # [outputs, inputs]
+        scores.append((weight.sum(0) * norm if path.site == "mlp_hidden" else weight @ norm)
+                      .numpy())
+    return np.stack(scores)
+
+
+def weight(
+    loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
+) -> Array:
+    """‖weight row of the unit in the scaled projection‖₂, ``[layers, units]``. No pass at all."""
+    found = []
+    for layer in path.layers:
+        projection: Any = loaded.adapter.layers(loaded.model)[layer].get_submodule(path.projection)
+        norms = projection.weight.double().norm(dim=1 - units_dim(projection))
+        found.append(norms.cpu().numpy())
+    return np.stack(found)
+
+
+def single(
+    loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
+) -> Array:
+    """F(model) − F(model without the unit), each unit alone, ``[layers, units]``.
+
+    Integrated gradients along the path that scales one neuron and leaves all others: by the
+    fundamental theorem the integral is this difference, so nothing is integrated. As many forward
+    passes per layer as it has units. Where the projection has a bias, the unit goes off whole.
+    """
+    return np.stack([_without_each(loaded, path, layer, prompts, objective, rows)
+                     for layer in path.layers])
+
+
+#: Method name → scorer; ``single`` is the path of that name.
+SCORERS: dict[str, Scorer] = {
+    "gradient_activation": gradient_activation,
+    "activation": activation,
+    "wanda": wanda,
+    "weight": weight,
+    "single": single,
+}
+
+
+def _switched(loaded: Loaded, layer: int) -> Any:
+    return loaded.adapter.layers(loaded.model)[layer].get_submodule(loaded.adapter.switched)
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values.abs() * mask).sum(1) / mask.sum(1)
+
+
+def _norm(values: Tensor, mask: Tensor) -> Tensor:
+    return (values.pow(2) * mask).sum(1).sqrt()
+
+
+def _values(
+    loaded: Loaded, path: Path, prompts: Sequence[Encoded], rows: int,
+    reduce: Callable[[Tensor, Tensor], Tensor], inputs: bool = False,
+) -> list[Tensor]:
+    """What units hold, reduced over the positions of each prompt: per layer ``[prompts, units]``.
+
+    ``inputs``: what enters the projection at which they are switched off, wherever units sit.
+    """
+    import torch
+
+    enter = inputs or path.site == "mlp_hidden"
+    found: list[list[Tensor]] = [[] for _ in path.layers]
+    for start in range(0, len(prompts), rows):
+        some = prompts[start : start + rows]
+        batch = pad_left([p.prompt for p in some], loaded.tokenizer.pad_token_id, loaded.device)
+        seen: dict[int, Tensor] = {}
+        with torch.no_grad(), _recorded(loaded, path.layers, enter, seen):
+            loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1)
+        for part, layer in zip(found, path.layers, strict=True):
+            # OPT's values have rows and positions in one dimension.
+            values = seen[layer].reshape(len(some), -1, seen[layer].shape[-1]).double()
+            part.append(reduce(values, batch.mask[:, :, None]).cpu())
+    return [torch.cat(part) for part in found]
+
+
+@contextmanager
+def _recorded(
+    loaded: Loaded, layers: Sequence[int], enter: bool, seen: dict[int, Tensor]
+) -> Iterator[None]:
+    """Within the context ``seen`` receives what enters (or leaves) each layer's projection."""
+
+    def before(layer: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[layer] = args[0]
+        return hook
+
+    def after(layer: int) -> Any:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            seen[layer] = output
+        return hook
+
+    handles = [_switched(loaded, layer).register_forward_pre_hook(before(layer)) if enter
+               else _switched(loaded, layer).register_forward_hook(after(layer))
+               for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _without_each(
+    loaded: Loaded, path: Path, layer: int, prompts: Sequence[Encoded], objective: Objective,
+    rows: int,
+) -> Array:
+    """F(all on) − F(one off), mean over prompts, for each unit of one layer: ``[units]``."""
+    import torch
+
+    texts = objective.rows(prompts)
+    units = loaded.info.units(path.site)
+    unscaled = loaded.adapter.unscaled
+    batch = pad_left([t.prompt.prompt for t in texts], loaded.tokenizer.pad_token_id,
+                     loaded.device)
+    prefix = clean_prefix(loaded, batch, layer, unscaled)
+    weights = torch.tensor([text.weight for text in texts], device=loaded.device)
+    dtype = next(loaded.model.parameters()).dtype
+    keep = torch.ones(units + 1, units, dtype=dtype, device=loaded.device)
+    keep[range(units), range(units)] = 0  # the last row leaves everything on
+    at_once = max(1, rows // len(texts))
+    values: list[Tensor] = []
+    with (torch.no_grad(), ActivationMasks(loaded) as masks,
+          started_at(loaded, layer, unscaled) as replayed, last_position_only(loaded)):
+        for start in range(0, len(keep), at_once):
+            some = keep[start : start + at_once]
+            masks.set_rows(layer, some.repeat_interleave(len(texts), 0), path.site)
+            replayed.prefix = prefix.repeat(len(some))
+            logits = loaded.model(**batch.repeat(len(some)).inputs(), use_cache=False,
+                                  logits_to_keep=1).logits[:, -1]
+            value = objective.function(logits, [t.prompt for t in texts] * len(some))
+            values.append((value.reshape(len(some), -1) * weights).double().sum(1))
+    total = torch.cat(values).cpu().numpy() / len(prompts)
+    return np.asarray(total[-1] - total[:-1])

@@ -1,0 +1,227 @@
+"""The first stage: score the components of every layer, and rank them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunelib.attribution import quadrature
+from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
+from prunelib.attribution.objectives import objective_digest
+from prunelib.components import BASELINE, Site
+from prunelib.config import Arm
+from prunelib.errors import UserError
+from prunelib.models import adapter_for
+from prunelib.pipeline.model_run import ModelRun, Step
+from prunelib.pipeline.units import AttributeJob, GridJob, Prompts, ScoreJob, Unit
+from prunelib.search.ranking import by_score, random_order
+from prunelib.specs import GRADIENT_METHODS
+
+#: Prompts that are answered to find one that is answered correctly, or wrongly.
+POOL = 4
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Units of every searched layer, the first to be switched off first.
+
+    Attributes:
+        method: what it is called in the tables.
+        seed: which of several draws, of prompts or of a random order; ``None`` if there is one.
+        orders: layer → indices.
+        arm: what it was made for.
+        sample: the prompts that were attributed.
+    """
+
+    method: str
+    seed: int | None
+    orders: dict[int, tuple[int, ...]]
+    site: Site
+    arm: Arm
+    sample: Prompts
+
+    @property
+    def random(self) -> bool:
+        """Whether no score is behind it."""
+        return self.method == "random_search"
+
+
+def rank(run: ModelRun, arm: Arm) -> Step[Ranking]:
+    """Choose prompts, score every layer, and record the scores."""
+    spec = arm.spec
+    sample = yield from _sample(run, arm)
+    if spec.method == "integrated_gradients" and spec.path != "single":
+        scores = yield from _integrated(run, arm, sample)
+    else:
+        scores = yield from _scored(run, arm, sample)
+    orders = {
+        layer: by_score({"top": found, "bottom": -found, "absolute": np.abs(found)}[spec.rank])
+        for layer, found in sorted(scores.items())
+    }
+    seed = arm.seed if len(spec.seeds) > 1 else None
+    return Ranking(spec.label, seed, orders, _site(run, arm), arm, sample)
+
+
+def random_rankings(run: ModelRun, ranking: Ranking) -> list[Ranking]:
+    """The controls of a ranking: random orders of the same units, for the same search."""
+    return [
+        Ranking("random_search", seed, {layer: random_units(run, ranking.site, layer, seed)
+                                        for layer in run.layers},
+                ranking.site, ranking.arm, ranking.sample)
+        for seed in range(run.recipe.controls.random)
+    ]
+
+
+def random_units(run: ModelRun, site: Site, layer: int, seed: int) -> tuple[int, ...]:
+    """A seeded random order of a layer's units."""
+    return random_order(run.info.units(site), layer, seed)
+
+
+def _site(run: ModelRun, arm: Arm) -> Site:
+    return adapter_for(run.info.model_type).projection(arm.spec.projection)[1]
+
+
+def _sample(run: ModelRun, arm: Arm) -> Step[Prompts]:
+    """The prompts that are attributed, chosen by what the untouched model answers if asked."""
+    spec = arm.spec
+    if spec.choose == "random":
+        return run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(spec.prompts))
+    pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(POOL * spec.prompts))
+    unit = run.unit(GridJob(pool, run.info.layers - 1, (BASELINE,), run.spec.dtype))
+    yield [unit]
+    answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()
+    fitting = [row["example"] for row in answers if row["correct"] == (spec.choose == "correct")]
+    if len(fitting) < spec.prompts:
+        raise UserError(
+            f"attribution '{spec.label}': of {len(answers)} prompts of '{arm.task}' the model "
+            f"answers {len(fitting)} {spec.choose}ly, fewer than prompts: {spec.prompts}")
+    return run.prompts(arm.task, "attribute", spec.shots, arm.seed, fitting[: spec.prompts])
+
+
+def _integrated(run: ModelRun, arm: Arm, sample: Prompts
+                ) -> Step[dict[int, NDArray[np.float64]]]:
+    """Raise the nodes of every layer until the error of its mean scores is small enough."""
+    spec = arm.spec
+    groups = [run.layers] if spec.path == "joint" else [(layer,) for layer in run.layers]
+    # Layers scaled together → layer → blocks of prompts → levels.
+    parts: dict[tuple[int, ...], dict[int, list[list[NodeGradients]]]] = {g: {} for g in groups}
+    scores: dict[int, NDArray[np.float64]] = {}
+    for level, nodes in enumerate(quadrature.NODES):
+        units = {group: _attribute_units(run, arm, sample, group, level) for group in parts}
+        yield [unit for of_group in units.values() for unit in of_group]
+        for group in list(parts):
+            found = _gradients(run, units[group], group)
+            for layer in group:
+                before = parts[group].get(layer) or [[] for _ in found]
+                parts[group][layer] = [[*old, new[layer]]
+                                       for old, new in zip(before, found, strict=True)]
+            results = {layer: layer_scores(parts[group][layer], level, spec.variant == "released")
+                       for layer in group}
+            error = max(result.error for result in results.values())
+            if error <= spec.tolerance or nodes >= spec.max_nodes:
+                del parts[group]
+                for layer, result in results.items():
+                    scores[layer] = result.scores
+                    _record_scores(run, arm, sample, layer, result.scores, nodes, result)
+                _record_gaps(run, arm, nodes, results)
+        if not parts:
+            break
+    return scores
+
+
+def _attribute_units(run: ModelRun, arm: Arm, sample: Prompts, layers: tuple[int, ...], level: int
+                     ) -> list[Unit]:
+    spec = arm.spec
+    above = run.info.layers - layers[0]
+    indices = sample.indices
+    return [
+        run.unit(
+            AttributeJob(
+                objective=spec.objective,
+                objective_digest=objective_digest(spec.objective),
+                path="layer" if spec.path == "single" else spec.path,
+                released=spec.variant == "released",
+                projection=spec.projection,
+                prompts=run.prompts(arm.task, "attribute", spec.shots, arm.seed,
+                                    indices[start : start + spec.block]),
+                layers=layers,
+                level=level,
+                dtype=run.spec.dtype,
+            ),
+            cost=above * len(quadrature.new_nodes(level)),
+        )
+        for start in range(0, len(indices), spec.block)
+    ]
+
+
+def _gradients(run: ModelRun, units: list[Unit], layers: tuple[int, ...]
+               ) -> list[dict[int, NodeGradients]]:
+    """Block → layer → what its unit found."""
+    table = run.store.read("attribution_parts", [unit.id for unit in units])
+    owners, where = np.array(table["unit_id"].to_pylist()), np.array(table["layer"].to_pylist())
+    found = []
+    for unit in units:
+        of_unit = {}
+        for layer in layers:
+            rows = table.filter((owners == unit.id) & (where == layer))
+            of_unit[layer] = NodeGradients(*(np.array(rows[name].to_pylist())
+                                             for name in ("alpha", "sums", "totals", "values")))
+        found.append(of_unit)
+    return found
+
+
+def _scored(run: ModelRun, arm: Arm, sample: Prompts) -> Step[dict[int, NDArray[np.float64]]]:
+    """Scores of another method: one unit for all layers, or one for each where that is long."""
+    spec = arm.spec
+    single = spec.path == "single"
+    groups = [(layer,) for layer in run.layers] if single else [run.layers]
+    units = [run.unit(ScoreJob("single" if single else spec.method, spec.objective,
+                               objective_digest(spec.objective), spec.projection, sample, group,
+                               run.spec.dtype), cost=run.info.layers - group[0])
+             for group in groups]
+    yield units
+    scores: dict[int, NDArray[np.float64]] = {}
+    for row in run.store.read("attribution_parts", [unit.id for unit in units]).to_pylist():
+        scores[row["layer"]] = np.array(row["sums"]) / len(sample.indices)
+    for layer, of_layer in sorted(scores.items()):
+        _record_scores(run, arm, sample, layer, of_layer)
+    return scores
+
+
+def _about(run: ModelRun, arm: Arm, layer: int, nodes: int | None) -> dict[str, Any]:
+    differentiates = arm.spec.method in GRADIENT_METHODS
+    return {"model": run.info.id, "method": arm.spec.label, "layer": layer, "nodes": nodes,
+            "objective": arm.spec.objective.label if differentiates else None,
+            "proxy": arm.task, "seed": arm.seed}
+
+
+def _record_scores(
+    run: ModelRun, arm: Arm, sample: Prompts, layer: int, scores: NDArray[np.float64],
+    nodes: int | None = None, found: LayerScores | None = None,
+) -> None:
+    setting = {
+        "shots": sample.shots, "site": _site(run, arm), "prompts": len(sample.indices),
+        "error_estimate": None if found is None else found.error,
+        "completeness_error": None if found is None else float(np.median(np.abs(found.gaps))),
+    }
+    run.record("attributions", [
+        _about(run, arm, layer, nodes) | setting
+        | {"index": unit, "score": float(scores[unit]), "rank": place}
+        for place, unit in enumerate(by_score(scores), 1)
+    ], "scores")
+
+
+def _record_gaps(run: ModelRun, arm: Arm, nodes: int, found: dict[int, LayerScores]) -> None:
+    """Completeness gaps. Layers scaled together explain one change together, so have one gap."""
+    if arm.spec.variant == "released":  # its scores are not meant to add up to anything
+        return
+    first = min(found)
+    totals = np.sum([result.totals for result in found.values()], axis=0)
+    run.record("completeness_gaps", [
+        _about(run, arm, first, nodes)
+        | {"example": i, "total": float(total), "delta": float(delta), "gap": float(total - delta)}
+        for i, (total, delta) in enumerate(zip(totals, found[first].deltas, strict=True))
+    ], "gaps")

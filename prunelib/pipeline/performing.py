@@ -1,0 +1,206 @@
+"""Performing units: what each kind of job does, with what a worker keeps in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prunelib.components import Ablation
+from prunelib.engines.base import Canary, Completion, Prompt
+from prunelib.pipeline.units import (
+    AttributeJob,
+    CanaryJob,
+    EvaluateJob,
+    GridJob,
+    Prompts,
+    ScoreJob,
+    Unit,
+)
+from prunelib.scoring.correctness import first_line, judge
+from prunelib.tasks import Example, Task, draw
+
+if TYPE_CHECKING:
+    from prunelib.pipeline.work import Worker
+
+Row = dict[str, Any]
+#: How many next tokens a canary compares.
+_CANARY_TOKENS = 8
+
+
+def perform(worker: Worker, unit: Unit) -> list[Row]:
+    """The rows that a unit's one file consists of."""
+    return _PERFORM[type(unit.job)](worker, unit, unit.job)
+
+
+def examples_of(prompts: Prompts) -> tuple[Task, list[Example]]:
+    """The task and the examples that are meant."""
+    task = prompts.task.load()
+    drawn = draw(task, split=prompts.split, shots=prompts.shots, seed=prompts.seed,
+                 count=max(prompts.indices) + 1)
+    return task, [drawn[i] for i in prompts.indices]
+
+
+def _attribute(worker: Worker, unit: Unit, job: AttributeJob) -> list[Row]:
+    from prunelib.attribution import quadrature
+    from prunelib.attribution.encoding import encode
+    from prunelib.attribution.integrated_gradients import ROWS, Path, block_gradients
+    from prunelib.attribution.objectives import make_objective
+
+    loaded = worker.loaded(unit.model, job.dtype)
+    prompts = [encode(example, loaded.tokenizer) for example in examples_of(job.prompts)[1]]
+    path = Path(job.layers, *loaded.adapter.projection(job.projection),
+                last_position=job.path == "last_position", released=job.released)
+    found = block_gradients(loaded, path, prompts, make_objective(job.objective),
+                            quadrature.new_nodes(job.level), ROWS >> worker.halvings)
+    return [
+        _part(unit, job.prompts, layer, job.level, float(alpha), part.sums[i], part.totals[i],
+              part.values[i])
+        for layer, part in zip(job.layers, found, strict=True)
+        for i, alpha in enumerate(part.alphas)
+    ]
+
+
+def _score(worker: Worker, unit: Unit, job: ScoreJob) -> list[Row]:
+    from prunelib.attribution.encoding import encode
+    from prunelib.attribution.integrated_gradients import ROWS, Path
+    from prunelib.attribution.objectives import make_objective
+    from prunelib.attribution.scorers import SCORERS
+
+    loaded = worker.loaded(unit.model, job.dtype)
+    prompts = [encode(example, loaded.tokenizer) for example in examples_of(job.prompts)[1]]
+    path = Path(job.layers, *loaded.adapter.projection(job.projection))
+    scores = SCORERS[job.method](loaded, path, prompts, make_objective(job.objective),
+                                 ROWS >> worker.halvings)
+    return [_part(unit, job.prompts, layer, 0, 1.0, of_layer * len(prompts), [], [])
+            for layer, of_layer in zip(job.layers, scores, strict=True)]
+
+
+def _part(unit: Unit, prompts: Prompts, layer: int, level: int, alpha: float, sums: Any,
+          totals: Any, values: Any) -> Row:
+    return {"model": unit.model.id, "layer": layer, "start": prompts.indices[0], "level": level,
+            "alpha": alpha, "sums": sums, "totals": totals, "values": values, "unit_id": unit.id}
+
+
+def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
+    from prunelib.engines.stopping import stop_token_ids
+    from prunelib.search.grid import ROWS, greedy_rows
+
+    loaded = worker.loaded(unit.model, job.dtype)
+    task, examples = examples_of(job.prompts)
+    prompts = _prompts(examples, loaded.tokenizer)
+    answers = greedy_rows(loaded, job.layer, job.ablations, [p.token_ids for p in prompts],
+                          max(p.max_tokens for p in prompts),
+                          stop_token_ids(loaded.tokenizer), ROWS >> worker.halvings)
+    rows: list[Row] = []
+    for ablation, tokens in zip(job.ablations, answers, strict=True):
+        completions = [
+            Completion(tuple(ids), str(loaded.tokenizer.decode(ids, skip_special_tokens=True)))
+            for ids in tokens
+        ]
+        rows += _prediction_rows(unit, task, "transformers", "arrow", 0, ablation, examples,
+                                 prompts, completions)
+    return rows
+
+
+def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
+    import torch
+
+    from prunelib.attribution.encoding import pad_left
+    from prunelib.interventions.masking import ActivationMasks
+
+    loaded = worker.loaded(unit.model, job.dtype)
+    ids = _prompts(examples_of(job.prompts)[1], loaded.tokenizer)[0].token_ids
+    batch = pad_left([ids], loaded.tokenizer.pad_token_id, loaded.device)
+    with torch.no_grad(), ActivationMasks(loaded) as masks:
+        masks.set(job.ablation)
+        logits = loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1).logits
+    best = logits[0, -1].float().log_softmax(-1).topk(_CANARY_TOKENS)
+    return [
+        {
+            "model": unit.model.id,
+            "ablation": job.ablation.digest,
+            "token_ids": list(ids),
+            "candidates": best.indices.tolist(),
+            "logprobs": best.values.tolist(),
+            "unit_id": unit.id,
+        }
+    ]
+
+
+def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
+    from prunelib.models.loading import load_tokenizer
+
+    engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
+    task = job.task.load()
+    examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
+                    prompt_format=job.format)
+    prompts = _prompts(examples, load_tokenizer(unit.model))
+    return _prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation,
+                            examples, prompts, engine.generate(prompts))
+
+
+_PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
+    AttributeJob: _attribute,
+    ScoreJob: _score,
+    GridJob: _grid,
+    CanaryJob: _canary,
+    EvaluateJob: _evaluate,
+}
+
+
+def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
+    """Token ids of prompts, with room for the longest answer that occurs and what ends it."""
+    answers = {y for example in examples for y in (example.gold, *example.answers)}
+    room = 2 + max(
+        len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
+    )
+    return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
+
+
+def _prediction_rows(
+    unit: Unit,
+    task: Task,
+    engine: str,
+    prompt_format: str,
+    repeat: int,
+    ablation: Ablation,
+    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+) -> list[Row]:
+    rows: list[Row] = []
+    for example, prompt, completion in zip(examples, prompts, completions, strict=True):
+        prediction = first_line(completion.text, example.separator)
+        outcome = judge(task, example, prediction)
+        rows.append(
+            {
+                "model": unit.model.id,
+                "engine": engine,
+                "ablation": ablation.digest,
+                "task": example.task,
+                "split": example.split,
+                "shots": example.shots,
+                "seed": example.seed,
+                "example": example.example,
+                "repeat": repeat,
+                "format": prompt_format,
+                "query": example.query,
+                "gold": example.gold,
+                "prediction": prediction,
+                "correct": outcome.correct and completion.error is None,
+                "copied": outcome.copied and completion.error is None,
+                "copied_position": outcome.copied_position if completion.error is None else None,
+                "gold_in_prompt": outcome.gold_in_prompt,
+                "demonstrations": [x for x, _ in example.demonstrations],
+                "answers": list(example.answers),
+                "prompt_tokens": len(prompt.token_ids),
+                "error": completion.error,
+                "unit_id": unit.id,
+            }
+        )
+    return rows
+
+
+def canary_of(row: Row) -> Canary:
+    """The canary that a row of the table ``canaries`` holds."""
+    return Canary(tuple(row["token_ids"]), tuple(row["candidates"]), tuple(row["logprobs"]))

@@ -1,0 +1,205 @@
+"""The sections of a recipe: frozen pydantic models that know no other section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from prunelib.errors import UserError, unknown_name
+from prunelib.tasks import FORMATS, MAX_SHOTS, SUITES, task_names
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Shots = Annotated[int, Field(ge=0, le=MAX_SHOTS)]
+Count = Annotated[int, Field(ge=1)]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+#: Attribution methods by name; each is one line here and one in ``prunelib.attribution.scorers``.
+METHODS = ("integrated_gradients", "gradient_activation", "activation", "weight", "wanda")
+#: Methods that differentiate an objective, so that one has to be chosen.
+GRADIENT_METHODS = ("integrated_gradients", "gradient_activation")
+#: Objectives by name; a user's own is named ``package.module:function``.
+OBJECTIVES = ("copy_shift", "max_logit")
+#: Stands for every evaluated task in turn: each gets an ablation of its own.
+EACH_TASK = "each_task"
+
+
+class Spec(BaseModel):
+    """Base of every section: frozen, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+class ModelSpec(Spec):
+    """A model: ``reference/NAME``, a local folder, or a hub name with an optional revision."""
+
+    id: str
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    #: GPUs over which vLLM splits the model; ``auto`` is as few as hold it.
+    tensor_parallel: Count | Literal["auto"] = "auto"
+    #: Whether Python code that lies beside the weights may run. It may do anything this user may.
+    trust_remote_code: bool = False
+
+
+class ObjectiveSpec(Spec):
+    """The scalar of the logits that attribution differentiates (papers.md §6, row 1).
+
+    ``copy_shift`` has four switches: how the demonstrations' answers are joined, in which space
+    tokens are scored, whether only the gold answer counts, and whether only the first token of
+    an answer counts or all of them, teacher-forced. ``max_logit`` needs no labels.
+    """
+
+    name: str = "copy_shift"
+    aggregate: Literal["mean", "sum", "max"] = "mean"
+    space: Literal["probability", "log_probability", "logit"] = "probability"
+    gold_only: bool = False
+    tokens: Literal["first", "all"] = "first"
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in OBJECTIVES and ":" not in name:
+            raise unknown_name("objective", name, [*OBJECTIVES, "package.module:function"])
+        return name
+
+    @model_validator(mode="after")
+    def _switches(self) -> ObjectiveSpec:
+        if self.name != "copy_shift" and self != ObjectiveSpec(name=self.name):
+            raise UserError(f"objective '{self.name}' has no switches; copy_shift has "
+                            "aggregate, space, gold_only and tokens")
+        if self.tokens == "all" and self.aggregate == "max":
+            raise UserError("objective: aggregate max scores first tokens: use tokens: first")
+        return self
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it reads gold answers or those of demonstrations."""
+        return self.name != "max_logit"
+
+    @property
+    def label(self) -> str:
+        """The objective on one line, with the switches that were moved."""
+        moved = self.model_dump(exclude_defaults=True, exclude={"name"})
+        switches = ", ".join(key if value is True else str(value) for key, value in moved.items())
+        return f"{self.name} ({switches})" if switches else self.name
+
+
+def _objective(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class AttributionSpec(Spec):
+    """How components are scored. A recipe may have several: each makes an ablation of its own."""
+
+    #: What it is called in the tables; the method's name unless several use that.
+    name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = None
+    method: str = "integrated_gradients"
+    objective: Annotated[ObjectiveSpec, BeforeValidator(_objective)] = ObjectiveSpec()
+    #: ``layer``: all neurons of one layer together; ``joint``: of all layers; ``last_position``:
+    #: of one layer, where the answer begins; ``single``: each neuron alone (papers.md §1.3).
+    path: Literal["layer", "joint", "last_position", "single"] = "layer"
+    #: ``released``: gradients clamped at zero, no weight factor, layers divided by their maximum,
+    #: as the DSM paper's code is reported to do (papers.md §2.1).
+    variant: Literal["equation", "released"] = "equation"
+    #: Projection whose output units are the neurons; by default that of the papers.
+    projection: Literal["gate", "up", "down"] | None = None
+    #: What is switched off first: the highest scores, the lowest, or the largest.
+    rank: Literal["top", "bottom", "absolute"] = "top"
+    #: Task whose prompts are attributed, or ``each_task``.
+    proxy: str = "vowel_counting"
+    prompts: Count = 100
+    #: Which prompts of the task: drawn at random, or among those that the untouched model
+    #: answers correctly or wrongly.
+    choose: Literal["random", "correct", "wrong"] = "random"
+    shots: Shots = 3
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (0,)
+    #: Quadrature nodes of a layer are raised until the estimated relative error of its mean
+    #: scores is below this, or ``max_nodes`` is reached.
+    tolerance: Annotated[float, Field(gt=0)] = 0.02
+    max_nodes: Literal[9, 17, 33, 65, 129, 257] = 129
+    #: Prompts of one unit of work.
+    block: Count = 25
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, name: str) -> str:
+        if name not in METHODS:
+            raise unknown_name("method", name, METHODS)
+        return name
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> AttributionSpec:
+        plain = AttributionSpec.model_fields
+        for field in ("path", "variant"):
+            if self.method != "integrated_gradients" and getattr(self, field) != plain[
+                    field].default:
+                raise UserError(f"attribution: {field} is for method integrated_gradients, "
+                                f"not for {self.method}")
+        if self.variant == "released" and self.path == "single":
+            raise UserError("attribution: path single has no gradients, so no variant released")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What it is called in the tables."""
+        return self.name or self.method
+
+
+class SearchSpec(Spec):
+    """The grid over layers and rates, on held-out examples of a proxy."""
+
+    layers: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    rates: tuple[Rate, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+    #: Task whose examples decide; by default the one that was attributed.
+    proxy: str | None = None
+    #: ``attribute``: the very prompts that were attributed; else examples kept for the search.
+    split: Literal["search", "attribute"] = "search"
+    examples: Count = 200
+    shots: Shots = 3
+    seed: int = 0
+
+    @field_validator("rates")
+    @classmethod
+    def _ascending(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if not rates:
+            raise UserError("search.rates is empty: give at least one rate")
+        return tuple(sorted(set(rates)))
+
+
+class ControlsSpec(Spec):
+    """Random controls: how many random rankings go through the same search."""
+
+    random: Annotated[int, Field(ge=0)] = 1
+
+
+def _expanded(value: Any) -> tuple[str, ...]:
+    """Task names with the suites expanded; names that a recipe defines stay what they are."""
+    names: dict[str, None] = {}
+    for name in [value] if isinstance(value, str) else value:
+        names.update(dict.fromkeys(SUITES.get(name, (name,))))
+    return tuple(names)
+
+
+class EvaluateSpec(Spec):
+    """What is reported, on the report split."""
+
+    tasks: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = tuple(
+        task_names("icl18"))
+    shots: tuple[Shots, ...] = (1, 2, 3, 4)
+    seeds: tuple[int, ...] = (0,)
+    examples: Count = 100
+    format: str = "arrow"
+    #: With ``proxy: each_task``: every task's ablation on every task, not only on its own.
+    transfer: bool = False
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        if name not in FORMATS:
+            raise unknown_name("prompt format", name, FORMATS)
+        return name
