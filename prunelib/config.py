@@ -166,7 +166,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(content)
         recipe.check()
     except ValidationError as error:
-        raise UserError(f"{source}: {_first_problem(error)}") from error
+        raise UserError(f"{source}: {_first_problem(error, content)}") from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     return recipe
@@ -186,10 +186,13 @@ def load_recipe(path: str | Path) -> Recipe:
 _LISTS: dict[str, type[Spec]] = {"models": ModelSpec, "attribution": AttributionSpec}
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, content: dict[str, Any]) -> str:
     """The first mistake that pydantic found, with its place and, for a key, near matches."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    loc = problem["loc"]
+    if loc[1:2] == (0,) and not isinstance(content.get(str(loc[0])), list):
+        loc = loc[:1] + loc[2:]  # one mapping, where a list may stand
+    place = ".".join(str(part) for part in loc)
     if problem["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in problem["loc"][:-1]:

@@ -69,7 +69,8 @@ class ObjectiveSpec(Spec):
 
     @model_validator(mode="after")
     def _switches(self) -> ObjectiveSpec:
-        if self.name != "copy_shift" and self != ObjectiveSpec(name=self.name):
+        moved = self.model_dump(exclude={"name"}, exclude_defaults=True)
+        if self.name != "copy_shift" and moved:
             raise UserError(f"objective '{self.name}' has no switches; copy_shift has "
                             "aggregate, space, gold_only and tokens")
         if self.tokens == "all" and self.aggregate == "max":

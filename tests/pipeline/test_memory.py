@@ -26,10 +26,10 @@ def small_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Every batch of more than ``most`` rows (α × prompt) is too large."""
     real = integrated_gradients._scaled_pass
 
-    def scaled_pass(loaded, layer, prompts, batch, prefix, objective, alphas):  # type: ignore[no-untyped-def]
-        if len(prompts) * len(alphas) > most:
+    def scaled_pass(loaded, path, texts, batch, objective, alphas):  # type: ignore[no-untyped-def]
+        if len(texts) * len(alphas) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(loaded, layer, prompts, batch, prefix, objective, alphas)
+        return real(loaded, path, texts, batch, objective, alphas)
 
     monkeypatch.setattr(integrated_gradients, "_scaled_pass", scaled_pass)
 

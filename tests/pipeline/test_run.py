@@ -134,7 +134,8 @@ def test_a_failed_unit_is_a_row_and_the_run_goes_on(
     whole = Worker.perform
 
     def perform(self: Worker, unit: Unit, halvings: int) -> int:
-        if isinstance(unit.job, EvaluateJob) and unit.job.task == "en_fr" and unit.job.shots == 2:
+        job = unit.job
+        if isinstance(job, EvaluateJob) and job.task.name == "en_fr" and job.shots == 2:
             raise UnitError("boom")
         return whole(self, unit, halvings)
 

@@ -13,7 +13,8 @@ JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", BASELINE, "vll
 def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> None:
     base = Unit(info, JOB).id
     changed = [
-        replace(JOB, task="to_lower"), replace(JOB, task_digest="e"), replace(JOB, shots=3),
+        replace(JOB, task=TaskRef("to_lower", "d")), replace(JOB, task=TaskRef("to_upper", "e")),
+        replace(JOB, shots=3),
         replace(JOB, seed=1), replace(JOB, examples=11), replace(JOB, repeat=1),
         replace(JOB, format="comma"), replace(JOB, ablation=Ablation.units(0, [1])),
         replace(JOB, engine="transformers"), replace(JOB, dtype="bfloat16"),

@@ -110,9 +110,9 @@ def test_grid_and_chosen(folder: Folder) -> None:
     assert (worst["n"], worst["baseline_accuracy"]) == (3, pytest.approx(1 / 3))
     chosen = only(folder, "FROM chosen")
     assert chosen == {
-        "run": RUN, "model": "m", "method": "integrated_gradients", "layer": 1, "rate": 0.1,
-        "count": 3, "ablation": "ig", "search_accuracy": 0.75,
-        "search_baseline_accuracy": 0.25, "search_copying_error": 0.25,
+        "run": RUN, "model": "m", "method": "integrated_gradients", "control_seed": None,
+        "proxy": "t", "layer": 1, "rate": 0.1, "count": 3, "ablation": "ig",
+        "search_accuracy": 0.75, "search_baseline_accuracy": 0.25, "search_copying_error": 0.25,
     }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def test_rows_equal_greedy_decoding_with_zeroed_weights(
 
 
 def test_an_ablation_of_another_layer_is_refused(loaded: Loaded) -> None:
-    with pytest.raises(ValueError, match="other layers"):
+    with pytest.raises(ValueError, match="reaches beyond"):
         greedy_rows(loaded, 0, [Ablation.units(1, [3])], PROMPTS, 2, [2])
 
 
