@@ -87,7 +87,7 @@ def finished_run(info: ModelInfo, results: Path, recipe: Recipe) -> int:
             "task": job.task, "split": "report", "shots": job.shots, "seed": job.seed,
             "example": i, "repeat": job.repeat, "format": job.format, "query": "q", "gold": "g",
             "prediction": "g", "correct": True, "copied": False, "copied_position": None,
-            "gold_in_prompt": False, "demonstrations": ["a"], "answers": ["b"],
+            "margin": None, "gold_in_prompt": False, "demonstrations": ["a"], "answers": ["b"],
             "prompt_tokens": 10, "error": None, "unit_id": unit.id,
         } for i in range(job.examples)]  # fmt: skip
 
