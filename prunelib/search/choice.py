@@ -42,16 +42,30 @@ def choose(cells: Sequence[Cell], statistic: Statistic = "accuracy") -> Cell:
 
     ``margin``: for proxies where many cells are right nearly everywhere. Of the cells whose
     accuracy is below the highest by no more than one paired standard error, the best has the
-    highest mean margin, ties as above. Of its layer, the smallest rate of those cells is taken
-    whose mean margin is below the best by no more than one paired standard error. Accuracy comes
-    first because margins alone would reward what merely makes the model unsure.
+    highest mean margin, ties as above. Of its layer, the smallest rate is taken whose accuracy
+    and mean margin are both below the best by no more than one paired standard error. Accuracy
+    comes first because margins alone would reward what merely makes a model unsure. Neither
+    statistic sees what a cell does to other tasks; margins, being finer, give less room to the
+    preference for small rates, which is what protects those.
     """
     best = min(cells, key=lambda c: (-c.correct.mean(), *_ties(c)))
-    near = [c for c in cells if _as_good(c.correct, best.correct)]
     if statistic == "margin":
+        near = [c for c in cells if _as_good(c.correct, best.correct)]
         best = min(near, key=lambda c: (-margins(c).mean(), *_ties(c)))
-        near = [c for c in near if _as_good(margins(c), margins(best))]
-    return min((c for c in near if c.layer == best.layer), key=lambda c: c.rate)
+    return [*lighter(cells, best, statistic), best][0]
+
+
+def lighter(cells: Sequence[Cell], best: Cell, statistic: Statistic) -> list[Cell]:
+    """Smaller rates of the best cell's layer that are as good, as :func:`choose` has it.
+
+    The smallest comes first.
+    """
+    return sorted((
+        cell for cell in cells
+        if cell.layer == best.layer and cell.rate < best.rate
+        and _as_good(cell.correct, best.correct)
+        and (statistic == "accuracy" or _as_good(margins(cell), margins(best)))
+    ), key=lambda c: c.rate)  # fmt: skip
 
 
 def margins(cell: Cell) -> NDArray[np.float64]:

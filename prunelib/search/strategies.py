@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.components import Ablation
-from prunelib.search.choice import Cell, Statistic, choose, margins
+from prunelib.search.choice import Cell, Statistic, choose, lighter, margins
 
 #: A cell by its layer and rate.
 Place = tuple[int, float]
-#: Coarse rates are this many apart.
-_RATE_STEP = 3
 
 
 @dataclass(frozen=True)
@@ -122,14 +120,20 @@ class _Tried:
             values = tuple(np.concatenate(pair) for pair in zip(before, values, strict=True))
         self.cells[place] = Cell(*place, self.grid.ablations[place], *values)  # type: ignore[arg-type]
 
-    def best_first(self, places: Sequence[Place]) -> list[Place]:
-        """Places by their mean margin, highest first; ties by layer, then rate.
+    def ranked(self, places: Sequence[Place]) -> list[Cell]:
+        """Cells tried on the same examples, in the order in which they deserve more of these.
 
-        All were tried on the same examples, so the means differ by the mean of the paired
-        difference, and just so their differences to the untouched model. Accuracy would tie on
-        the few examples that are to decide here.
+        First the leader, by its mean margin. All cells saw the same examples, so the means differ
+        by the mean of the paired difference, and so do their differences to the untouched model;
+        accuracy would tie on the few examples that are to decide. Then the smaller rates of its
+        layer that are as good, smallest first: the choice will prefer them, and margins alone
+        lead to rates larger than needed. Then the others by their mean margins.
         """
-        return sorted(places, key=lambda p: (-float(margins(self.cells[p]).mean()), p))
+        cells = sorted((self.cells[place] for place in places),
+                       key=lambda c: (-float(margins(c).mean()), c.layer, c.rate))
+        small = lighter(cells, cells[0], self.grid.statistic)
+        first = {(c.layer, c.rate) for c in (cells[0], *small)}
+        return [cells[0], *small, *(c for c in cells if (c.layer, c.rate) not in first)]
 
     def found(self) -> Found:
         """Choose among the cells that were tried on all examples."""
@@ -146,20 +150,22 @@ def exhaustive(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]
 
 
 def coarse_to_fine(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
-    """Every third rate of every layer on a quarter of the examples, then around the best on all.
+    """Every second rate of every layer on a fifth of the examples, then around the best on all.
 
-    Around the best are the rates of its layer up to its coarse neighbours. Layers are not thinned
-    out: a neighbour of the layer where copying sits need not show it.
+    The best is the leading cell, or the smallest rate of its layer that is as good; its two
+    neighbours are added. Layers are not thinned out: neighbours of the layer where copying sits
+    need not show it.
     """
     tried = _Tried(grid)
     rates = grid.rates
-    coarse = [(layer, rate) for layer in grid.layers
-              for rate in rates[min(1, len(rates) - 1) :: _RATE_STEP]]
-    yield from tried.extend(coarse, -(-grid.examples // 4))
-    layer, rate = tried.best_first(coarse)[0]
-    middle = rates.index(rate)
-    around = rates[max(0, middle - _RATE_STEP + 1) : middle + _RATE_STEP]
-    yield from tried.extend([(layer, rate) for rate in around], grid.examples)
+    coarse = [(layer, rate) for layer in grid.layers for rate in rates[::2]]
+    yield from tried.extend(coarse, -(-grid.examples // 5))
+    leader = tried.ranked(coarse)[0]
+    cells = [tried.cells[place] for place in coarse]
+    best = [*lighter(cells, leader, grid.statistic), leader][0]
+    middle = rates.index(best.rate)
+    around = {leader.rate, *rates[max(0, middle - 1) : middle + 2]}
+    yield from tried.extend([(leader.layer, rate) for rate in around], grid.examples)
     return tried.found()
 
 
@@ -179,15 +185,16 @@ def attribution_mass(grid: Grid) -> Generator[list[Request], Sequence[Outcome], 
 def successive_halving(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
     """All cells on a sixteenth of the examples, then the better half on twice as many, until all.
 
-    Some 3/16 of the exhaustive search. The better half has the higher mean margin
-    (:meth:`_Tried.best_first`).
+    Some 3/16 of the exhaustive search. Better is who comes first in :meth:`_Tried.ranked`; two
+    stay at least, a leader and a smaller rate.
     """
     tried = _Tried(grid)
     left = list(grid.ablations)
     stop = -(-grid.examples // 16)
     yield from tried.extend(left, stop)
     while stop < grid.examples:
-        left = tried.best_first(left)[: -(-len(left) // 2)]
+        better = tried.ranked(left)[: max(2, -(-len(left) // 2))]
+        left = [(cell.layer, cell.rate) for cell in better]
         stop = min(2 * stop, grid.examples)
         yield from tried.extend(left, stop)
     return tried.found()

@@ -99,31 +99,57 @@ def test_a_quarter_is_enough_to_find_a_bump_anywhere(name: str, rates: tuple[flo
             assert lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost))
 
 
+def rungs(world: World) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Range of examples → the cells that were tried on it."""
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i, j, start, stop in world.asked:
+        found.setdefault((start, stop), []).append((i, j))
+    return found
+
+
 def test_halving_step_by_step() -> None:
-    # 2 layers × 4 rates, 32 examples: the margin is highest in layer 1 at the last rate.
+    # 2 layers × 4 rates, 32 examples: the margin is highest in layer 1 at the last rate, but all
+    # of layer 1 is right, so the first rate is as good.
     world = World(lambda i, j: i + 0.1 * j, layers=2, rates=RATES[:4], examples=32)
     found = world.run("successive_halving")
-    rungs: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for i, j, start, stop in world.asked:
-        rungs.setdefault((start, stop), []).append((i, j))
-    assert rungs == {
+    assert rungs(world) == {
         (0, 2): [(i, j) for i in range(2) for j in range(4)],
         (2, 4): [(1, 0), (1, 1), (1, 2), (1, 3)],
-        (4, 8): [(1, 2), (1, 3)],
-        (8, 16): [(1, 3)],
-        (16, 32): [(1, 3)],
+        (4, 8): [(1, 0), (1, 3)],
+        (8, 16): [(1, 0), (1, 3)],
+        (16, 32): [(1, 0), (1, 3)],
     }
-    assert found.evaluations == 16 + 8 + 8 + 8 + 16
-    assert (found.choice.layer, found.choice.rate) == (1, RATES[3])
+    assert found.evaluations == 16 + 8 + 8 + 16 + 32
+    assert (found.choice.layer, found.choice.rate) == (1, RATES[0])
+
+
+def test_halving_keeps_the_best_margins_where_small_rates_are_worse() -> None:
+    world = World(lambda i, j: [-1, -0.9, -0.2, 0.9][j] - 0.1 * i, layers=2, rates=RATES[:4],
+                  examples=64)
+    found = world.run("successive_halving")
+    assert [sorted(cells) for cells in rungs(world).values()] == [
+        [(i, j) for i in range(2) for j in range(4)],
+        [(0, 2), (0, 3), (1, 2), (1, 3)],
+        *[[(0, 3), (1, 3)]] * 3,
+    ]
+    assert (found.choice.layer, found.choice.rate) == (0, RATES[3])
 
 
 def test_coarse_to_fine_step_by_step() -> None:
-    world = World(bump(2, 7), examples=40)
+    world = World(bump(2, 6), examples=40)
     found = world.run("coarse_to_fine")
-    coarse = [(i, j, 0, 10) for i in range(4) for j in (1, 4, 7, 10)]
-    around = [(2, 5, 0, 40), (2, 6, 0, 40), (2, 8, 0, 40), (2, 9, 0, 40), (2, 7, 10, 40)]
-    assert world.asked == coarse + around
-    assert (found.choice.layer, found.choice.rate) == (2, RATES[7])
+    coarse = [(i, j, 0, 8) for i in range(4) for j in (0, 2, 4, 6, 8, 10)]
+    assert world.asked == [*coarse, (2, 5, 0, 40), (2, 7, 0, 40), (2, 6, 8, 40)]
+    assert (found.choice.layer, found.choice.rate) == (2, RATES[6])
+
+
+def test_coarse_to_fine_goes_on_around_a_small_rate_that_is_as_good() -> None:
+    # all of layer 2 is right from the rate at 3 on; margins grow to the end
+    world = World(lambda i, j: 1.0 + 0.01 * j if i == 2 and j > 2 else 0.3, examples=40)
+    found = world.run("coarse_to_fine")
+    assert sorted(world.asked[24:]) == [
+        (2, 3, 0, 40), (2, 4, 8, 40), (2, 5, 0, 40), (2, 10, 8, 40)]  # fmt: skip
+    assert (found.choice.layer, found.choice.rate) == (2, RATES[3])
 
 
 def test_layers_that_hold_half_of_the_mass() -> None:
