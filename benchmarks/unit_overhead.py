@@ -80,19 +80,20 @@ def overhead(info: ModelInfo, results: Path, count: int) -> float:
 def finished_run(info: ModelInfo, results: Path, recipe: Recipe) -> int:
     """Run the recipe but for its evaluations, whose rows are made up; how many units it has."""
     import prunelib
+    from prunelib.pipeline import performing
     from prunelib.pipeline.work import Worker
 
-    def made_up(self: Worker, unit: Unit, job: EvaluateJob) -> list[dict[str, object]]:
+    def made_up(_: Worker, unit: Unit, job: EvaluateJob) -> list[dict[str, object]]:
         return [{
             "model": unit.model.id, "engine": job.engine, "ablation": job.ablation.digest,
             "task": job.task.name, "split": "report", "shots": job.shots, "seed": job.seed,
             "example": i, "repeat": job.repeat, "format": job.format, "query": "q", "gold": "g",
             "prediction": "g", "correct": True, "copied": False, "copied_position": None,
-            "gold_in_prompt": False, "demonstrations": ["a"], "answers": ["b"],
+            "margin": None, "gold_in_prompt": False, "demonstrations": ["a"], "answers": ["b"],
             "prompt_tokens": 10, "error": None, "unit_id": unit.id,
         } for i in range(job.examples)]  # fmt: skip
 
-    Worker._evaluate = made_up  # type: ignore[method-assign]
+    performing._PERFORM[EvaluateJob] = made_up  # type: ignore[assignment]
     report = prunelib.run(recipe, results)
     assert report.complete
     count = 0

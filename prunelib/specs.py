@@ -20,6 +20,8 @@ METHODS = ("integrated_gradients", "gradient_activation", "activation", "weight"
 GRADIENT_METHODS = ("integrated_gradients", "gradient_activation")
 #: Objectives by name; a user's own is named ``package.module:function``.
 OBJECTIVES = ("copy_shift", "max_logit")
+#: Search strategies by name; each is one line here and one in ``prunelib.search.strategies``.
+STRATEGIES = ("exhaustive", "coarse_to_fine", "attribution_mass", "successive_halving")
 #: Stands for every evaluated task in turn: each gets an ablation of its own.
 EACH_TASK = "each_task"
 
@@ -163,6 +165,17 @@ class SearchSpec(Spec):
     examples: Count = 200
     shots: Shots = 3
     seed: int = 0
+    #: Which cells are tried, and on how many examples.
+    strategy: str = "exhaustive"
+    #: What the choice goes by: ``margin`` also sees how sure right answers are.
+    statistic: Literal["accuracy", "margin"] = "accuracy"
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise unknown_name("search strategy", name, STRATEGIES)
+        return name
 
     @field_validator("rates")
     @classmethod

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from prunelib.attribution.encoding import Encoded
 from prunelib.components import Ablation
 from prunelib.engines.base import Engine
 from prunelib.engines.choose import start
@@ -99,3 +100,9 @@ def random_prompts(count: int, shortest: int, longest: int, seed: int = 0) -> li
         (1, *(rng.randrange(4, len(vocabulary())) for _ in range(rng.randint(shortest, longest))))
         for _ in range(count)
     ]
+
+
+def with_answers(prompts: Sequence[tuple[int, ...]]) -> list[Encoded]:
+    """Prompts with made-up answers: three different copies, one, and none but the gold answer."""
+    answers = [((6,), (7, 9), (8,)), ((6, 8), (5, 7), (6,)), ((5, 6),)]
+    return [Encoded(p, (5, 9), answers[i % 3]) for i, p in enumerate(prompts)]

@@ -17,7 +17,7 @@ from prunelib.errors import UserError
 from prunelib.models import adapter_for
 from prunelib.pipeline.model_run import ModelRun, Step
 from prunelib.pipeline.units import AttributeJob, GridJob, Prompts, ScoreJob, Unit
-from prunelib.search.ranking import by_score, random_order
+from prunelib.search.ranking import by_score, positive_mass, random_order
 from prunelib.specs import GRADIENT_METHODS
 
 #: Prompts that are answered to find one that is answered correctly, or wrongly.
@@ -34,6 +34,7 @@ class Ranking:
         orders: layer → indices.
         arm: what it was made for.
         sample: the prompts that were attributed.
+        mass: layer → positive scores, summed; a control has that of what it controls.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Ranking:
     site: Site
     arm: Arm
     sample: Prompts
+    mass: dict[int, float]
 
     @property
     def random(self) -> bool:
@@ -62,7 +64,8 @@ def rank(run: ModelRun, arm: Arm) -> Step[Ranking]:
         for layer, found in sorted(scores.items())
     }
     seed = arm.seed if len(spec.seeds) > 1 else None
-    return Ranking(spec.label, seed, orders, _site(run, arm), arm, sample)
+    mass = {layer: positive_mass(found) for layer, found in scores.items()}
+    return Ranking(spec.label, seed, orders, _site(run, arm), arm, sample, mass)
 
 
 def random_rankings(run: ModelRun, ranking: Ranking) -> list[Ranking]:
@@ -70,7 +73,7 @@ def random_rankings(run: ModelRun, ranking: Ranking) -> list[Ranking]:
     return [
         Ranking("random_search", seed, {layer: random_units(run, ranking.site, layer, seed)
                                         for layer in run.layers},
-                ranking.site, ranking.arm, ranking.sample)
+                ranking.site, ranking.arm, ranking.sample, ranking.mass)
         for seed in range(run.recipe.controls.random)
     ]
 

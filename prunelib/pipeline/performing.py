@@ -82,23 +82,28 @@ def _part(unit: Unit, prompts: Prompts, layer: int, level: int, alpha: float, su
 
 
 def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
+    from prunelib.attribution.encoding import encode
     from prunelib.engines.stopping import stop_token_ids
     from prunelib.search.grid import ROWS, greedy_rows
 
     loaded = worker.loaded(unit.model, job.dtype)
     task, examples = examples_of(job.prompts)
     prompts = _prompts(examples, loaded.tokenizer)
-    answers = greedy_rows(loaded, job.layer, job.ablations, [p.token_ids for p in prompts],
+    answers = greedy_rows(loaded, job.layer, job.ablations,
+                          [encode(example, loaded.tokenizer) for example in examples],
                           max(p.max_tokens for p in prompts),
                           stop_token_ids(loaded.tokenizer), ROWS >> worker.halvings)
     rows: list[Row] = []
-    for ablation, tokens in zip(job.ablations, answers, strict=True):
+    for ablation, tokens, margins in zip(job.ablations, answers.tokens, answers.margins,
+                                         strict=True):
         completions = [
             Completion(tuple(ids), str(loaded.tokenizer.decode(ids, skip_special_tokens=True)))
             for ids in tokens
         ]
-        rows += _prediction_rows(unit, task, "transformers", "arrow", 0, ablation, examples,
+        found = _prediction_rows(unit, task, "transformers", "arrow", 0, ablation, examples,
                                  prompts, completions)
+        rows += [row | {"margin": float(margin)}
+                 for row, margin in zip(found, margins, strict=True)]
     return rows
 
 
@@ -190,6 +195,7 @@ def _prediction_rows(
                 "correct": outcome.correct and completion.error is None,
                 "copied": outcome.copied and completion.error is None,
                 "copied_position": outcome.copied_position if completion.error is None else None,
+                "margin": None,
                 "gold_in_prompt": outcome.gold_in_prompt,
                 "demonstrations": [x for x, _ in example.demonstrations],
                 "answers": list(example.answers),

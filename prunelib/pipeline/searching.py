@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunelib.components import BASELINE, Ablation, Site
 from prunelib.pipeline.attributing import Ranking, random_units
-from prunelib.pipeline.model_run import ModelRun
+from prunelib.pipeline.model_run import ModelRun, Step, together
 from prunelib.pipeline.units import GridJob, Prompts, Unit
-from prunelib.search.choice import Cell, choose
+from prunelib.search.choice import Cell
 from prunelib.search.ranking import cut
+from prunelib.search.strategies import STRATEGIES, Found, Grid, Outcome
 
 
 @dataclass(frozen=True)
@@ -35,49 +38,21 @@ class Entry:
     only: str | None = None
 
 
-def grid(run: ModelRun, rankings: list[Ranking], priority: int) -> list[Unit]:
-    """The untouched model on the search examples, then every ranking's layers."""
-    searches = {run.searched(ranking.arm, ranking.sample): None for ranking in rankings}
-    return [_grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)
-            for prompts in searches] + [
-        _grid_unit(run, run.searched(ranking.arm, ranking.sample), layer,
-                   _cells(run, ranking, layer), priority)
-        for ranking in rankings
-        for layer in run.layers
-    ]
-
-
-def _grid_unit(run: ModelRun, prompts: Prompts, layer: int, ablations: tuple[Ablation, ...],
-               priority: int) -> Unit:
-    job = GridJob(prompts, layer, ablations, run.spec.dtype)
-    return run.unit(job, len(ablations) * (2 * run.info.layers - layer), priority)
-
-
-def _cells(run: ModelRun, ranking: Ranking, layer: int) -> tuple[Ablation, ...]:
-    width = run.info.units(ranking.site)
-    return tuple(cut(layer, ranking.orders[layer], rate, width, ranking.site)
-                 for rate in run.recipe.search.rates)
-
-
-def choose_entries(run: ModelRun, rankings: list[Ranking], units: list[Unit]) -> list[Entry]:
-    """The chosen ablations and their controls; everything of the grid is recorded."""
-    outcomes = _outcomes(run, units)
-    entries = [Entry(BASELINE, "none", "baseline")]
-    tried: list[Entry] = []
-    for ranking in rankings:
-        found = outcomes[run.searched(ranking.arm, ranking.sample)]
+def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[Entry]]:
+    """Search the grid for every ranking side by side, choose, and record what was tried."""
+    found = yield from together([
+        _untouched(run, {run.searched(r.arm, r.sample): None for r in rankings}, priority),
+        *(_strategy(run, ranking, priority) for ranking in rankings)])
+    entries, tried = [Entry(BASELINE, "none", "baseline")], []
+    for ranking, outcome in zip(rankings, found[1:], strict=True):
+        if outcome is None:  # of the untouched model alone
+            raise TypeError("a search has no outcome")
         about: dict[str, Any] = {"site": ranking.site, "seed": ranking.seed,
                                  "proxy": run.recipe.search_task(ranking.arm),
                                  "only": ranking.arm.only}
-        cells = []
-        for layer in run.layers:
-            pairs = zip(run.recipe.search.rates, _cells(run, ranking, layer), strict=True)
-            for rate, ablation in pairs:
-                cells.append(Cell(layer, rate, ablation, *found[ablation.digest]))
-                tried.append(Entry(ablation, ranking.method, "grid", layer=layer, rate=rate,
-                                   **about))
-        cell = choose(cells)
-        role = "control" if ranking.random else "chosen"
+        tried += [Entry(cell.ablation, ranking.method, "grid", layer=cell.layer, rate=cell.rate,
+                        **about) for cell in outcome.cells]
+        cell, role = outcome.choice, "control" if ranking.random else "chosen"
         entries.append(Entry(cell.ablation, ranking.method, role, layer=cell.layer,
                              rate=cell.rate, **about))
         if ranking.arm.main and not ranking.random:
@@ -85,6 +60,60 @@ def choose_entries(run: ModelRun, rankings: list[Ranking], units: list[Unit]) ->
     _record_ablations(run, entries, "choice")
     _record_ablations(run, tried, "grid")
     return entries
+
+
+def _untouched(run: ModelRun, searched: Iterable[Prompts], priority: int) -> Step[Found | None]:
+    """The model as it is on the examples of every search, for the view ``grid``."""
+    yield [_grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)
+           for prompts in searched]
+    return None
+
+
+def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found | None]:
+    """Do what the recipe's strategy asks for, request by request."""
+    spec = run.recipe.search
+    prompts = run.searched(ranking.arm, ranking.sample)
+    width = run.info.units(ranking.site)
+    asking = STRATEGIES[spec.strategy](Grid(
+        {(layer, rate): cut(layer, ranking.orders[layer], rate, width, ranking.site)
+         for layer in run.layers for rate in spec.rates},
+        len(prompts.indices), ranking.mass, spec.statistic))
+    requests = next(asking)
+    while True:
+        units = [
+            _grid_unit(run, replace(prompts, indices=prompts.indices[r.start : r.stop]), r.layer,
+                       r.ablations, priority)
+            for r in requests
+        ]
+        yield units
+        outcomes = _outcomes(run, units)
+        try:
+            requests = asking.send(outcomes)
+        except StopIteration as end:
+            return cast("Found", end.value)
+
+
+def _grid_unit(run: ModelRun, prompts: Prompts, layer: int, ablations: tuple[Ablation, ...],
+               priority: int) -> Unit:
+    job = GridJob(prompts, layer, ablations, run.spec.dtype)
+    cost = len(ablations) * (2 * run.info.layers - layer) * len(prompts.indices)
+    return run.unit(job, cost, priority)
+
+
+def _outcomes(run: ModelRun, units: list[Unit]) -> list[Outcome]:
+    """What came of each unit, its ablations in their order, examples ascending."""
+    table = run.store.read("predictions", [unit.id for unit in units]).sort_by("example")
+    columns = table.select(["unit_id", "ablation", "correct", "copied", "margin"]).to_pydict()
+    found: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
+    for unit, ablation, *values in zip(*columns.values(), strict=True):
+        found.setdefault((unit, ablation), []).append(tuple(values))
+    outcomes = []
+    for unit in units:
+        ablations = cast("GridJob", unit.job).ablations
+        values: NDArray[Any] = np.array([found[unit.id, a.digest] for a in ablations])
+        outcomes.append(Outcome(values[..., 0].astype(bool), values[..., 1].astype(bool),
+                                values[..., 2].astype(float)))
+    return outcomes
 
 
 def _same_cell(run: ModelRun, ranking: Ranking, cell: Cell) -> list[Entry]:
@@ -97,26 +126,6 @@ def _same_cell(run: ModelRun, ranking: Ranking, cell: Cell) -> list[Entry]:
               run.recipe.search_task(ranking.arm), ranking.arm.only)
         for seed in range(run.recipe.controls.random)
     ]
-
-
-def _outcomes(run: ModelRun, units: list[Unit]
-              ) -> dict[Prompts, dict[str, tuple[Any, Any]]]:
-    """Prompts of a search → ablation → (correct, copied) over them, in their order."""
-    searched = {unit.id: unit.job.prompts for unit in units if isinstance(unit.job, GridJob)}
-    table = run.store.read("predictions", list(searched)).sort_by("example")
-    columns = table.select(["unit_id", "ablation", "correct", "copied"]).to_pydict()
-    found: dict[Prompts, dict[str, tuple[list[bool], list[bool]]]] = {}
-    owner: dict[tuple[Prompts, str], str] = {}
-    for unit, ablation, correct, copied in zip(*columns.values(), strict=True):
-        prompts = searched[unit]
-        # Two rankings may share a cell: its answers count once.
-        if owner.setdefault((prompts, ablation), unit) != unit:
-            continue
-        pair = found.setdefault(prompts, {}).setdefault(ablation, ([], []))
-        pair[0].append(correct)
-        pair[1].append(copied)
-    return {prompts: {key: (np.array(a), np.array(b)) for key, (a, b) in of_prompts.items()}
-            for prompts, of_prompts in found.items()}
 
 
 def _record_ablations(run: ModelRun, entries: list[Entry], stage: str) -> None:

@@ -14,7 +14,7 @@ from prunelib.models import planted_units
 from prunelib.pipeline.attributing import Ranking, random_rankings, rank
 from prunelib.pipeline.evaluating import canaries, evaluation
 from prunelib.pipeline.model_run import ModelRun, together
-from prunelib.pipeline.searching import choose_entries, grid
+from prunelib.pipeline.searching import search
 from prunelib.pipeline.units import Unit
 
 
@@ -45,8 +45,7 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
                 ) -> Iterator[list[Unit]]:
     """Search the grid, choose, evaluate: the main comparison ``first``, then ``extras``."""
     urgency = 0 if first else 1
-    yield (units := grid(run, rankings, urgency))
-    entries = choose_entries(run, rankings, units)
+    entries = yield from search(run, rankings, urgency)
     yield (asked := canaries(run, entries, rankings[0], urgency))
     yield evaluation(run, entries, asked, extras)
 

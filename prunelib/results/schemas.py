@@ -211,6 +211,14 @@ _PREDICTIONS = _table(
         "demonstration that was copied, from 0, the last one if several; null if none",
         null=True,
     ),
+    _column(
+        "margin",
+        _REAL,
+        "log-probability (natural) of the gold answer's first token minus that of the "
+        "demonstrations' other answers' first tokens together, or alone if there are none; "
+        "null outside the search",
+        null=True,
+    ),
     _column("gold_in_prompt", _FLAG, "whether a demonstration carries the right answer"),
     _column("demonstrations", _TEXTS, "inputs of the demonstrations, in prompt order"),
     _column("answers", _TEXTS, "answers of the demonstrations, in prompt order"),

@@ -235,7 +235,9 @@ class Store:
                 elif end - size < last:
                     groups.append(group)
             content = file.read_row_groups(groups)
-        content = content.replace_schema_metadata(None)
+        # The empty table gives the columns that a file of before they existed has not: nulls.
+        content = pa.concat_tables([TABLES[table].empty_table(), content],
+                                   promote_options="default").replace_schema_metadata(None)
         return {piece: content.slice(max(0, piece.start - skipped), piece.rows)
                 for piece in pieces}
 

@@ -12,6 +12,7 @@ from prunelib.results.views_base import View
 from prunelib.results.views_base import view as _view
 from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
 from prunelib.results.views_runs import COMPLETENESS, COSTS, FAILED_UNITS, RECALL
+from prunelib.results.views_scores import AGREEMENT, OVERLAP
 
 _SCOPE = _view(
     "_scope",
@@ -274,6 +275,8 @@ VIEWS: tuple[View, ...] = (
     _COPYING,
     COMPLETENESS,
     RECALL,
+    OVERLAP,
+    AGREEMENT,
     _NOISE_FLOOR,
     COSTS,
     FAILED_UNITS,

@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunelib.attribution.encoding import pad_left
+import numpy as np
+from numpy.typing import NDArray
+
+from prunelib.attribution.encoding import Encoded, pad_left
 from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
 from prunelib.components import Ablation, Site
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 #: Rows (rate × prompt) of one forward pass; fixed, so that results do not depend on the worker.
 ROWS = 128
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What every ablation makes of every prompt.
+
+    Attributes:
+        tokens: greedy continuations without what stopped them, ``[ablation][prompt]`` → ids.
+        margins: log-probability (natural) of the gold answer's first token minus that of any of
+            the demonstrations' answers' first tokens that differ from it (log of their summed
+            probabilities); without such tokens the former alone. ``[ablations, prompts]``.
+    """
+
+    tokens: list[list[list[int]]]
+    margins: NDArray[np.float64]
+
+
 def greedy_rows(
     loaded: Loaded,
     layer: int,
     ablations: Sequence[Ablation],
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Encoded],
     max_tokens: int,
     stop: Sequence[int],
     rows: int = ROWS,
-) -> list[list[list[int]]]:
-    """Greedy continuations of every prompt under every ablation: ``[ablation][prompt]`` → ids.
+) -> Answers:
+    """Greedy continuations and margins of every prompt under every ablation.
 
     Each ablation is of this one layer (or empty) and becomes one mask row per prompt. The
     first token, where nearly all the work is, starts at ``layer`` from streams computed once for
@@ -37,17 +55,20 @@ def greedy_rows(
     """
     import torch
 
-    answers: list[list[list[int]]] = [[] for _ in ablations]
+    tokens: list[list[list[int]]] = [[] for _ in ablations]
+    margins = []
     at_once = max(1, rows // len(ablations))
     site = next((s for a in ablations for s in a.sites), loaded.adapter.site)
     keep = _masks(loaded, layer, ablations, site)
     for start in range(0, len(prompts), at_once):
         some = prompts[start : start + at_once]
         with torch.no_grad(), ActivationMasks(loaded) as masks:
-            found = _continue(loaded, layer, masks, keep, site, some, max_tokens, set(stop))
+            found, values = _continue(loaded, layer, masks, keep, site, some, max_tokens,
+                                      set(stop))
         for i in range(len(ablations)):
-            answers[i] += found[i * len(some) : (i + 1) * len(some)]
-    return answers
+            tokens[i] += found[i * len(some) : (i + 1) * len(some)]
+        margins.append(values.reshape(len(ablations), len(some)))
+    return Answers(tokens, np.concatenate(margins, axis=1))
 
 
 def _masks(loaded: Loaded, layer: int, ablations: Sequence[Ablation], site: Site) -> Tensor:
@@ -71,19 +92,21 @@ def _continue(
     masks: ActivationMasks,
     keep: Tensor,
     site: Site,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Encoded],
     max_tokens: int,
     stop: set[int],
-) -> list[list[int]]:
-    """Greedy tokens of ablation × prompt rows, ordered by ablation, then by prompt."""
+) -> tuple[list[list[int]], NDArray[np.float64]]:
+    """Greedy tokens and margins of ablation × prompt rows, by ablation, then by prompt."""
     pad, device = loaded.tokenizer.pad_token_id, loaded.device
-    batch = pad_left(prompts, pad, device)
+    batch = pad_left([p.prompt for p in prompts], pad, device)
     masks.set_rows(layer, keep.repeat_interleave(len(prompts), 0), site)
     modules = loaded.adapter.unscaled
     prefix = clean_prefix(loaded, batch, layer, modules)
     with started_at(loaded, layer, modules) as replayed, last_position_only(loaded):
         replayed.prefix = prefix.repeat(len(keep))
-        following = _best(loaded, batch.repeat(len(keep)).inputs())
+        logits = _last_logits(loaded, batch.repeat(len(keep)).inputs())
+    margins = _margins(logits, list(prompts) * len(keep))
+    following = logits.argmax(-1).tolist()
     answers: list[list[int]] = [[] for _ in following]
     running = list(range(len(following)))
     for step in range(max_tokens):
@@ -93,13 +116,25 @@ def _continue(
             else:
                 answers[row].append(token)
         if not running or step == max_tokens - 1:
-            return answers
-        texts = [[*prompts[row % len(prompts)], *answers[row]] for row in running]
+            break
+        texts = [[*prompts[row % len(prompts)].prompt, *answers[row]] for row in running]
         masks.set_rows(layer, keep[[row // len(prompts) for row in running]], site)
-        following = _best(loaded, pad_left(texts, pad, device).inputs())
-    return answers
+        following = _last_logits(loaded, pad_left(texts, pad, device).inputs()).argmax(-1).tolist()
+    return answers, margins
 
 
-def _best(loaded: Loaded, inputs: dict[str, torch.Tensor]) -> list[int]:
-    logits = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits
-    return [int(token) for token in logits[:, -1].argmax(-1)]
+def _last_logits(loaded: Loaded, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits after the last token, ``[rows, vocabulary]``."""
+    logits: Tensor = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
+    return logits
+
+
+def _margins(logits: Tensor, prompts: Sequence[Encoded]) -> NDArray[np.float64]:
+    """Margin (:class:`Answers`) of every row, ``[rows]``."""
+    logprobs = logits.float().log_softmax(-1)
+    margins = np.empty(len(prompts))
+    for row, prompt in enumerate(prompts):
+        margins[row] = logprobs[row, prompt.first_gold]
+        if prompt.first_copies:
+            margins[row] -= float(logprobs[row, list(prompt.first_copies)].logsumexp(0))
+    return margins

@@ -17,6 +17,11 @@ def by_score(scores: NDArray[np.float64]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argsort(-scores, kind="stable"))
 
 
+def positive_mass(scores: NDArray[np.float64]) -> float:
+    """Sum of a layer's positive scores, in units of the objective."""
+    return float(scores.clip(min=0).sum())
+
+
 def random_order(width: int, layer: int, seed: int) -> tuple[int, ...]:
     """A seeded random order of a layer's units: the control."""
     order = list(range(width))

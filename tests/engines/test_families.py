@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tiny_families import FAMILIES
-from tiny_llama import Oracle, random_prompts, start_here
+from tiny_llama import Oracle, random_prompts, start_here, with_answers
 
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Prompt
@@ -66,7 +66,8 @@ def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) 
     stops = stop_token_ids(load_tokenizer(info))
     for layer in (0, 1):
         ablations = [BASELINE, half(info, layer)]
-        found = greedy_rows(load(info), layer, ablations, PROMPTS, TOKENS, stops)
+        found = greedy_rows(load(info), layer, ablations, with_answers(PROMPTS), TOKENS,
+                            stops).tokens
         expected = [[list(oracle.greedy(a, p, TOKENS, stops)) for p in PROMPTS] for a in ablations]
         assert found == expected
         assert found[0] != found[1]

@@ -41,8 +41,9 @@ class Folder:
                 "format": "arrow", "query": f"q{example}", "gold": "a",
                 "prediction": {"1": "a", "0": "z", "c": "b", "e": None}[mark],
                 "correct": mark == "1", "copied": mark == "c",
-                "copied_position": 1 if mark == "c" else None, "gold_in_prompt": False,
-                "demonstrations": ["x", "y"], "answers": ["c", "b"], "prompt_tokens": 9,
+                "copied_position": 1 if mark == "c" else None, "margin": None,
+                "gold_in_prompt": False, "demonstrations": ["x", "y"], "answers": ["c", "b"],
+                "prompt_tokens": 9,
                 "error": "too long" if mark == "e" else None, "unit_id": f"eval-{ablation}",
             }  # fmt: skip
             self.add("predictions", row | changes)

@@ -124,6 +124,28 @@ def test_one_unit_of_a_big_merged_file_is_not_the_whole_file(
         assert part["unit_id"].to_pylist() == [f"u{unit}"] and part["sums"][0][-1].as_py() == unit
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_files_from_before_a_column_existed_are_read(tmp_path: Path, merged: bool) -> None:
+    folder = Folder(tmp_path)
+    folder.answers("ig", "1110", unit_id="older", margin=0.5)
+    folder.answers("ig", "01", unit_id="newer", margin=1.5)
+    folder.store.write("predictions", "older", folder.rows["predictions", "older"])
+    if merged:
+        compact(folder.store, 0)
+    (path,) = (tmp_path / "predictions").rglob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("margin"), path)
+    folder.store.write("predictions", "newer", folder.rows["predictions", "newer"])
+    for _ in range(2):
+        store = Store.open(tmp_path)
+        found = store.read("predictions", ["older", "newer"])
+        assert found["margin"].to_pylist() == [None] * 4 + [1.5] * 2
+        assert found["correct"].to_pylist() == [True, True, True, False, False, True]
+        assert query(tmp_path, "SELECT sum(margin) FROM predictions").to_pylist() == [
+            {"sum(margin)": 3.0}]
+        compact(store, 0)
+
+
 def test_a_damaged_file_stops_compaction_with_its_name(filled: Folder) -> None:
     before = names(filled.store)
     filled.store.files.commit("predictions/broken.parquet", b"PAR1 and then nothing")

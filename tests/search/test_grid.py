@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from tiny_llama import WIDTH, Oracle, random_prompts
+from tiny_llama import WIDTH, Oracle, random_prompts, with_answers
 
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.stopping import stop_token_ids
@@ -12,7 +13,7 @@ from prunelib.models import Loaded, ModelInfo, load
 from prunelib.search.grid import greedy_rows
 from prunelib.search.ranking import by_score, count_at, cut, random_order
 
-PROMPTS = random_prompts(9, 5, 40, seed=3)
+PROMPTS = with_answers(random_prompts(9, 5, 40, seed=3))
 RATES = (0.05, 0.2, 0.5)
 
 
@@ -29,11 +30,27 @@ def test_rows_equal_greedy_decoding_with_zeroed_weights(
     order = random_order(WIDTH, layer, 0)
     ablations = [BASELINE, *(cut(layer, order, rate, WIDTH) for rate in RATES)]
     stops = stop_token_ids(loaded.tokenizer)
-    found = greedy_rows(loaded, layer, ablations, PROMPTS, 5, stops)
+    found = greedy_rows(loaded, layer, ablations, PROMPTS, 5, stops).tokens
     for ablation, answers in zip(ablations, found, strict=True):
-        expected = [oracle.greedy(ablation, p, 5, stops) for p in PROMPTS]
+        expected = [oracle.greedy(ablation, p.prompt, 5, stops) for p in PROMPTS]
         assert [tuple(a) for a in answers] == expected
     assert len({tuple(map(tuple, answers)) for answers in found}) == len(ablations)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_margins_compare_the_gold_answer_with_all_different_copies(
+    layer: int, loaded: Loaded, oracle: Oracle
+) -> None:
+    """Copies of the prompts are 6, 7, 8 · 6 (5 is the gold answer) · none, in turn."""
+    ablations = [BASELINE, cut(layer, random_order(WIDTH, layer, 0), 0.5, WIDTH)]
+    for rows in (128, 7):  # all prompts at once, three at a time
+        found = greedy_rows(loaded, layer, ablations, PROMPTS, 1, [2], rows).margins
+        for margins, ablation in zip(found, ablations, strict=True):
+            for i, prompt in enumerate(PROMPTS):
+                p = oracle.logprobs(ablation, prompt.prompt).double().exp()
+                copies = [p[6] + p[7] + p[8], p[6], 1.0][i % 3]
+                assert margins[i] == pytest.approx(float((p[5] / copies).log()), abs=1e-4)
+    assert np.abs(found[0] - found[1]).min() > 1e-2
 
 
 def test_an_ablation_of_another_layer_is_refused(loaded: Loaded) -> None:

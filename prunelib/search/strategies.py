@@ -1,0 +1,220 @@
+"""Which cells of the grid are tried, on how many examples.
+
+A strategy is a generator: it yields requests (several ablations of one layer on one range of
+examples), receives their outcomes in the same order, and returns what it found. It does no work
+itself, so whoever runs it decides what a request costs and where it is done. Work is counted in
+evaluations, cells × examples; the exhaustive search makes layers × rates × examples of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunelib.components import Ablation
+from prunelib.search.choice import Cell, Statistic, choose, lighter, margins
+
+#: A cell by its layer and rate.
+Place = tuple[int, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What may be tried.
+
+    Attributes:
+        ablations: of every cell, by layer and rate.
+        examples: how many there are at most for a cell.
+        mass: layer → positive attribution mass, in any unit
+            (:func:`prunelib.search.ranking.positive_mass`). A random ranking is given that of the
+            method it is the control of, so that both try the same layers.
+        statistic: what the final choice goes by (:func:`prunelib.search.choice.choose`).
+    """
+
+    ablations: Mapping[Place, Ablation]
+    examples: int
+    mass: Mapping[int, float]
+    statistic: Statistic = "accuracy"
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers in ascending order."""
+        return sorted({layer for layer, _ in self.ablations})
+
+    @property
+    def rates(self) -> list[float]:
+        """Rates in ascending order."""
+        return sorted({rate for _, rate in self.ablations})
+
+
+@dataclass(frozen=True)
+class Request:
+    """Ablations of one layer to be tried on the examples ``start`` to ``stop - 1``."""
+
+    layer: int
+    ablations: tuple[Ablation, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a request, each ``[ablations, examples]``; fields as in :class:`Cell`."""
+
+    correct: NDArray[np.bool_]
+    copied: NDArray[np.bool_]
+    margin: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a strategy ends with.
+
+    Attributes:
+        cells: every cell that was tried, on as many examples as it was tried on.
+        choice: the chosen one, tried on all examples.
+    """
+
+    cells: tuple[Cell, ...]
+    choice: Cell
+
+    @property
+    def evaluations(self) -> int:
+        """Cells × examples that were evaluated."""
+        return sum(len(cell.correct) for cell in self.cells)
+
+
+Asking = Generator[list[Request], Sequence[Outcome], None]
+Strategy = Callable[[Grid], Generator[list[Request], Sequence[Outcome], Found]]
+
+
+@dataclass
+class _Tried:
+    """The cells that were tried so far, each on its first examples."""
+
+    grid: Grid
+    cells: dict[Place, Cell] = field(default_factory=dict)
+
+    def extend(self, places: Sequence[Place], stop: int) -> Asking:
+        """Try ``places`` on what is missing of the first ``stop`` examples."""
+        groups: dict[tuple[int, int], list[Place]] = {}
+        for place in sorted(places):
+            start = len(self.cells[place].correct) if place in self.cells else 0
+            if start < stop:
+                groups.setdefault((place[0], start), []).append(place)
+        requests = [Request(layer, tuple(self.grid.ablations[place] for place in of_layer),
+                            start, stop) for (layer, start), of_layer in groups.items()]
+        if requests:
+            outcomes = yield requests
+            for of_layer, outcome in zip(groups.values(), outcomes, strict=True):
+                for i, place in enumerate(of_layer):
+                    self._add(place, outcome.correct[i], outcome.copied[i], outcome.margin[i])
+
+    def _add(self, place: Place, *values: NDArray[np.generic]) -> None:
+        if place in self.cells:
+            old = self.cells[place]
+            before = (old.correct, old.copied, margins(old))
+            values = tuple(np.concatenate(pair) for pair in zip(before, values, strict=True))
+        self.cells[place] = Cell(*place, self.grid.ablations[place], *values)  # type: ignore[arg-type]
+
+    def ranked(self, places: Sequence[Place]) -> list[Cell]:
+        """Cells tried on the same examples, in the order in which they deserve more of these.
+
+        First the leader, by its mean margin. All cells saw the same examples, so the means differ
+        by the mean of the paired difference, and so do their differences to the untouched model;
+        accuracy would tie on the few examples that are to decide. Then the smaller rates of its
+        layer that are as good, smallest first: the choice will prefer them, and margins alone
+        lead to rates larger than needed. Then the others by their mean margins.
+        """
+        cells = sorted((self.cells[place] for place in places),
+                       key=lambda c: (-float(margins(c).mean()), c.layer, c.rate))
+        small = lighter(cells, cells[0], self.grid.statistic)
+        first = {(c.layer, c.rate) for c in (cells[0], *small)}
+        return [cells[0], *small, *(c for c in cells if (c.layer, c.rate) not in first)]
+
+    def found(self) -> Found:
+        """Choose among the cells that were tried on all examples."""
+        cells = tuple(cell for _, cell in sorted(self.cells.items()))
+        whole = [cell for cell in cells if len(cell.correct) == self.grid.examples]
+        return Found(cells, choose(whole, self.grid.statistic))
+
+
+def exhaustive(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
+    """Every cell on every example."""
+    tried = _Tried(grid)
+    yield from tried.extend(list(grid.ablations), grid.examples)
+    return tried.found()
+
+
+def coarse_to_fine(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
+    """Every second rate of every layer on a fifth of the examples, then around the best on all.
+
+    The best is the leading cell, or the smallest rate of its layer that is as good; its two
+    neighbours are added. Layers are not thinned out: neighbours of the layer where copying sits
+    need not show it.
+    """
+    tried = _Tried(grid)
+    rates = grid.rates
+    coarse = [(layer, rate) for layer in grid.layers for rate in rates[::2]]
+    yield from tried.extend(coarse, -(-grid.examples // 5))
+    leader = tried.ranked(coarse)[0]
+    cells = [tried.cells[place] for place in coarse]
+    best = [*lighter(cells, leader, grid.statistic), leader][0]
+    middle = rates.index(best.rate)
+    around = {leader.rate, *rates[max(0, middle - 1) : middle + 2]}
+    yield from tried.extend([(leader.layer, rate) for rate in around], grid.examples)
+    return tried.found()
+
+
+def attribution_mass(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
+    """Every rate on every example, in the layers that hold half of the positive attribution.
+
+    They are the fewest layers whose mass is at least half of that of all layers.
+    """
+    tried = _Tried(grid)
+    order = sorted(grid.layers, key=lambda layer: (-grid.mass[layer], layer))
+    held = np.cumsum([grid.mass[layer] for layer in order])
+    few = order[: 1 + int(np.searchsorted(held, held[-1] / 2))]
+    yield from tried.extend([place for place in grid.ablations if place[0] in few], grid.examples)
+    return tried.found()
+
+
+def successive_halving(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
+    """All cells on a sixteenth of the examples, then the better half on twice as many, until all.
+
+    Some 3/16 of the exhaustive search. Better is who comes first in :meth:`_Tried.ranked`; two
+    stay at least, a leader and a smaller rate.
+    """
+    tried = _Tried(grid)
+    left = list(grid.ablations)
+    stop = -(-grid.examples // 16)
+    yield from tried.extend(left, stop)
+    while stop < grid.examples:
+        better = tried.ranked(left)[: max(2, -(-len(left) // 2))]
+        left = [(cell.layer, cell.rate) for cell in better]
+        stop = min(2 * stop, grid.examples)
+        yield from tried.extend(left, stop)
+    return tried.found()
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "exhaustive": exhaustive,
+    "coarse_to_fine": coarse_to_fine,
+    "attribution_mass": attribution_mass,
+    "successive_halving": successive_halving,
+}
+
+
+def search(strategy: Strategy, grid: Grid, evaluate: Callable[[Request], Outcome]) -> Found:
+    """Run a strategy in this process, one request after the other."""
+    asking = strategy(grid)
+    try:
+        requests = next(asking)
+        while True:
+            requests = asking.send([evaluate(request) for request in requests])
+    except StopIteration as stop:
+        found: Found = stop.value
+        return found

@@ -1,0 +1,181 @@
+"""Strategies on made-up grids whose every outcome is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from prunelib.components import Ablation
+from prunelib.search.choice import Cell, choose
+from prunelib.search.ranking import positive_mass
+from prunelib.search.strategies import STRATEGIES, Found, Grid, Outcome, Request, search
+
+RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+
+
+class World:
+    """Every example of every cell has a margin; it is right if that is positive.
+
+    ``gain`` is what a cell adds to all margins, from its layer and the place of its rate.
+    """
+
+    def __init__(self, gain: Callable[[int, int], float], layers: int = 4,
+                 rates: tuple[float, ...] = RATES, examples: int = 200, noise: float = 0.0
+                 ) -> None:
+        rng = np.random.default_rng(0)
+        shape = (layers, len(rates), examples)
+        gains = np.array([[gain(i, j) for j in range(len(rates))] for i in range(layers)])
+        self.margin: NDArray[np.float64] = (
+            gains[:, :, None] - rng.uniform(0, 1, examples) + noise * rng.normal(size=shape))
+        self.layers, self.rates = layers, rates
+        self.places = {Ablation.units(i, range(j + 1)).digest: (i, j)
+                       for i in range(layers) for j in range(len(rates))}
+        ablations = {(i, r): Ablation.units(i, range(j + 1))
+                     for i in range(layers) for j, r in enumerate(rates)}
+        self.grid = Grid(ablations, examples, dict.fromkeys(range(layers), 1.0))
+        self.asked: list[tuple[int, int, int, int]] = []  # layer, rate's place, start, stop
+
+    def evaluate(self, request: Request) -> Outcome:
+        places = [self.places[a.digest] for a in request.ablations]
+        assert {i for i, _ in places} == {request.layer}
+        self.asked += [(*place, request.start, request.stop) for place in places]
+        margin = np.stack([self.margin[place] for place in places])
+        margin = margin[:, request.start : request.stop]
+        return Outcome(margin > 0, margin < -0.5, margin)
+
+    def run(self, name: str) -> Found:
+        return search(STRATEGIES[name], self.grid, self.evaluate)
+
+
+def bump(layer: int, rate: int, width: float = 2.0) -> Callable[[int, int], float]:
+    """Best at one cell, worse with the distance of the rate, nothing in other layers."""
+    return lambda i, j: 0.9 * np.exp(-(((j - rate) / width) ** 2)) if i == layer else 0.0
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_nothing_is_asked_twice_and_everything_is_kept(name: str) -> None:
+    world = World(lambda i, j: 0.1 * i + 0.01 * j, noise=0.3, examples=75)
+    found = world.run(name)
+    assert found.evaluations == sum(stop - start for *_, start, stop in world.asked)
+    seen: dict[tuple[int, int], int] = {}
+    for i, j, start, stop in world.asked:
+        assert start == seen.get((i, j), 0) < stop
+        seen[i, j] = stop
+    assert len(found.cells) == len(seen)
+    for cell in found.cells:
+        truth = world.margin[cell.layer, RATES.index(cell.rate)][: len(cell.correct)]
+        assert np.array_equal(cell.margin, truth)
+        assert np.array_equal(cell.correct, truth > 0)
+        assert np.array_equal(cell.copied, truth < -0.5)
+    assert len(found.choice.correct) == 75
+    again = World(lambda i, j: 0.1 * i + 0.01 * j, noise=0.3, examples=75)
+    assert again.run(name).choice.ablation == found.choice.ablation
+    assert again.asked == world.asked
+
+
+def test_exhaustive_is_the_choice_among_all_cells() -> None:
+    world = World(lambda i, j: 0.4 + 0.02 * i - 0.001 * j, noise=0.2)
+    found = world.run("exhaustive")
+    assert found.evaluations == 4 * 12 * 200
+    cells = [Cell(i, r, Ablation.units(i, range(j + 1)), m > 0, m < -0.5)
+             for i in range(4) for j, r in enumerate(RATES) for m in [world.margin[i, j]]]
+    assert found.choice.ablation == choose(cells).ablation
+
+
+@pytest.mark.parametrize("name", ["coarse_to_fine", "successive_halving"])
+@pytest.mark.parametrize("rates", [RATES, RATES[:7]])
+def test_a_quarter_is_enough_to_find_a_bump_anywhere(name: str, rates: tuple[float, ...]) -> None:
+    for layer in range(4):
+        for rate in range(len(rates)):
+            world = World(bump(layer, rate), rates=rates, noise=0.1)
+            all_cells = world.run("exhaustive")
+            few = world.run(name)
+            assert few.evaluations <= all_cells.evaluations / 4
+            lost = all_cells.choice.correct.astype(float) - few.choice.correct
+            assert few.choice.layer == layer
+            assert lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost))
+
+
+def rungs(world: World) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Range of examples → the cells that were tried on it."""
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i, j, start, stop in world.asked:
+        found.setdefault((start, stop), []).append((i, j))
+    return found
+
+
+def test_halving_step_by_step() -> None:
+    # 2 layers × 4 rates, 32 examples: the margin is highest in layer 1 at the last rate, but all
+    # of layer 1 is right, so the first rate is as good.
+    world = World(lambda i, j: i + 0.1 * j, layers=2, rates=RATES[:4], examples=32)
+    found = world.run("successive_halving")
+    assert rungs(world) == {
+        (0, 2): [(i, j) for i in range(2) for j in range(4)],
+        (2, 4): [(1, 0), (1, 1), (1, 2), (1, 3)],
+        (4, 8): [(1, 0), (1, 3)],
+        (8, 16): [(1, 0), (1, 3)],
+        (16, 32): [(1, 0), (1, 3)],
+    }
+    assert found.evaluations == 16 + 8 + 8 + 16 + 32
+    assert (found.choice.layer, found.choice.rate) == (1, RATES[0])
+
+
+def test_halving_keeps_the_best_margins_where_small_rates_are_worse() -> None:
+    world = World(lambda i, j: [-1, -0.9, -0.2, 0.9][j] - 0.1 * i, layers=2, rates=RATES[:4],
+                  examples=64)
+    found = world.run("successive_halving")
+    assert [sorted(cells) for cells in rungs(world).values()] == [
+        [(i, j) for i in range(2) for j in range(4)],
+        [(0, 2), (0, 3), (1, 2), (1, 3)],
+        *[[(0, 3), (1, 3)]] * 3,
+    ]
+    assert (found.choice.layer, found.choice.rate) == (0, RATES[3])
+
+
+def test_coarse_to_fine_step_by_step() -> None:
+    world = World(bump(2, 6), examples=40)
+    found = world.run("coarse_to_fine")
+    coarse = [(i, j, 0, 8) for i in range(4) for j in (0, 2, 4, 6, 8, 10)]
+    assert world.asked == [*coarse, (2, 5, 0, 40), (2, 7, 0, 40), (2, 6, 8, 40)]
+    assert (found.choice.layer, found.choice.rate) == (2, RATES[6])
+
+
+def test_coarse_to_fine_goes_on_around_a_small_rate_that_is_as_good() -> None:
+    # all of layer 2 is right from the rate at 3 on; margins grow to the end
+    world = World(lambda i, j: 1.0 + 0.01 * j if i == 2 and j > 2 else 0.3, examples=40)
+    found = world.run("coarse_to_fine")
+    assert sorted(world.asked[24:]) == [
+        (2, 3, 0, 40), (2, 4, 8, 40), (2, 5, 0, 40), (2, 10, 8, 40)]  # fmt: skip
+    assert (found.choice.layer, found.choice.rate) == (2, RATES[3])
+
+
+def test_layers_that_hold_half_of_the_mass() -> None:
+    masses = {(1.0, 5.0, 2.0, 1.0): {1}, (3.0, 2.0, 3.0, 2.0): {0, 2}, (1.0, 2.0, 1.0, 0.0): {1},
+              (0.0, 0.0, 0.0, 0.0): {0}}
+    for mass, layers in masses.items():
+        world = World(bump(1, 4))
+        world.grid = Grid(world.grid.ablations, 200, dict(enumerate(mass)))
+        found = world.run("attribution_mass")
+        assert {cell.layer for cell in found.cells} == layers
+        assert found.evaluations == len(layers) * 12 * 200
+    assert positive_mass(np.array([1.0, -3.0, 0.5])) == 1.5
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("layers", "rates", "examples"), [(1, 1, 1), (1, 2, 3), (3, 1, 17)])
+def test_small_grids(name: str, layers: int, rates: int, examples: int) -> None:
+    world = World(bump(layers - 1, rates - 1), layers, RATES[:rates], examples)
+    found = world.run(name)
+    assert len(found.choice.correct) == examples
+
+
+def test_the_final_choice_goes_by_the_statistic() -> None:
+    world = World(lambda i, j: 2.0 + 0.1 * j if i == 1 else 0.5)  # all of layer 1 is right
+    assert world.run("exhaustive").choice.rate == RATES[0]
+    world.grid = Grid(world.grid.ablations, 200, world.grid.mass, "margin")
+    for name in ("exhaustive", "coarse_to_fine", "successive_halving"):
+        choice = world.run(name).choice
+        assert (choice.layer, choice.rate) == (1, RATES[-1])
