@@ -163,7 +163,7 @@ def test_a_split_can_be_left_out() -> None:
 
 
 def test_fewer_samples_than_asked_for_are_refused() -> None:
-    with pytest.raises(UserError, match="has 2 samples .* fewer than asked for: 3"):
+    with pytest.raises(UserError, match=r"has 2 samples .* fewer than asked for: 3"):
         draw(task("sst2"), split="search", shots=0, seed=0, count=3)
     assert len(draw(get_task("to_upper"), split="search", shots=1, seed=0, count=100)) == 100
 
