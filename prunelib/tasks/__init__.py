@@ -1,7 +1,7 @@
 """Tasks, their splits and their prompts."""
 
 from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
-from prunelib.tasks.bundled import ICL18, SUITES, TASKS, count_vowels, get_task, task_names
+from prunelib.tasks.bundled import ICL18, SUITES, TASKS, count_vowels, get_task, prose, task_names
 from prunelib.tasks.datasets import DatasetSpec, build_task, pinned
 from prunelib.tasks.files import resolve_revision
 from prunelib.tasks.known import KNOWN
@@ -10,5 +10,5 @@ from prunelib.tasks.prompts import FORMATS, MAX_SHOTS, Example, FormatName, draw
 __all__ = [
     "FORMATS", "ICL18", "KNOWN", "MAX_SHOTS", "SPLITS", "SUITES", "TASKS", "DatasetSpec",
     "Example", "FormatName", "Pair", "PromptFormat", "Split", "Task", "build_task",
-    "count_vowels", "draw", "get_task", "pinned", "resolve_revision", "task_names",
+    "count_vowels", "draw", "get_task", "pinned", "prose", "resolve_revision", "task_names",
 ]  # fmt: skip

@@ -29,6 +29,12 @@ def count_vowels(word: str) -> int:
     return sum(letter in VOWELS for letter in word.lower())
 
 
+def prose() -> tuple[str, ...]:
+    """Paragraphs of plain English, written for this project: a first text for perplexity."""
+    text = resources.files("prunelib.tasks").joinpath("data/prose.txt").read_text("utf-8")
+    return tuple(text.strip().split("\n\n"))
+
+
 @functools.cache
 def _table(file: str) -> tuple[dict[str, str], ...]:
     text = resources.files("prunelib.tasks").joinpath(f"data/{file}.tsv").read_text("utf-8")
