@@ -1,11 +1,12 @@
 """Tasks, their splits and their prompts."""
 
 from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
-from prunelib.tasks.bundled import ICL18, SUITES, TASKS, count_vowels, get_task, prose, task_names
+from prunelib.tasks.bundled import count_vowels, prose
 from prunelib.tasks.datasets import DatasetSpec, build_task, pinned
 from prunelib.tasks.files import resolve_revision
 from prunelib.tasks.known import KNOWN
 from prunelib.tasks.prompts import FORMATS, MAX_SHOTS, Example, FormatName, draw
+from prunelib.tasks.registry import ICL18, SUITES, TASKS, get_task, task_names
 
 __all__ = [
     "FORMATS", "ICL18", "KNOWN", "MAX_SHOTS", "SPLITS", "SUITES", "TASKS", "DatasetSpec",

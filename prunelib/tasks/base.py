@@ -49,6 +49,8 @@ class Task:
         description: one line for people.
         gold_not_in_prompt: no demonstration carries the gold answer, so that copying is
             always an error (papers.md §1.2).
+        query_in_prompt: one of the demonstrations, at a random place, is the query's own pair:
+            the answer is there and has to be found again, among others that are not it.
         match: ``exact`` (after stripping) or ``prefix`` (one string starts with the other, the
             rule that Hendel et al. use for knowledge tasks).
         sizes: how many of the pairs, in their order, belong to each of :data:`SPLITS`; ``None``
@@ -65,6 +67,7 @@ class Task:
     pairs: tuple[Pair, ...]
     description: str
     gold_not_in_prompt: bool = False
+    query_in_prompt: bool = False
     match: Literal["exact", "prefix"] = "exact"
     sizes: tuple[int, int, int] | None = None
     origin: str = ""
@@ -81,6 +84,8 @@ class Task:
 
     def _rules(self) -> Iterator[Any]:
         """What not every task has; a task without any keeps the digest that it always had."""
+        if self.query_in_prompt:
+            yield ["query in prompt"]
         if self.sizes is not None:
             yield ["sizes", *self.sizes]
         if self.origin:
@@ -142,6 +147,9 @@ class Task:
         if shots and not self.labelled(split):
             raise UserError(f"task '{self.name}' has no labels in its {split} split, so no "
                             "demonstrations: use shots: 0")
+        if self.query_in_prompt and not shots:
+            raise UserError(f"task '{self.name}' has its answer among the demonstrations: use "
+                            "shots: 1 or more")
         have = len(pairs) - 1
         if self.gold_not_in_prompt:
             have = min(sum(y != gold for _, y in pairs) for _, gold in pairs)

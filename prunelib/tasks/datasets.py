@@ -30,9 +30,9 @@ from pydantic import (
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import seed_of
 from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
-from prunelib.tasks.bundled import TASKS
 from prunelib.tasks.files import Row, find, is_local, read, resolve_revision
 from prunelib.tasks.known import KNOWN
+from prunelib.tasks.registry import TASKS
 
 _SLOT = "answer"
 #: A column, or one element of a column that holds lists.

@@ -12,7 +12,8 @@ from prunelib.tasks.base import Pair, PromptFormat, Split, Task
 
 FormatName = Literal["arrow", "example", "comma"]
 #: The most demonstrations a prompt can have; drawing always draws this many and cuts, so that
-#: the demonstrations of k shots are the first k of those of k+1 shots.
+#: the demonstrations of k shots are the first k of those of k+1 shots (but for the place of the
+#: query's own pair, where a task has it in the prompt).
 MAX_SHOTS = 16
 
 
@@ -97,6 +98,8 @@ def _example(
     if task.gold_not_in_prompt:
         others = [i for i in others if pairs[i][1] != gold]
     chosen = rng.sample(others, min(MAX_SHOTS, len(others)))[:shots]
+    if task.query_in_prompt:
+        chosen[rng.randrange(shots)] = position
     demonstrations = tuple(pairs[i] for i in chosen)
     return Example(
         task=task.name,
