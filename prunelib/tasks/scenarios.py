@@ -4,7 +4,9 @@
   the rule of vowel counting: no demonstration carries the gold answer, so whatever is copied is
   wrong (papers.md §1.2). In ``random_associations`` the answer *is* in the prompt, once, and
   copying it from the wrong place is the error.
-* Out of distribution: what the reference models have never been asked.
+* Out of distribution, near: what the reference models were asked, of other things (longer lists,
+  digits for letters, words that they have not read). They can do some of it. Far: what they were
+  never asked. They cannot do it; a model of the hub can, and what is copied shows anyway.
 * Capability: a multiple-choice set, made of the bundled tables.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
+import string
 from collections.abc import Callable, Iterable, Iterator
 
 from prunelib.identity import seed_of
@@ -50,6 +53,11 @@ def _words(answer: Callable[[str], str]) -> Iterator[Pair]:
 
 def _categories() -> Iterator[Pair]:
     return ((row["word"], row["category"]) for row in table("categories"))
+
+
+def _new_words() -> Iterator[Pair]:
+    known = {row["word"] for row in table("words")}
+    return ((word, str(count_vowels(word))) for word, _ in _categories() if word not in known)
 
 
 def _questions() -> Iterator[Pair]:
@@ -95,6 +103,19 @@ PROXIES: dict[str, Callable[[], Task]] = dict([
 
 #: ``origin``: inputs that another task has too are in the same split there.
 OOD: dict[str, Callable[[], Task]] = dict([
+    # Near.
+    entry("algorithmic", "list_first_long", "first of 5 or 6 letters",
+          lambda: lists("list_first_long", LETTERS, 5, 6, lambda items: items[0])),
+    entry("algorithmic", "list_last_long", "last of 5 or 6 letters",
+          lambda: lists("list_last_long", LETTERS, 5, 6, lambda items: items[-1])),
+    entry("algorithmic", "list_max_long", "largest of 5 or 6 digits",
+          lambda: lists("list_max_long", string.digits, 5, 6, max)),
+    entry("algorithmic", "list_first_digit", "first of 2 to 4 digits",
+          lambda: lists("list_first_digit", string.digits, 2, 4, lambda items: items[0]),
+          origin="list_max"),
+    entry("linguistic", "vowel_counting_new", "number of vowels of words that vowel counting "
+          "does not have", _new_words),
+    # Far.
     entry("linguistic", "word_category", "category of a word", _categories),
     entry("linguistic", "first_letter", "first letter of a word",
           lambda: _words(lambda word: word[0]), origin="vowel_counting"),

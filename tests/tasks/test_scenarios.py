@@ -73,6 +73,13 @@ def test_new_tasks_give_what_they_promise() -> None:
     assert all((int(x) % 2 == 0) == (y == "even") for x, y in get_task("parity").pairs)
     after = dict(get_task("letter_after_next").pairs)
     assert (after["a"], after["y"], after["z"]) == ("c", "a", "b")
+    for name, answer in (("list_first_long", lambda items: items[0]), ("list_max_long", max),
+                         ("list_last_long", lambda items: items[-1]),
+                         ("list_first_digit", lambda items: items[0])):
+        assert all(answer(x.split(",")) == y for x, y in get_task(name).pairs)
+        assert {len(x.split(",")) for x, _ in get_task(name).pairs} in ({5, 6}, {2, 3, 4})
+    new, known = get_task("vowel_counting_new").pairs, dict(get_task("vowel_counting").pairs)
+    assert all(x not in known and y == str(sum(c in "aeiou" for c in x)) for x, y in new)
     assert dict(get_task("list_max_unseen").pairs) == dict(get_task("list_max").pairs)
     sizes = Counter(y for _, y in get_task("word_category").pairs)
     assert len(sizes) == 10 and set(sizes.values()) == {20}
