@@ -24,6 +24,8 @@ _SENTIMENT = "Judge the feeling of this text: {words}.\n\n{{text}}\n\nFeeling: {
 _SST2 = {"0": "negative", "1": "positive"}
 _SST5 = {"0": "very negative", "1": "negative", "2": "neutral", "3": "positive",
          "4": "very positive"}
+#: Of hundreds of thousands of training rows, as many as the paper's baselines took or so.
+_SOME = {"attribute": 2000}
 _BOOLQ = ("Passage: {passage}\n\nQuestion: {question}?\n\n"
           "Answer the question from the passage with yes or no.\nAnswer: {answer}")
 
@@ -37,11 +39,13 @@ def _sentiment(path: str, answers: dict[str, str]) -> dict[str, Any]:
 #: Name → fields of a :class:`~prunelib.tasks.datasets.DatasetSpec`.
 KNOWN: dict[str, dict[str, Any]] = {
     **{f"xnli_{language}": {"path": "facebook/xnli", "config": language, "template": _NLI,
-                            "answers": _NLI_ANSWERS} for language in XNLI_LANGUAGES},
+                            "answers": _NLI_ANSWERS, "limit": _SOME}
+       for language in XNLI_LANGUAGES},
     "mmlu": {"path": "cais/mmlu", "config": "all", "template": _MMLU, "label": "answer",
              "answers": dict(zip("0123", "ABCD", strict=True)),
              "splits": {"attribute": "auxiliary_train", "search": "validation",
-                        "report": "test"}},
+                        "report": "test"},
+             "limit": _SOME},
     # With labels in its test split, which GLUE's copy does not have.
     "sst2": _sentiment("SetFit/sst2", _SST2),
     "sst5": _sentiment("SetFit/sst5", _SST5),
@@ -55,5 +59,6 @@ KNOWN: dict[str, dict[str, Any]] = {
     **{f"xcopa_{language}": {"path": "cambridgeltl/xcopa", "config": language, "template": _COPA,
                              "answers": {"0": "A", "1": "B"},
                              "splits": {"attribute": "validation", "search": "validation",
-                                        "report": "test"}} for language in XCOPA_LANGUAGES},
+                                        "report": "test"}}
+       for language in XCOPA_LANGUAGES},
 }  # fmt: skip
