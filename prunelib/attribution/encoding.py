@@ -36,19 +36,30 @@ class Encoded:
 def encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Tokenise a prompt and, in its context, the gold answer and the demonstrations' answers.
 
+    Raises :class:`UnitError` as :func:`answer_tokens` does.
+    """
+    prompt, (gold, *answers) = answer_tokens(
+        example, (example.gold, *example.answers), tokenizer)
+    return Encoded(prompt, gold, tuple(answers))
+
+
+def answer_tokens(
+    example: Example, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Token ids of a prompt, and of each of some answers in its context.
+
     An answer's tokens are what prompt + answer has beyond the prompt: it is never tokenised
     alone, where a tokenizer may begin it differently. Raises :class:`UnitError` if the
     tokenizer merges across that border, for then the answer has no tokens of its own.
     """
     prompt = list(tokenizer(example.prompt)["input_ids"])
-
-    def tail(answer: str) -> tuple[int, ...]:
+    tails: dict[str, tuple[int, ...]] = {}
+    for answer in dict.fromkeys(answers):
         whole = list(tokenizer(example.prompt + example.lead + answer)["input_ids"])
         if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
             raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
-        return tuple(whole[len(prompt) :])
-
-    return Encoded(tuple(prompt), tail(example.gold), tuple(tail(a) for a in example.answers))
+        tails[answer] = tuple(whole[len(prompt) :])
+    return tuple(prompt), [tails[answer] for answer in answers]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from prunelib.components import Site
 from prunelib.errors import UserError, unknown_name
+from prunelib.hub import snapshot
 from prunelib.identity import digest, files_digest
 from prunelib.models.registry import adapter_for
 
@@ -88,32 +89,10 @@ def locate(
 
 
 def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
     code = ["*.py"] if trust_remote_code else []
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", *code]
-    try:
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted))
-    except GatedRepoError as error:
-        raise UserError(f"model '{model_id}' needs access rights: accept its licence on the hub "
-                        "and set HF_TOKEN") from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"model '{model_id}' has no revision '{revision}'") from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"unknown model '{model_id}': not a reference model "
-                        f"({', '.join(reference_models())}), not a folder, and not on the hub "
-                        "(or it needs HF_TOKEN)") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise UserError(f"unknown model '{model_id}': not a reference model "
-                        f"({', '.join(reference_models())}), not a folder, not in the local hub "
-                        "cache, and the hub cannot be reached") from error
+    elsewhere = f"not a reference model ({', '.join(reference_models())}), not a folder"
+    folder = snapshot("model", model_id, revision, wanted, elsewhere)
     return folder, folder.name
 
 

@@ -1,10 +1,15 @@
 """Tasks, their splits and their prompts."""
 
-from prunelib.tasks.base import SPLITS, Pair, Split, Task
-from prunelib.tasks.bundled import ICL18, SUITES, TASKS, count_vowels, get_task, task_names
-from prunelib.tasks.prompts import FORMATS, MAX_SHOTS, Example, FormatName, PromptFormat, draw
+from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
+from prunelib.tasks.bundled import count_vowels, prose
+from prunelib.tasks.datasets import DatasetSpec, build_task, pinned
+from prunelib.tasks.files import resolve_revision
+from prunelib.tasks.known import KNOWN
+from prunelib.tasks.prompts import FORMATS, MAX_SHOTS, Example, FormatName, draw
+from prunelib.tasks.registry import ICL18, SUITES, TASKS, get_task, task_names
 
 __all__ = [
-    "FORMATS", "ICL18", "MAX_SHOTS", "SPLITS", "SUITES", "TASKS", "Example", "FormatName",
-    "Pair", "PromptFormat", "Split", "Task", "count_vowels", "draw", "get_task", "task_names",
+    "FORMATS", "ICL18", "KNOWN", "MAX_SHOTS", "SPLITS", "SUITES", "TASKS", "DatasetSpec",
+    "Example", "FormatName", "Pair", "PromptFormat", "Split", "Task", "build_task",
+    "count_vowels", "draw", "get_task", "pinned", "prose", "resolve_revision", "task_names",
 ]  # fmt: skip

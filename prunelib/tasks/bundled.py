@@ -13,8 +13,8 @@ import random
 import string
 from collections.abc import Callable, Iterable
 from importlib import resources
+from typing import Any
 
-from prunelib.errors import unknown_name
 from prunelib.identity import seed_of
 from prunelib.tasks.base import Pair, Task
 
@@ -29,20 +29,27 @@ def count_vowels(word: str) -> int:
     return sum(letter in VOWELS for letter in word.lower())
 
 
+def prose() -> tuple[str, ...]:
+    """Paragraphs of plain English, written for this project: a first text for perplexity."""
+    text = resources.files("prunelib.tasks").joinpath("data/prose.txt").read_text("utf-8")
+    return tuple(text.strip().split("\n\n"))
+
+
 @functools.cache
-def _table(file: str) -> tuple[dict[str, str], ...]:
+def table(file: str) -> tuple[dict[str, str], ...]:
+    """Rows of a bundled data file, by the names of its columns."""
     text = resources.files("prunelib.tasks").joinpath(f"data/{file}.tsv").read_text("utf-8")
     return tuple(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
 def _columns(file: str, source: str, target: str) -> tuple[Pair, ...]:
     seen: dict[str, str] = {}
-    for row in _table(file):
+    for row in table(file):
         seen.setdefault(row[source], row[target])
     return tuple(seen.items())
 
 
-def _lists(name: str, alphabet: str, low: int, high: int, answer: Callable[[list[str]], str]
+def lists(name: str, alphabet: str, low: int, high: int, answer: Callable[[list[str]], str]
            ) -> tuple[Pair, ...]:
     """``_LISTS`` different lists of ``low`` to ``high`` different elements, with their answers."""
     rng = random.Random(seed_of("generator", name, 1))  # noqa: S311
@@ -53,21 +60,16 @@ def _lists(name: str, alphabet: str, low: int, high: int, answer: Callable[[list
     return tuple(seen.items())
 
 
-def _task(
-    group: str,
-    name: str,
-    description: str,
-    make: Callable[[], Iterable[Pair]],
-    gold_not_in_prompt: bool = False,
+def entry(
+    group: str, name: str, description: str, make: Callable[[], Iterable[Pair]], **rules: Any
 ) -> tuple[str, Callable[[], Task]]:
-    return name, functools.cache(
-        lambda: Task(name, group, tuple(make()), description, gold_not_in_prompt)
-    )
+    """Name and maker of a task, whose pairs are made when it is first asked for."""
+    return name, functools.cache(lambda: Task(name, group, tuple(make()), description, **rules))
 
 
 def _from_file(group: str, name: str, file: str, source: str, target: str
                ) -> tuple[str, Callable[[], Task]]:
-    return _task(group, name, f"{source} to {target}", lambda: _columns(file, source, target))
+    return entry(group, name, f"{source} to {target}", lambda: _columns(file, source, target))
 
 
 _ENTRIES = [
@@ -87,62 +89,34 @@ _ENTRIES = [
     _from_file("knowledge", "person_language", "person_language", "person", "language"),
     _from_file("knowledge", "location_continent", "location_continent", "location", "continent"),
     _from_file("knowledge", "location_religion", "location_religion", "location", "religion"),
-    _task("algorithmic", "next_letter", "the next letter of the alphabet, z to a",
+    entry("algorithmic", "next_letter", "the next letter of the alphabet, z to a",
           lambda: zip(LETTERS, LETTERS[1:] + "a", strict=True)),
-    _task("algorithmic", "prev_letter", "the previous letter of the alphabet, a to z",
+    entry("algorithmic", "prev_letter", "the previous letter of the alphabet, a to z",
           lambda: zip(LETTERS, "z" + LETTERS[:-1], strict=True)),
-    _task("algorithmic", "list_first", "first of 2 to 4 letters",
-          lambda: _lists("list_first", LETTERS, 2, 4, lambda items: items[0])),
-    _task("algorithmic", "list_last", "last of 2 to 4 letters",
-          lambda: _lists("list_last", LETTERS, 2, 4, lambda items: items[-1])),
-    _task("algorithmic", "to_upper", "lower-case letter to upper case",
+    entry("algorithmic", "list_first", "first of 2 to 4 letters",
+          lambda: lists("list_first", LETTERS, 2, 4, lambda items: items[0])),
+    entry("algorithmic", "list_last", "last of 2 to 4 letters",
+          lambda: lists("list_last", LETTERS, 2, 4, lambda items: items[-1])),
+    entry("algorithmic", "to_upper", "lower-case letter to upper case",
           lambda: zip(LETTERS, LETTERS.upper(), strict=True)),
-    _task("algorithmic", "to_lower", "upper-case letter to lower case",
+    entry("algorithmic", "to_lower", "upper-case letter to lower case",
           lambda: zip(LETTERS.upper(), LETTERS, strict=True)),
-    _task("algorithmic", "list_min", "smallest of 2 to 4 digits",
-          lambda: _lists("list_min", string.digits, 2, 4, min)),
-    _task("algorithmic", "list_max", "largest of 2 to 4 digits",
-          lambda: _lists("list_max", string.digits, 2, 4, max)),
-    _task("algorithmic", "list_length", "number of letters in a list of 1 to 3",
-          lambda: _lists("list_length", LETTERS, 1, 3, lambda items: str(len(items)))),
-    _task("algorithmic", "char_to_int", "letter to its place in the alphabet",
+    entry("algorithmic", "list_min", "smallest of 2 to 4 digits",
+          lambda: lists("list_min", string.digits, 2, 4, min)),
+    entry("algorithmic", "list_max", "largest of 2 to 4 digits",
+          lambda: lists("list_max", string.digits, 2, 4, max)),
+    entry("algorithmic", "list_length", "number of letters in a list of 1 to 3",
+          lambda: lists("list_length", LETTERS, 1, 3, lambda items: str(len(items)))),
+    entry("algorithmic", "char_to_int", "letter to its place in the alphabet",
           lambda: zip(LETTERS, map(str, range(1, 27)), strict=True)),
-    _task("algorithmic", "int_to_char", "place in the alphabet to letter",
+    entry("algorithmic", "int_to_char", "place in the alphabet to letter",
           lambda: zip(map(str, range(1, 27)), LETTERS, strict=True)),
-    _task("proxy", "vowel_counting", "number of vowels of a word; the gold answer is never "
+    entry("proxy", "vowel_counting", "number of vowels of a word; the gold answer is never "
           "among the demonstrations' answers",
-          lambda: ((row["word"], str(count_vowels(row["word"]))) for row in _table("words")),
+          lambda: ((row["word"], str(count_vowels(row["word"]))) for row in table("words")),
           gold_not_in_prompt=True),
 ]  # fmt: skip
 
-TASKS: dict[str, Callable[[], Task]] = dict(_ENTRIES)
-
-#: The 18 tasks that Hendel et al. evaluate (papers.md §1.5).
-ICL18 = (
-    "fr_en", "es_en", "en_fr", "en_es",
-    "present_gerund", "present_past", "plural_singular", "antonyms",
-    "country_capital", "person_language", "location_continent", "location_religion",
-    "next_letter", "prev_letter", "list_first", "list_last", "to_upper", "to_lower",
-)  # fmt: skip
-SUITES: dict[str, tuple[str, ...]] = {
-    "icl18": ICL18,
-    "union": tuple(n for n in TASKS if n != "vowel_counting"),
-    "all": tuple(TASKS),
-}
-
-
-def get_task(name: str) -> Task:
-    """The bundled task of this name; :class:`UserError` with near matches if there is none."""
-    if name not in TASKS:
-        raise unknown_name("task", name, [*TASKS, *SUITES])
-    return TASKS[name]()
-
-
-def task_names(selection: str | Iterable[str]) -> list[str]:
-    """Expand suite names (``icl18``, ``union``, ``all``) and task names, in order, once each."""
-    chosen = [selection] if isinstance(selection, str) else list(selection)
-    names: dict[str, None] = {}
-    for name in chosen:
-        for member in SUITES.get(name, (name,)):
-            names[get_task(member).name] = None
-    return list(names)
+#: What the reference models are trained on (suite ``all``); nothing is added here without
+#: training them again.
+TRAINED: dict[str, Callable[[], Task]] = dict(_ENTRIES)

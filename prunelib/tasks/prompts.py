@@ -8,31 +8,13 @@ from typing import Literal
 
 from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
-from prunelib.tasks.base import Pair, Split, Task
+from prunelib.tasks.base import Pair, PromptFormat, Split, Task
 
 FormatName = Literal["arrow", "example", "comma"]
 #: The most demonstrations a prompt can have; drawing always draws this many and cuts, so that
-#: the demonstrations of k shots are the first k of those of k+1 shots.
+#: the demonstrations of k shots are the first k of those of k+1 shots (but for the place of the
+#: query's own pair, where a task has it in the prompt).
 MAX_SHOTS = 16
-
-
-@dataclass(frozen=True)
-class PromptFormat:
-    """How a pair is written; the query is written the same way, up to where the answer begins."""
-
-    prefix: str
-    arrow: str
-    #: What stands between arrow and answer; it belongs to the answer, so that no prompt ends in
-    #: a blank, which most tokenizers would have joined to the answer.
-    lead: str
-    separator: str
-
-    def render(self, demonstrations: tuple[Pair, ...], query: str) -> str:
-        """The prompt text, ending where the answer begins."""
-        demos = "".join(
-            f"{self.prefix}{x}{self.arrow}{self.lead}{y}{self.separator}" for x, y in demonstrations
-        )
-        return f"{demos}{self.prefix}{query}{self.arrow}"
 
 
 #: ``arrow`` is the default; ``example`` is that of Hendel et al.; ``comma`` the one printed in
@@ -83,12 +65,13 @@ def draw(
     """Draw ``count`` examples. Example ``i`` depends on (task, split, seed, i) alone.
 
     Queries go through a seeded permutation of the split and start again when it is used up
-    (with other demonstrations), so small tasks are covered evenly. Raises
-    :class:`UserError` if the split is too small for ``shots``.
+    (with other demonstrations), so small tasks are covered evenly. A task with a format of its
+    own is written in that, whatever ``prompt_format`` says. Raises :class:`UserError` if the
+    split is too small for ``shots``, or a data set's split for ``count``.
     """
     if not 0 <= shots <= MAX_SHOTS:
         raise UserError(f"shots must be between 0 and {MAX_SHOTS}, not {shots}")
-    task.check(split, shots)
+    task.check(split, shots, count)
     pairs = task.split(split)
     order = list(range(len(pairs)))
     random.Random(seed_of("queries", task.name, split, seed)).shuffle(order)  # noqa: S311
@@ -108,15 +91,15 @@ def _example(
     position: int,
     prompt_format: str,
 ) -> Example:
-    fmt = FORMATS[prompt_format]
+    fmt = task.format or FORMATS[prompt_format]
     query, gold = pairs[position]
     rng = random.Random(seed_of("demonstrations", task.name, split, seed, index))  # noqa: S311
-    others = [
-        i
-        for i, (_, y) in enumerate(pairs)
-        if i != position and not (task.gold_not_in_prompt and y == gold)
-    ]
+    others = [*range(position), *range(position + 1, len(pairs))] if shots else []
+    if task.gold_not_in_prompt:
+        others = [i for i in others if pairs[i][1] != gold]
     chosen = rng.sample(others, min(MAX_SHOTS, len(others)))[:shots]
+    if task.query_in_prompt:
+        chosen[rng.randrange(shots)] = position
     demonstrations = tuple(pairs[i] for i in chosen)
     return Example(
         task=task.name,

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from prunelib.errors import UserError
 from prunelib.tasks import FORMATS, TASKS, Example, draw, get_task
 
-NAMES = st.sampled_from(sorted(TASKS))
+#: Where the query's own pair is among the demonstrations, their rules are others.
+USUAL = [name for name in TASKS if not get_task(name).query_in_prompt]
+NAMES = st.sampled_from(sorted(USUAL))
 
 
 def some(name: str = "vowel_counting", **changes: object) -> list[Example]:
@@ -38,7 +40,7 @@ def test_seeds_differ() -> None:
     assert [e.prompt for e in some(seed=0)] != [e.prompt for e in some(seed=1)]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", USUAL)
 def test_demonstrations_are_other_pairs_of_the_same_split(name: str) -> None:
     pairs = set(get_task(name).split("report"))
     for example in some(name, shots=4):

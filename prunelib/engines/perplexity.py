@@ -1,0 +1,111 @@
+"""Perplexity: how probable running text is to a model, so that a repair is not a broken model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunelib.components import BASELINE, Ablation
+from prunelib.engines.stopping import model_limits
+from prunelib.errors import UnitError
+from prunelib.interventions.masking import ActivationMasks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunelib.models import Loaded
+
+#: Tokens of a window where a model's context is longer, or endless.
+WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How probable one text is.
+
+    Attributes:
+        nll: negative natural log-probability, summed over the scored tokens.
+        tokens: how many were scored: all but the first, and but the unknown ones.
+        unknown: tokens after the first that the tokenizer does not know (``<unk>``). They stand
+            in the context of the others but are not scored themselves: their probability says
+            nothing about the text. A model is only comparable with itself on such a text.
+        characters: length of the text.
+    """
+
+    nll: float
+    tokens: int
+    unknown: int
+    characters: int
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the mean over tokens; comparable between models of one tokenizer only."""
+        return math.exp(self.nll / self.tokens)
+
+
+def perplexity(
+    loaded: Loaded,
+    texts: Sequence[str],
+    ablation: Ablation = BASELINE,
+    window: int = WINDOW,
+) -> list[Likelihood]:
+    """Likelihood of each text under an ablation, in windows that overlap by half.
+
+    The first window starts at the text's beginning (with what the tokenizer puts before it).
+    Every later one starts half a window further and scores its second half alone, so that every
+    token is scored once and, after the first window, sees at least half a window before it.
+    One forward pass for each window.
+
+    Args:
+        loaded: the model; left as it was.
+        texts: running text.
+        ablation: what is switched off meanwhile.
+        window: tokens of a window, 2 or more, lowered to the model's context.
+
+    Raises:
+        UserError: a component of the ablation is not in this model.
+        UnitError: a text has no token that could be scored.
+    """
+    context, _ = model_limits(loaded.info)
+    with ActivationMasks(loaded) as masks:
+        masks.set(ablation)
+        return [_likelihood(loaded, text, min(window, context)) for text in texts]
+
+
+def _likelihood(loaded: Loaded, text: str, window: int) -> Likelihood:
+    import torch
+
+    ids = torch.tensor(loaded.tokenizer(text, verbose=False)["input_ids"], device=loaded.device)
+    targets, unk = ids[1:], loaded.tokenizer.unk_token_id
+    if unk == loaded.tokenizer.eos_token_id:
+        unk = None  # GPT-2 and its like: they know every text
+    unknown = torch.zeros_like(targets, dtype=torch.bool) if unk is None else targets == unk
+    if not len(targets) or bool(unknown.all()):
+        raise UnitError(f"no token of the text {text[:20]!r} can be scored")
+    logprobs = torch.cat(list(_windows(loaded, ids, window)))
+    return Likelihood(
+        nll=-float(logprobs[~unknown].double().sum()),
+        tokens=int((~unknown).sum()),
+        unknown=int(unknown.sum()),
+        characters=len(text),
+    )
+
+
+def _windows(loaded: Loaded, ids: Tensor, window: int) -> Iterator[Tensor]:
+    """Log-probabilities of ``ids[1:]``, in their order, window after window."""
+    import torch
+
+    half = window // 2
+    done = 1
+    for start in range(0, len(ids), half):
+        part = ids[start : start + window]
+        stop = start + len(part)
+        with torch.inference_mode():
+            logits = loaded.model(input_ids=part[None], use_cache=False).logits[0]
+            new = logits[done - 1 - start : stop - 1 - start].float().log_softmax(-1)
+            yield new.gather(1, ids[done:stop, None])[:, 0]
+        done = stop
+        if done == len(ids):
+            return

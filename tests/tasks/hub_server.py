@@ -1,0 +1,79 @@
+"""As much of the Hugging Face hub as fetching a data set takes, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+#: The one commit of every repository, by the revisions that lead to it.
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REVISIONS = {"main", "v1", COMMIT}
+OWNER = "somebody"
+
+
+class _Hub(BaseHTTPRequestHandler):
+    root: Path
+    asked: list[str]
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        path, _, _ = self.path.partition("?")
+        parts = path.strip("/").removeprefix("api/").split("/")
+        _, owner, name, kind, revision, *rest = [*parts, "", "", ""]
+        folder = self.root / name
+        if owner == "gated":
+            self._error(403, "GatedRepo")
+        elif owner != OWNER or not folder.is_dir():
+            self._error(401, "RepoNotFound")
+        elif revision not in REVISIONS:
+            self._error(404, "RevisionNotFound")
+        elif kind == "revision":
+            files = [{"rfilename": f} for f in self._files(folder)]
+            self._answer(json.dumps({"id": f"{owner}/{name}", "sha": COMMIT,
+                                     "siblings": files}).encode())
+        elif kind == "tree":
+            self._answer(json.dumps([{"type": "file", "path": f, "oid": "0" * 40,
+                                      "size": (folder / f).stat().st_size}
+                                     for f in self._files(folder)]).encode())
+        else:
+            self._answer(folder.joinpath(*filter(None, rest)).read_bytes())
+
+    def _files(self, folder: Path) -> list[str]:
+        return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+
+    def _error(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Address of a hub whose repositories ``somebody/NAME`` are folders, and what it was asked."""
+    asked: list[str] = []
+    handler = type("Handler", (_Hub,), {"root": root, "asked": asked})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
