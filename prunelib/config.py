@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from prunelib.errors import UserError
+from prunelib.errors import UserError, unknown_name
 from prunelib.identity import digest
 from prunelib.specs import (
     EACH_TASK,
@@ -28,7 +28,7 @@ from prunelib.specs import (
     SearchSpec,
     Spec,
 )
-from prunelib.tasks import Task, get_task
+from prunelib.tasks import SUITES, TASKS, DatasetSpec, Task, build_task, get_task, pinned
 
 
 def _model(value: Any) -> Any:
@@ -86,6 +86,8 @@ class Recipe(Spec):
     search: SearchSpec = SearchSpec()
     controls: ControlsSpec = ControlsSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+    #: Data sets that are tasks of this recipe, by the names under which other sections use them.
+    tasks: tuple[DatasetSpec, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -109,7 +111,24 @@ class Recipe(Spec):
 
     def task(self, name: str) -> Task:
         """The task of this name. Raises :class:`UserError` if there is none."""
+        spec = self.dataset(name)
+        if spec is not None:
+            return build_task(spec)
+        if name not in TASKS:
+            known = [*TASKS, *SUITES, *(spec.name for spec in self.tasks)]
+            raise unknown_name("task", name, known)
         return get_task(name)
+
+    def dataset(self, name: str) -> DatasetSpec | None:
+        """The data set behind a task, if there is one."""
+        return next((spec for spec in self.tasks if spec.name == name), None)
+
+    def pinned(self) -> Recipe:
+        """The same recipe with every data set at a commit, or at an absolute path.
+
+        Raises :class:`UserError` if a data set is nowhere.
+        """
+        return self.model_copy(update={"tasks": tuple(pinned(spec) for spec in self.tasks)})
 
     def arms(self) -> list[Arm]:
         """Every ranking that is made, in the order of the recipe."""
@@ -131,20 +150,32 @@ class Recipe(Spec):
         labels = Counter(spec.label for spec in self.attribution)
         if twice := [label for label, count in labels.items() if count > 1]:
             raise UserError(f"attribution: two are called '{twice[0]}': give each a name")
-        for spec in self.attribution:
-            self._check_labels(spec)
+        names = Counter(spec.name for spec in self.tasks)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise UserError(f"tasks: two are called '{twice[0]}'")
         for arm in self.arms():
-            self.task(arm.task).check("attribute", arm.spec.shots)
-            split = self.search.split
-            self.task(self.search_task(arm)).check(split, self.search.shots)
+            self._check_labels(arm.spec, self.task(arm.task))
+            self.task(arm.task).check("attribute", arm.spec.shots, arm.spec.prompts)
+            split, examples = self.search.split, self.search.examples
+            searched = self.task(self.search_task(arm))
+            searched.check(split, self.search.shots, examples if split == "search" else 0)
+            if not searched.labelled(split):
+                raise UserError(f"search: task '{searched.name}' has no labels in its {split} "
+                                "split, by which to choose")
             if split == "attribute" and self.search_task(arm) != arm.task:
                 raise UserError("search.split: attribute searches on the prompts that were "
                                 f"attributed, of '{arm.task}', not of '{self.search.proxy}'")
         for name in self.evaluate.tasks:
-            self.task(name).check("report", max(self.evaluate.shots))
+            self.task(name).check("report", max(self.evaluate.shots), self.evaluate.examples)
 
-    def _check_labels(self, spec: AttributionSpec) -> None:
+    def _check_labels(self, spec: AttributionSpec, task: Task) -> None:
         objective = spec.objective
+        needs = spec.choose != "random" or (
+            objective.needs_labels and spec.method in GRADIENT_METHODS)
+        if needs and not task.labelled("attribute"):
+            raise UserError(
+                f"attribution '{spec.label}': task '{task.name}' has no labels in its attribute "
+                "split; objective max_logit and choose: random need none")
         shifts = objective.name == "copy_shift" and not objective.gold_only
         if spec.method in GRADIENT_METHODS and shifts and spec.shots == 0:
             raise UserError(f"attribution '{spec.label}': copy_shift compares answers of "
@@ -183,7 +214,9 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 #: Sections that a recipe may have several of.
-_LISTS: dict[str, type[Spec]] = {"models": ModelSpec, "attribution": AttributionSpec}
+_LISTS: dict[str, type[BaseModel]] = {
+    "models": ModelSpec, "attribution": AttributionSpec, "tasks": DatasetSpec,
+}
 
 
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> str:

@@ -207,7 +207,11 @@ class EvaluateSpec(Spec):
     shots: tuple[Shots, ...] = (1, 2, 3, 4)
     seeds: tuple[int, ...] = (0,)
     examples: Count = 100
+    #: Of tasks that have formats of their own, such as data sets, that is taken.
     format: str = "arrow"
+    #: ``options``: where a task's answers are few and known, the most probable of them is the
+    #: prediction; else, and everywhere else, what the model writes is.
+    scoring: Literal["greedy", "options"] = "greedy"
     #: With ``proxy: each_task``: every task's ablation on every task, not only on its own.
     transfer: bool = False
 

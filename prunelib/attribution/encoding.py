@@ -36,11 +36,14 @@ class Encoded:
 def encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Tokenise a prompt and, in its context, the gold answer and the demonstrations' answers.
 
-    Raises :class:`UnitError` as :func:`answer_tokens` does.
+    Without a label the gold answer has no tokens. Raises :class:`UnitError` as
+    :func:`answer_tokens` does.
     """
-    prompt, (gold, *answers) = answer_tokens(
-        example, (example.gold, *example.answers), tokenizer)
-    return Encoded(prompt, gold, tuple(answers))
+    known = (example.gold, *example.answers) if example.gold else example.answers
+    prompt, tokens = answer_tokens(example, known, tokenizer)
+    answers = tuple(tokens)
+    return Encoded(prompt, answers[0], answers[1:]) if example.gold else Encoded(
+        prompt, (), answers)
 
 
 def answer_tokens(

@@ -92,7 +92,9 @@ def _sample(run: ModelRun, arm: Arm) -> Step[Prompts]:
     spec = arm.spec
     if spec.choose == "random":
         return run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(spec.prompts))
-    pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(POOL * spec.prompts))
+    task, wanted = run.recipe.task(arm.task), POOL * spec.prompts
+    count = wanted if task.sizes is None else min(wanted, len(task.split("attribute")))
+    pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(count))
     unit = run.unit(GridJob(pool, run.info.layers - 1, (BASELINE,), run.spec.dtype))
     yield [unit]
     answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()

@@ -139,11 +139,13 @@ def run(
 class _Driver:
     def __init__(self, recipe: Recipe, store: Store, executor: Executor, reporter: Reporter
                  ) -> None:
-        self.recipe = recipe
+        self.run_id = recipe.run_id
+        self.given = recipe
+        self.recipe = recipe.pinned()  # its run id would be another
         self.store = store
         self.executor = executor
         self.reporter = reporter
-        self.log = _AttemptLog(store, recipe.run_id)
+        self.log = _AttemptLog(store, self.run_id)
         self.done = self.reused = 0
         self.failed: list[Attempt] = []
         self.left: Counter[tuple[str, str]] = Counter()
@@ -156,7 +158,7 @@ class _Driver:
     def run(self, infos: list[ModelInfo]) -> RunReport:
         self._record_run("running")
         links = self.store.read("run_units")
-        self._linked = set(links.filter(pc.equal(links["run"], self.recipe.run_id))
+        self._linked = set(links.filter(pc.equal(links["run"], self.run_id))
                            ["unit_id"].to_pylist())
         runs = [ModelRun(self.recipe, spec, info, self.store)
                 for spec, info in zip(self.recipe.models, infos, strict=True)]
@@ -178,7 +180,7 @@ class _Driver:
             status = "failed" if failed else "deadline" if self.left else "done"
         finally:
             self._record_run(status)
-        return RunReport(self.recipe.run_id, self.store.location, self.done, self.reused,
+        return RunReport(self.run_id, self.store.location, self.done, self.reused,
                          self.failed, self.left, self.stopped)
 
     def _attempts(self, outstanding: dict[str, set[str]]) -> Iterator[Attempt]:
@@ -211,14 +213,17 @@ class _Driver:
                 self._link(model, [])
                 return set()
             except Exception as error:  # what a model's files say, or that they can't be read
-                logger.warning("%s: %s: %s", name, type(error).__name__, error, exc_info=True)
+                logger.warning("%s: %s: %s", name, type(error).__name__, error,
+                               exc_info=not isinstance(error, UserError))
                 self.stopped[name] = f"{type(error).__name__}: {error}"
                 return set()
             self._link(model, units)
-            there = self.store.done(units[0].table)
+            there = set().union(*(self.store.done(t) for t in {unit.table for unit in units}))
             todo = [unit for unit in units if unit.id not in there]
             self.reused += len(units) - len(todo)
-            self.reporter.stage(name, units[0].stage, len(units), len(units) - len(todo))
+            asked, left = (Counter(unit.stage for unit in some) for some in (units, todo))
+            for stage, count in asked.items():
+                self.reporter.stage(name, stage, count, count - left[stage])
             if todo and self._late():
                 self.left[name, todo[0].stage] += len(todo)
                 return set()
@@ -245,7 +250,7 @@ class _Driver:
         """Record which files belong to this run."""
         files = [(unit_id, stage) for _, unit_id, stage in model.files]
         files += [(unit.id, unit.stage) for unit in units]
-        rows = [{"run": self.recipe.run_id, "unit_id": unit_id, "stage": stage,
+        rows = [{"run": self.run_id, "unit_id": unit_id, "stage": stage,
                  "model": model.info.id} for unit_id, stage in files
                 if unit_id not in self._linked]
         self._linked.update(unit_id for unit_id, _ in files)
@@ -253,13 +258,13 @@ class _Driver:
             self.store.write("run_units", f"link-{digest('link', rows)}", rows)
 
     def _record_run(self, status: str) -> None:
-        self.store.write("runs", f"run-{digest('run', self.recipe.run_id)}", [{
-            "run": self.recipe.run_id,
+        self.store.write("runs", f"run-{digest('run', self.run_id)}", [{
+            "run": self.run_id,
             "started": self.started,
             "finished": None if status == "running" else datetime.now(UTC),
             "heartbeat": datetime.now(UTC),
             "status": status,
-            "recipe": self.recipe.model_dump_json(exclude_unset=True),
+            "recipe": self.given.model_dump_json(exclude_unset=True),
             "resolved": self.recipe.model_dump_json(),
             "code_version": code_version(),
             "packages": json.dumps(packages()),

@@ -39,7 +39,9 @@ def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: b
         run.unit(
             EvaluateJob(
                 task=run.task(task), shots=shots, seed=seed, examples=spec.examples,
-                repeat=repeat, format=spec.format, ablation=ablation,
+                repeat=repeat, ablation=ablation,
+                format=spec.format if run.recipe.task(task).format is None else "own",
+                scoring=spec.scoring if run.recipe.task(task).options else "greedy",
                 engine="vllm" if engine == "vllm" else "transformers",
                 dtype=run.spec.dtype, canary=expected[ablation.digest],
             ),

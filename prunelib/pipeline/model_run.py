@@ -49,7 +49,9 @@ class ModelRun:
 
     def task(self, name: str) -> TaskRef:
         """A task of the recipe, as jobs hold it."""
-        return TaskRef(name, self.recipe.task(name).digest)
+        dataset = self.recipe.dataset(name)
+        return TaskRef(name, self.recipe.task(name).digest,
+                       "" if dataset is None else dataset.model_dump_json())
 
     def prompts(self, task: str, split: Split, shots: int, seed: int, indices: Iterable[int]
                 ) -> Prompts:

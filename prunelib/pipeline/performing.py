@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prunelib.components import Ablation
-from prunelib.engines.base import Canary, Completion, Prompt
+from prunelib.engines.base import Canary, Completion, Engine, Prompt
 from prunelib.pipeline.units import (
     AttributeJob,
     CanaryJob,
@@ -100,7 +100,8 @@ def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
             Completion(tuple(ids), str(loaded.tokenizer.decode(ids, skip_special_tokens=True)))
             for ids in tokens
         ]
-        found = _prediction_rows(unit, task, "transformers", "arrow", 0, ablation, examples,
+        form = "arrow" if task.format is None else "own"
+        found = _prediction_rows(unit, task, "transformers", form, 0, ablation, examples,
                                  prompts, completions)
         rows += [row | {"margin": float(margin)}
                  for row, margin in zip(found, margins, strict=True)]
@@ -138,10 +139,26 @@ def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
     engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
     task = job.task.load()
     examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
-                    prompt_format=job.format)
-    prompts = _prompts(examples, load_tokenizer(unit.model))
+                    prompt_format="arrow" if task.format is not None else job.format)
+    tokenizer = load_tokenizer(unit.model)
+    prompts = _prompts(examples, tokenizer)
+    answers = (_chosen(engine, task, examples, tokenizer) if job.scoring == "options"
+               else engine.generate(prompts))
     return _prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation,
-                            examples, prompts, engine.generate(prompts))
+                            examples, prompts, answers)
+
+
+def _chosen(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: Any
+            ) -> list[Completion]:
+    """The most probable option of each prompt, as if the model had written it."""
+    from prunelib.attribution.encoding import answer_tokens
+    from prunelib.engines.options import choose_options
+
+    encoded = [answer_tokens(example, task.options, tokenizer) for example in examples]
+    choices = choose_options(engine, [prompt for prompt, _ in encoded],
+                             [options for _, options in encoded])
+    return [Completion(options[choice.best], task.options[choice.best])
+            for (_, options), choice in zip(encoded, choices, strict=True)]
 
 
 _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {

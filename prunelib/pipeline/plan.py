@@ -98,11 +98,10 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
     steps: Iterator[list[Any]] = stages(
         ModelRun(recipe, spec, info, store, record=False))
     for units in steps:
-        there = store.done(units[0].table)
-        done = sum(unit.id in there for unit in units)
-        before = counts.get(units[0].stage, (0, 0))
-        counts[units[0].stage] = (before[0] + len(units), before[1] + done)
-        if done < len(units):
+        for unit in units:
+            total, done = counts.get(unit.stage, (0, 0))
+            counts[unit.stage] = (total + 1, done + store.has(unit.table, unit.id))
+        if any(not store.has(unit.table, unit.id) for unit in units):
             break
     return counts
 
@@ -154,7 +153,9 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
 
     @functools.cache
     def tokens(task: str, split: Split, shots: int) -> float:
-        some = draw(recipe.task(task), split=split, shots=shots, seed=0, count=20)
+        known = recipe.task(task)
+        count = min(20, len(known.split(split)))
+        some = draw(known, split=split, shots=shots, seed=0, count=count)
         return sum(len(tokenizer(e.prompt)["input_ids"]) for e in some) / len(some)
 
     def passes(spec: AttributionSpec) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prunelib.components import BASELINE, Ablation, Site
 from prunelib.pipeline.attributing import Ranking, random_units
@@ -110,9 +109,9 @@ def _outcomes(run: ModelRun, units: list[Unit]) -> list[Outcome]:
     outcomes = []
     for unit in units:
         ablations = cast("GridJob", unit.job).ablations
-        values: NDArray[Any] = np.array([found[unit.id, a.digest] for a in ablations])
-        outcomes.append(Outcome(values[..., 0].astype(bool), values[..., 1].astype(bool),
-                                values[..., 2].astype(float)))
+        correct, copied, margin = np.moveaxis(
+            np.array([found[unit.id, a.digest] for a in ablations], dtype=float), 2, 0)
+        outcomes.append(Outcome(correct.astype(bool), copied.astype(bool), margin))
     return outcomes
 
 

@@ -8,15 +8,16 @@ work therefore has one file, whichever run asks for it.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from prunelib.components import Ablation
 from prunelib.engines.base import Canary
+from prunelib.errors import UnitError
 from prunelib.identity import digest
 from prunelib.models.identity import ModelInfo
 from prunelib.specs import ObjectiveSpec
-from prunelib.tasks import Split, Task, get_task
+from prunelib.tasks import DatasetSpec, Split, Task, build_task, get_task
 
 #: Goes up whenever the same unit would write other rows than before.
 UNIT_VERSION = 2
@@ -31,10 +32,16 @@ class TaskRef:
 
     name: str
     digest: str
+    #: The data set that it is (JSON), or nothing for a bundled task; its content is in the digest.
+    dataset: str = field(default="", compare=False, repr=False)
 
     def load(self) -> Task:
-        """The task itself."""
-        return get_task(self.name)
+        """The task itself. Raises :class:`UnitError` if its content is another one here."""
+        task = (build_task(DatasetSpec.model_validate_json(self.dataset)) if self.dataset
+                else get_task(self.name))
+        if task.digest != self.digest:
+            raise UnitError(f"task '{self.name}' has other content on this node")
+        return task
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,9 @@ class EvaluateJob:
     seed: int
     examples: int
     repeat: int
+    #: As the recipe names it, or ``own`` for that of the task.
     format: str
+    scoring: Literal["greedy", "options"]
     ablation: Ablation
     engine: Literal["transformers", "vllm"]
     dtype: str

@@ -7,7 +7,8 @@ from prunelib.engines.base import Canary
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
 
-JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", BASELINE, "vllm", "float32")
+JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", "greedy", BASELINE, "vllm",
+                  "float32")
 
 
 def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> None:
@@ -16,7 +17,8 @@ def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> N
         replace(JOB, task=TaskRef("to_lower", "d")), replace(JOB, task=TaskRef("to_upper", "e")),
         replace(JOB, shots=3),
         replace(JOB, seed=1), replace(JOB, examples=11), replace(JOB, repeat=1),
-        replace(JOB, format="comma"), replace(JOB, ablation=Ablation.units(0, [1])),
+        replace(JOB, format="comma"), replace(JOB, scoring="options"),
+        replace(JOB, ablation=Ablation.units(0, [1])),
         replace(JOB, engine="transformers"), replace(JOB, dtype="bfloat16"),
     ]  # fmt: skip
     ids = {Unit(info, job).id for job in changed}
