@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import call
 from pipeline.small import recipe as small_recipe
 
@@ -211,11 +212,29 @@ def test_every_command_has_help_with_an_example() -> None:
         assert "Example" in (command.callback.__doc__ or ""), command.callback.__name__
 
 
-def test_the_demo_recipe_is_fine(capfd: pytest.CaptureFixture[str]) -> None:
-    recipes = Path(cli.__file__).parent / "recipes"
-    for path in recipes.glob("*.yaml"):
-        assert call("validate", path) == 0
-    assert "2 models" in capfd.readouterr().out
+RECIPES = sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_are_fine(
+    path: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Those for hub models are read with small data sets of the same layouts, and one model."""
+    content = yaml.safe_load(path.read_text())
+    if "reference/" not in str(content["models"]):
+        data = Path(__file__).parent.parent / "data"
+        content["models"] = ["reference/llama"]
+        content["tasks"] = [
+            {"name": name, "path": str(data / name.split("_")[0]).replace("balanced", name)}
+            | ({"config": "sw"} if "xcopa" in name else {}) for name in content["tasks"]
+        ]
+        attributions = content["attribution"]
+        for part in attributions if isinstance(attributions, list) else [attributions]:
+            part["prompts"] = 1
+        content["search"]["examples"] = content["evaluate"]["examples"] = 1
+    (tmp_path / path.name).write_text(yaml.safe_dump(content))
+    assert call("validate", tmp_path / path.name) == 0
+    assert f"Run {content['name']}-" in capfd.readouterr().out
 
 
 def test_a_report_is_one_picture_per_run_and_model(
