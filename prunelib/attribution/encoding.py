@@ -36,19 +36,28 @@ class Encoded:
 def encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Tokenise a prompt and, in its context, the gold answer and the demonstrations' answers.
 
-    An answer's tokens are what prompt + answer has beyond the prompt: it is never tokenised
-    alone, where a tokenizer may begin it differently. Raises :class:`UnitError` if the
-    tokenizer merges across that border, for then the answer has no tokens of its own.
+    Raises :class:`UnitError` as :func:`continuation`.
     """
-    prompt = list(tokenizer(example.prompt)["input_ids"])
 
     def tail(answer: str) -> tuple[int, ...]:
-        whole = list(tokenizer(example.prompt + example.lead + answer)["input_ids"])
-        if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
-            raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
-        return tuple(whole[len(prompt) :])
+        return continuation(example.prompt, example.lead + answer, tokenizer)
 
-    return Encoded(tuple(prompt), tail(example.gold), tuple(tail(a) for a in example.answers))
+    prompt = tuple(tokenizer(example.prompt)["input_ids"])
+    return Encoded(prompt, tail(example.gold), tuple(tail(a) for a in example.answers))
+
+
+def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Token ids of an answer after a prompt: what both together have beyond the prompt.
+
+    An answer is never tokenised alone, where a tokenizer may begin it differently. Raises
+    :class:`UnitError` if the tokenizer merges across that border, for then the answer has no
+    tokens of its own.
+    """
+    before = list(tokenizer(prompt)["input_ids"])
+    whole = list(tokenizer(prompt + answer)["input_ids"])
+    if whole[: len(before)] != before or len(whole) == len(before):
+        raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
+    return tuple(whole[len(before) :])
 
 
 @dataclass(frozen=True)

@@ -65,15 +65,14 @@ def test_scores_equal_captum(family: Loaded, quantity: Any) -> None:
     assert found.error <= 1e-2 and abs(found.end - found.start) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "mamba"])
+@pytest.mark.parametrize("name", ["gpt2", "bloom", "gpt_neox"])
 def test_a_path_from_zero_equals_captum(families: Callable[[str], ModelInfo], name: str) -> None:
-    """Where no RMS norm or a mild one stands behind zero, Captum's even steps are enough too."""
+    """Where no RMS norm stands behind zero, Captum's steps are fine enough too."""
     loaded = load(families(name), "float64")
     target = Target(predicted(loaded, IDS))
     found = token_scores(loaded, IDS, target, origin="zero", tolerance=0)
     expected = captum_scores(loaded, target, "zero")
-    distance = np.linalg.norm(found.scores - expected) / np.linalg.norm(expected)
-    assert distance <= {"mamba": 0.2}.get(name, 0.03)
+    assert np.linalg.norm(found.scores - expected) <= 0.01 * np.linalg.norm(expected)
 
 
 def test_a_path_from_zero_is_complete_behind_rms_norms(doubled: Loaded) -> None:
