@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import call
-from pipeline.small import recipe as small_recipe
 
 import prunelib
 from jobs import cli
@@ -33,13 +32,6 @@ def good(info: ModelInfo, tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(GOOD.format(model=info.path))
     return path
-
-
-@pytest.fixture(scope="module")
-def finished(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("cli") / "results"
-    prunelib.run(small_recipe(info), results)
-    return results
 
 
 def test_a_run_ends_with_a_table_and_what_to_type_next(
@@ -274,21 +266,3 @@ def test_a_large_run_ends_with_its_files_merged(
     assert list((tmp_path / "r" / "predictions" / "merged").glob("*.parquet"))
     assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
     assert "0 units done" in capfd.readouterr().out
-
-
-def test_an_ablation_of_a_run_is_exported(
-    finished: Path, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    chosen = prunelib.open_results(finished).execute(
-        "select ablation from ablations where role = 'chosen'").fetchone()
-    assert chosen is not None
-    out = tmp_path / "pruned"
-    command = ["export", info.path, "--results", finished, "--out", out, "--ablation"]
-    assert call(*command, "nosuch") == 2
-    assert f"chosen: {chosen[0][:12]}" in capfd.readouterr().err
-    assert call(*command, "") == 2
-    assert "several ablations" in capfd.readouterr().err
-    assert call(*command, chosen[0][:12]) == 0
-    assert json.loads((out / "ablation.json").read_text())["ablation"] == chosen[0]
-    assert call("export", "other", "--results", finished, "--out", out, "--ablation", "a") == 2
-    assert "no results of model 'other'" in capfd.readouterr().err
