@@ -94,7 +94,7 @@ def task_vector_answers(
                     prompt_format=prompt_format)
     dummies = [dummy_inputs(task, example) for example in examples]
     sources = [[i] for i in range(count)] if context == "own" else _others(examples, dummies)
-    render = FORMATS[prompt_format].render
+    render = (task.format or FORMATS[prompt_format]).render
     bare = [render((), example.query) for example in examples]
     demonstrated = [render(example.demonstrations, x)
                     for example, inputs in zip(examples, dummies, strict=True) for x in inputs]

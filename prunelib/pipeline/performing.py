@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prunelib.components import Ablation
-from prunelib.engines.base import Canary, Completion, Engine, Prompt
+from prunelib.engines.base import Canary, Completion, Engine
+from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of
 from prunelib.pipeline.units import (
     AttributeJob,
     CanaryJob,
@@ -16,13 +16,11 @@ from prunelib.pipeline.units import (
     ScoreJob,
     Unit,
 )
-from prunelib.scoring.correctness import first_line, judge
 from prunelib.tasks import Example, Task, draw
 
 if TYPE_CHECKING:
     from prunelib.pipeline.work import Worker
 
-Row = dict[str, Any]
 #: How many next tokens a canary compares.
 _CANARY_TOKENS = 8
 
@@ -30,14 +28,6 @@ _CANARY_TOKENS = 8
 def perform(worker: Worker, unit: Unit) -> list[Row]:
     """The rows that a unit's one file consists of."""
     return _PERFORM[type(unit.job)](worker, unit, unit.job)
-
-
-def examples_of(prompts: Prompts) -> tuple[Task, list[Example]]:
-    """The task and the examples that are meant."""
-    task = prompts.task.load()
-    drawn = draw(task, split=prompts.split, shots=prompts.shots, seed=prompts.seed,
-                 count=max(prompts.indices) + 1)
-    return task, [drawn[i] for i in prompts.indices]
 
 
 def _attribute(worker: Worker, unit: Unit, job: AttributeJob) -> list[Row]:
@@ -88,7 +78,7 @@ def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
 
     loaded = worker.loaded(unit.model, job.dtype)
     task, examples = examples_of(job.prompts)
-    prompts = _prompts(examples, loaded.tokenizer)
+    prompts = prompts_of(examples, loaded.tokenizer)
     answers = greedy_rows(loaded, job.layer, job.ablations,
                           [encode(example, loaded.tokenizer) for example in examples],
                           max(p.max_tokens for p in prompts),
@@ -101,7 +91,7 @@ def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
             for ids in tokens
         ]
         form = "arrow" if task.format is None else "own"
-        found = _prediction_rows(unit, task, "transformers", form, 0, ablation, examples,
+        found = prediction_rows(unit, task, "transformers", form, 0, ablation.digest, examples,
                                  prompts, completions)
         rows += [row | {"margin": float(margin)}
                  for row, margin in zip(found, margins, strict=True)]
@@ -115,7 +105,7 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
     from prunelib.interventions.masking import ActivationMasks
 
     loaded = worker.loaded(unit.model, job.dtype)
-    ids = _prompts(examples_of(job.prompts)[1], loaded.tokenizer)[0].token_ids
+    ids = prompts_of(examples_of(job.prompts)[1], loaded.tokenizer)[0].token_ids
     batch = pad_left([ids], loaded.tokenizer.pad_token_id, loaded.device)
     with torch.no_grad(), ActivationMasks(loaded) as masks:
         masks.set(job.ablation)
@@ -141,10 +131,10 @@ def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
     examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
                     prompt_format="arrow" if task.format is not None else job.format)
     tokenizer = load_tokenizer(unit.model)
-    prompts = _prompts(examples, tokenizer)
+    prompts = prompts_of(examples, tokenizer)
     answers = (_chosen(engine, task, examples, tokenizer) if job.scoring == "options"
                else engine.generate(prompts))
-    return _prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation,
+    return prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation.digest,
                             examples, prompts, answers)
 
 
@@ -168,60 +158,6 @@ _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     CanaryJob: _canary,
     EvaluateJob: _evaluate,
 }
-
-
-def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
-    """Token ids of prompts, with room for the longest answer that occurs and what ends it."""
-    answers = {y for example in examples for y in (example.gold, *example.answers)}
-    room = 2 + max(
-        len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
-    )
-    return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
-
-
-def _prediction_rows(
-    unit: Unit,
-    task: Task,
-    engine: str,
-    prompt_format: str,
-    repeat: int,
-    ablation: Ablation,
-    examples: Sequence[Example],
-    prompts: Sequence[Prompt],
-    completions: Sequence[Completion],
-) -> list[Row]:
-    rows: list[Row] = []
-    for example, prompt, completion in zip(examples, prompts, completions, strict=True):
-        prediction = first_line(completion.text, example.separator)
-        outcome = judge(task, example, prediction)
-        rows.append(
-            {
-                "model": unit.model.id,
-                "engine": engine,
-                "ablation": ablation.digest,
-                "task": example.task,
-                "split": example.split,
-                "shots": example.shots,
-                "seed": example.seed,
-                "example": example.example,
-                "repeat": repeat,
-                "format": prompt_format,
-                "query": example.query,
-                "gold": example.gold,
-                "prediction": prediction,
-                "correct": outcome.correct and completion.error is None,
-                "copied": outcome.copied and completion.error is None,
-                "copied_position": outcome.copied_position if completion.error is None else None,
-                "margin": None,
-                "gold_in_prompt": outcome.gold_in_prompt,
-                "demonstrations": [x for x, _ in example.demonstrations],
-                "answers": list(example.answers),
-                "prompt_tokens": len(prompt.token_ids),
-                "error": completion.error,
-                "unit_id": unit.id,
-            }
-        )
-    return rows
 
 
 def canary_of(row: Row) -> Canary:
