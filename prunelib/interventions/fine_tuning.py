@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.specs import FineTuningSpec
 
 if TYPE_CHECKING:
     import torch
@@ -25,24 +24,8 @@ if TYPE_CHECKING:
 Sample = tuple[Sequence[int], Sequence[int]]
 
 
-class FineTuning(BaseModel):
-    """Settings of full fine-tuning with AdamW: no weight decay, no schedule, no dropout.
-
-    The defaults are this project's, as the paper's are not known: a learning rate that is usual
-    for all parameters of a model of billions, and so many small batches that the loss on ten
-    samples falls (25 steps). The reference models are small and take ten times that rate.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=5, ge=0)
-    learning_rate: float = Field(default=1e-5, gt=0)
-    batch_size: int = Field(default=2, ge=1)
-    seed: int = 0
-
-
 def fine_tune(
-    info: ModelInfo, samples: Sequence[Sample], settings: FineTuning, dtype: str = "float32"
+    info: ModelInfo, samples: Sequence[Sample], settings: FineTuningSpec, dtype: str = "float32"
 ) -> Loaded:
     """A model of its own, fine-tuned on ``samples``, in ``dtype``.
 
@@ -71,7 +54,7 @@ def fine_tune(
     return replace(tuned, info=replace(info, weights_digest=digest("fine-tuned", done)))
 
 
-def _train(loaded: Loaded, samples: Sequence[Sample], settings: FineTuning) -> None:
+def _train(loaded: Loaded, samples: Sequence[Sample], settings: FineTuningSpec) -> None:
     """AdamW on the mean negative log-likelihood of a batch's answer tokens, in place.
 
     The model stays in evaluation mode: dropout would add a second source of chance.
@@ -92,7 +75,7 @@ def _train(loaded: Loaded, samples: Sequence[Sample], settings: FineTuning) -> N
     model.requires_grad_(False)
 
 
-def _batches(samples: Sequence[Sample], settings: FineTuning) -> Iterator[list[Sample]]:
+def _batches(samples: Sequence[Sample], settings: FineTuningSpec) -> Iterator[list[Sample]]:
     """Every sample once per epoch, in a seeded order of that epoch."""
     for epoch in range(settings.epochs):
         order = list(samples)

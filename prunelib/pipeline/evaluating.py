@@ -38,10 +38,7 @@ def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: b
     return [
         run.unit(
             EvaluateJob(
-                task=run.task(task), shots=shots, seed=seed, examples=spec.examples,
-                repeat=repeat, ablation=ablation,
-                format=spec.format if run.recipe.task(task).format is None else "own",
-                scoring=spec.scoring if run.recipe.task(task).options else "greedy",
+                run.task(task), shots, seed, spec.examples, repeat, *run.written(task), ablation,
                 engine="vllm" if engine == "vllm" else "transformers",
                 dtype=run.spec.dtype, canary=expected[ablation.digest],
             ),

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from prunelib.engines.base import Canary, Completion, Engine
+from prunelib.engines.base import Canary, Completion
+from prunelib.pipeline.beyond_pruning import perform_fine_tuning, perform_task_vectors
 from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of
 from prunelib.pipeline.units import (
     AttributeJob,
     CanaryJob,
     EvaluateJob,
+    FineTuneJob,
     GridJob,
     Prompts,
     ScoreJob,
+    TaskVectorJob,
     Unit,
 )
-from prunelib.tasks import Example, Task, draw
+from prunelib.tasks import draw
 
 if TYPE_CHECKING:
     from prunelib.pipeline.work import Worker
@@ -124,6 +127,7 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
 
 
 def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
+    from prunelib.engines.options import answers_of
     from prunelib.models.loading import load_tokenizer
 
     engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
@@ -132,23 +136,10 @@ def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
                     prompt_format="arrow" if task.format is not None else job.format)
     tokenizer = load_tokenizer(unit.model)
     prompts = prompts_of(examples, tokenizer)
-    answers = (_chosen(engine, task, examples, tokenizer) if job.scoring == "options"
+    answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"
                else engine.generate(prompts))
     return prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation.digest,
                             examples, prompts, answers)
-
-
-def _chosen(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: Any
-            ) -> list[Completion]:
-    """The most probable option of each prompt, as if the model had written it."""
-    from prunelib.attribution.encoding import answer_tokens
-    from prunelib.engines.options import choose_options
-
-    encoded = [answer_tokens(example, task.options, tokenizer) for example in examples]
-    choices = choose_options(engine, [prompt for prompt, _ in encoded],
-                             [options for _, options in encoded])
-    return [Completion(options[choice.best], task.options[choice.best])
-            for (_, options), choice in zip(encoded, choices, strict=True)]
 
 
 _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
@@ -157,6 +148,8 @@ _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     GridJob: _grid,
     CanaryJob: _canary,
     EvaluateJob: _evaluate,
+    FineTuneJob: perform_fine_tuning,
+    TaskVectorJob: perform_task_vectors,
 }
 
 

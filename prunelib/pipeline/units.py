@@ -11,12 +11,14 @@ import functools
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from prunelib.components import Ablation
 from prunelib.engines.base import Canary
 from prunelib.errors import UnitError
 from prunelib.identity import digest
 from prunelib.models.identity import ModelInfo
-from prunelib.specs import ObjectiveSpec
+from prunelib.specs import FineTuningSpec, ObjectiveSpec, TaskVectorsSpec
 from prunelib.tasks import DatasetSpec, Split, Task, build_task, get_task
 
 #: Goes up whenever the same unit would write other rows than before.
@@ -122,7 +124,39 @@ class EvaluateJob:
     canary: Canary | None = None
 
 
-Job = AttributeJob | ScoreJob | GridJob | CanaryJob | EvaluateJob
+@dataclass(frozen=True)
+class FineTuneJob:
+    """A model fine-tuned on some prompts, on one task at one number of shots and one seed."""
+
+    samples: Prompts
+    settings: FineTuningSpec
+    task: TaskRef
+    shots: int
+    seed: int
+    examples: int
+    format: str
+    scoring: Literal["greedy", "options"]
+    dtype: str
+
+    @property
+    def intervention(self) -> str:
+        """Digest of the samples and settings, which stands where an ablation's would."""
+        return digest("fine-tuning", [_plain(self.samples), _plain(self.settings)])
+
+
+@dataclass(frozen=True)
+class TaskVectorJob:
+    """One task under an ablation: zero-shot, with demonstrations, with task vectors."""
+
+    task: TaskRef
+    settings: TaskVectorsSpec
+    format: str
+    ablation: Ablation
+    dtype: str
+
+
+Job = AttributeJob | ScoreJob | GridJob | CanaryJob | EvaluateJob | FineTuneJob | (
+    TaskVectorJob)
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
@@ -130,6 +164,8 @@ _STAGES: dict[type, tuple[Stage, str]] = {
     GridJob: ("search", "predictions"),
     CanaryJob: ("canary", "canaries"),
     EvaluateJob: ("evaluate", "predictions"),
+    FineTuneJob: ("evaluate", "predictions"),
+    TaskVectorJob: ("evaluate", "task_vectors"),
 }
 _NOT_IN_ID = ("canary", "objective")
 
@@ -179,7 +215,11 @@ class Unit:
             return f"layer {job.layer}, {len(job.ablations)} ablations"
         if isinstance(job, CanaryJob):
             return f"ablation {job.ablation.digest[:8]}"
-        return f"{job.task.name}, {job.shots} shots, seed {job.seed}, {job.ablation.digest[:8]}"
+        if isinstance(job, TaskVectorJob):
+            return f"task vectors of {job.task.name}, {job.ablation.digest[:8]}"
+        what = (f"fine-tuned {job.intervention[:8]}" if isinstance(job, FineTuneJob)
+                else job.ablation.digest[:8])
+        return f"{job.task.name}, {job.shots} shots, seed {job.seed}, {what}"
 
 
 def _layers(layers: tuple[int, ...]) -> str:
@@ -190,6 +230,8 @@ def _plain(value: Any) -> Any:
     """What identifies a job, as JSON: dataclasses by field, ablations by digest."""
     if isinstance(value, Ablation):
         return value.digest
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if isinstance(value, TaskRef):
         return [value.name, value.digest]
     if isinstance(value, tuple):

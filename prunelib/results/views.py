@@ -11,7 +11,13 @@ from __future__ import annotations
 from prunelib.results.views_base import View
 from prunelib.results.views_base import view as _view
 from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
-from prunelib.results.views_runs import COMPLETENESS, COSTS, FAILED_UNITS, RECALL
+from prunelib.results.views_runs import (
+    COMPLETENESS,
+    COSTS,
+    FAILED_UNITS,
+    RECALL,
+    TASK_VECTOR_ACCURACY,
+)
 from prunelib.results.views_scores import AGREEMENT, OVERLAP
 
 _SCOPE = _view(
@@ -275,6 +281,7 @@ VIEWS: tuple[View, ...] = (
     _COPYING,
     COMPLETENESS,
     RECALL,
+    TASK_VECTOR_ACCURACY,
     OVERLAP,
     AGREEMENT,
     _NOISE_FLOOR,

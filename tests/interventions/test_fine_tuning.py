@@ -13,8 +13,9 @@ from prunelib.components import Ablation
 from prunelib.engines.base import Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import UserError
-from prunelib.interventions.fine_tuning import FineTuning, Sample, fine_tune
+from prunelib.interventions.fine_tuning import Sample, fine_tune
 from prunelib.models import Loaded, ModelInfo, describe, load
+from prunelib.specs import FineTuningSpec
 
 #: Of different lengths, so that a batch of all is padded.
 SAMPLES: list[Sample] = [((1, 20, 21, 22), (30,)), ((1, 25, 26), (31, 32)), ((1, 27), (33,)),
@@ -54,7 +55,7 @@ def by_hand(info: ModelInfo, steps: int, rate: float) -> tuple[Loaded, list[torc
 def test_steps_are_those_of_adamw_by_hand(family: str, families: Callable[[str], ModelInfo]
                                           ) -> None:
     info = families(family)
-    settings = FineTuning(epochs=3, learning_rate=1e-3, batch_size=len(SAMPLES))
+    settings = FineTuningSpec(epochs=3, learning_rate=1e-3, batch_size=len(SAMPLES))
     tuned = fine_tune(info, SAMPLES, settings)
     base = load(info)
     expected, least = by_hand(info, 3, 1e-3)
@@ -72,7 +73,7 @@ def test_steps_are_those_of_adamw_by_hand(family: str, families: Callable[[str],
 
 def test_the_loss_falls_and_an_engine_gives_the_answers(info: ModelInfo) -> None:
     base = load(info)
-    tuned = fine_tune(info, SAMPLES, FineTuning(epochs=30, learning_rate=1e-3))
+    tuned = fine_tune(info, SAMPLES, FineTuningSpec(epochs=30, learning_rate=1e-3))
     with torch.no_grad():
         assert nll(tuned) < 0.1 < 1 < nll(base)
     engine = TransformersEngine(tuned)
@@ -86,7 +87,7 @@ def test_the_loss_falls_and_an_engine_gives_the_answers(info: ModelInfo) -> None
 
 def test_settings_that_a_recipe_leaves_out_make_the_loss_fall(info: ModelInfo) -> None:
     with torch.no_grad():
-        assert nll(fine_tune(info, SAMPLES, FineTuning())) < nll(load(info))
+        assert nll(fine_tune(info, SAMPLES, FineTuningSpec())) < nll(load(info))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -94,16 +95,16 @@ def test_settings_that_a_recipe_leaves_out_make_the_loss_fall(info: ModelInfo) -
 def test_no_epoch_changes_no_bit(family: str, dtype: str, families: Callable[[str], ModelInfo]
                                  ) -> None:
     info = families(family)
-    tuned = fine_tune(info, SAMPLES, FineTuning(epochs=0), dtype)
+    tuned = fine_tune(info, SAMPLES, FineTuningSpec(epochs=0), dtype)
     with torch.no_grad():
         assert torch.equal(tuned.model(IDS).logits, load(info, dtype).model(IDS).logits)
     assert tuned.model.dtype == getattr(torch, dtype)
 
 
 def test_the_same_settings_give_the_same_weights_and_name(info: ModelInfo) -> None:
-    settings = FineTuning(epochs=2, learning_rate=1e-3)
+    settings = FineTuningSpec(epochs=2, learning_rate=1e-3)
     first, again, other = (fine_tune(info, SAMPLES, s) for s in
-                           (settings, settings, FineTuning(epochs=2, learning_rate=1e-3, seed=1)))
+                           (settings, settings, settings.model_copy(update={"seed": 1})))
     with torch.no_grad():
         assert torch.equal(first.model(IDS).logits, again.model(IDS).logits)
         assert not torch.equal(first.model(IDS).logits, other.model(IDS).logits)
@@ -114,7 +115,7 @@ def test_the_same_settings_give_the_same_weights_and_name(info: ModelInfo) -> No
 
 
 def test_rounding_to_bfloat16_comes_after_training(info: ModelInfo) -> None:
-    settings = FineTuning(epochs=5, learning_rate=1e-5)
+    settings = FineTuningSpec(epochs=5, learning_rate=1e-5)
     exact, rounded = (fine_tune(info, SAMPLES, settings, d) for d in ("float32", "bfloat16"))
     for a, b in zip(exact.model.parameters(), rounded.model.parameters(), strict=True):
         assert torch.equal(a.bfloat16(), b)
@@ -124,7 +125,7 @@ def test_the_base_model_stays_as_it_was(info: ModelInfo) -> None:
     base = load(info)
     with torch.no_grad():
         before = base.model(IDS).logits
-        tuned = fine_tune(info, SAMPLES, FineTuning(epochs=1, learning_rate=1e-2))
+        tuned = fine_tune(info, SAMPLES, FineTuningSpec(epochs=1, learning_rate=1e-2))
         assert torch.equal(base.model(IDS).logits, before)
         assert torch.equal(load(info).model(IDS).logits, before)
         assert not torch.equal(tuned.model(IDS).logits, before)
@@ -135,7 +136,7 @@ def test_the_base_model_stays_as_it_was(info: ModelInfo) -> None:
 
 def test_bad_settings_are_refused(info: ModelInfo) -> None:
     with pytest.raises(UserError, match="at least one sample"):
-        fine_tune(info, [], FineTuning())
+        fine_tune(info, [], FineTuningSpec())
     for wrong in ({"epochs": -1}, {"learning_rate": 0}, {"batch_size": 0}, {"epoch": 3}):
         with pytest.raises(ValidationError):
-            FineTuning.model_validate(wrong)
+            FineTuningSpec.model_validate(wrong)
