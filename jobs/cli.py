@@ -117,7 +117,7 @@ def report(
     results: Results,
     out: Annotated[Path, typer.Option(help="Folder that receives the pictures.")],
 ) -> None:
-    """Draw one picture per run and model: the grid of the search, and what the choice did.
+    """Draw one picture per chosen ablation: the grid of the search, and what the choice did.
 
     Example: `prunelib report --results results/demo --out figures`
     """
