@@ -75,7 +75,7 @@ def _part(unit: Unit, prompts: Prompts, layer: int, level: int, alpha: float, su
 
 
 def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
-    from prunelib.attribution.encoding import encode
+    from prunelib.attribution.encoding import answer_tokens, encode
     from prunelib.engines.stopping import stop_token_ids
     from prunelib.search.grid import ROWS, greedy_rows
 
@@ -85,7 +85,10 @@ def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
     answers = greedy_rows(loaded, job.layer, job.ablations,
                           [encode(example, loaded.tokenizer) for example in examples],
                           max(p.max_tokens for p in prompts),
-                          stop_token_ids(loaded.tokenizer), ROWS >> worker.halvings)
+                          stop_token_ids(loaded.tokenizer), ROWS >> worker.halvings,
+                          None if job.scoring == "greedy" else [
+                              answer_tokens(example, task.options, loaded.tokenizer)[1]
+                              for example in examples])
     rows: list[Row] = []
     for ablation, tokens, margins in zip(job.ablations, answers.tokens, answers.margins,
                                          strict=True):

@@ -91,6 +91,8 @@ class GridJob:
     """Several ablations of one layer on the same examples, in one batch."""
 
     prompts: Prompts
+    #: ``options``: the answer is one of the task's options.
+    scoring: Literal["greedy", "options"]
     layer: int
     ablations: tuple[Ablation, ...]
     dtype: str
