@@ -22,13 +22,23 @@ from prunelib.specs import (
     EACH_TASK,
     GRADIENT_METHODS,
     AttributionSpec,
+    CapabilitySpec,
     ControlsSpec,
     EvaluateSpec,
     ModelSpec,
     SearchSpec,
     Spec,
 )
-from prunelib.tasks import SUITES, TASKS, DatasetSpec, Task, build_task, get_task, pinned
+from prunelib.tasks import (
+    SUITES,
+    TASKS,
+    DatasetSpec,
+    Task,
+    build_task,
+    get_task,
+    pinned,
+    text_file,
+)
 
 
 def _model(value: Any) -> Any:
@@ -166,7 +176,32 @@ class Recipe(Spec):
                 raise UserError("search.split: attribute searches on the prompts that were "
                                 f"attributed, of '{arm.task}', not of '{self.search.proxy}'")
         for name in self.evaluate.tasks:
-            self.task(name).check("report", max(self.evaluate.shots), self.evaluate.examples)
+            self._check_reported(name, max(self.evaluate.shots), self.evaluate.examples)
+        if self.evaluate.capability:
+            self._check_capability(self.evaluate.capability)
+
+    def _check_reported(self, name: str, shots: int, examples: int) -> None:
+        task = self.task(name)
+        task.check("report", shots, examples)
+        if not task.labelled("report"):
+            raise UserError(f"evaluate: task '{name}' has no labels in its report split, by which "
+                            "to count right answers")
+
+    def _check_capability(self, spec: CapabilitySpec) -> None:
+        for name in spec.tasks:
+            self._check_reported(name, spec.shots, spec.examples)
+            if not self.task(name).options:
+                raise UserError(f"capability: task '{name}' has no options to choose among")
+            if (have := len(self.task(name).split("report"))) < spec.examples:
+                raise UserError(f"capability: task '{name}' has {have} questions, fewer than "
+                                f"examples: {spec.examples}")
+        if spec.text == "prompts":
+            for name in self.evaluate.tasks:
+                self.task(name).check("report", max(self.evaluate.shots), spec.examples)
+        elif spec.text != "prose":
+            if not Path(spec.text).exists():
+                raise unknown_name("text", spec.text, ["prose", "prompts", "a file's path"])
+            text_file(spec.text)
 
     def _check_labels(self, spec: AttributionSpec, task: Task) -> None:
         objective = spec.objective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from prunelib.components import Ablation
@@ -12,6 +13,7 @@ from prunelib.pipeline.units import (
     CanaryJob,
     EvaluateJob,
     GridJob,
+    LikelihoodJob,
     Prompts,
     ScoreJob,
     Unit,
@@ -144,8 +146,9 @@ def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
     prompts = _prompts(examples, tokenizer)
     answers = (_chosen(engine, task, examples, tokenizer) if job.scoring == "options"
                else engine.generate(prompts))
-    return _prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation,
+    rows = _prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation,
                             examples, prompts, answers)
+    return [row | {"split": job.split} for row in rows]
 
 
 def _chosen(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: Any
@@ -161,12 +164,24 @@ def _chosen(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: 
             for (_, options), choice in zip(encoded, choices, strict=True)]
 
 
+def _likelihood(worker: Worker, unit: Unit, job: LikelihoodJob) -> list[Row]:
+    from prunelib.engines.perplexity import perplexity
+
+    contexts, texts = zip(*job.texts.content, strict=True)
+    found = perplexity(worker.loaded(unit.model, job.dtype), texts, job.ablation,
+                       contexts=contexts)
+    about = {"model": unit.model.id, "ablation": job.ablation.digest, "source": job.texts.name,
+             "unit_id": unit.id}
+    return [about | {"text": i} | asdict(likelihood) for i, likelihood in enumerate(found)]
+
+
 _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     AttributeJob: _attribute,
     ScoreJob: _score,
     GridJob: _grid,
     CanaryJob: _canary,
     EvaluateJob: _evaluate,
+    LikelihoodJob: _likelihood,
 }
 
 

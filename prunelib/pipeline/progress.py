@@ -100,11 +100,14 @@ def expected_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
     reported = sum((1 + 2 * random * arm.main)
                    * (len(evaluate.tasks) if arm.only is None or evaluate.transfer else 1)
                    for arm in arms) + 2 * len(evaluate.tasks)
+    ablations = 1 + len(arms) + 2 * random * main
+    beside = 1 + len(evaluate.capability.tasks) if evaluate.capability else 0
     return {
         "attribute": sum(_attribution_units(arm.spec, searched) for arm in arms),
         "search": len(searches) + searched * (len(arms) + random * main),
-        "canary": 1 + len(arms) + 2 * random * main,
-        "evaluate": reported * len(evaluate.shots) * len(evaluate.seeds),
+        "canary": ablations,
+        "evaluate": (reported * len(evaluate.shots) * len(evaluate.seeds)
+                     + ablations * beside),
     }
 
 

@@ -108,6 +108,8 @@ class EvaluateJob:
     """One task at one number of shots and one seed, under one ablation, on an engine."""
 
     task: TaskRef
+    #: What the answers are for; the examples are of the task's report split either way.
+    split: Literal["report", "capability"]
     shots: int
     seed: int
     examples: int
@@ -122,7 +124,30 @@ class EvaluateJob:
     canary: Canary | None = None
 
 
-Job = AttributeJob | ScoreJob | GridJob | CanaryJob | EvaluateJob
+@dataclass(frozen=True)
+class Texts:
+    """Texts whose probability is measured, by name and content."""
+
+    name: str
+    #: (context, text): how probable is the text after its context, which may be empty.
+    content: tuple[tuple[str, str], ...] = field(repr=False)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Content digest."""
+        return digest("texts", [list(pair) for pair in self.content])
+
+
+@dataclass(frozen=True)
+class LikelihoodJob:
+    """How probable some texts are to a model under an ablation, in transformers."""
+
+    texts: Texts
+    ablation: Ablation
+    dtype: str
+
+
+Job = AttributeJob | ScoreJob | GridJob | CanaryJob | EvaluateJob | LikelihoodJob
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
@@ -130,6 +155,7 @@ _STAGES: dict[type, tuple[Stage, str]] = {
     GridJob: ("search", "predictions"),
     CanaryJob: ("canary", "canaries"),
     EvaluateJob: ("evaluate", "predictions"),
+    LikelihoodJob: ("evaluate", "likelihoods"),
 }
 _NOT_IN_ID = ("canary", "objective")
 
@@ -179,6 +205,8 @@ class Unit:
             return f"layer {job.layer}, {len(job.ablations)} ablations"
         if isinstance(job, CanaryJob):
             return f"ablation {job.ablation.digest[:8]}"
+        if isinstance(job, LikelihoodJob):
+            return f"{len(job.texts.content)} texts, {job.ablation.digest[:8]}"
         return f"{job.task.name}, {job.shots} shots, seed {job.seed}, {job.ablation.digest[:8]}"
 
 
@@ -190,7 +218,7 @@ def _plain(value: Any) -> Any:
     """What identifies a job, as JSON: dataclasses by field, ablations by digest."""
     if isinstance(value, Ablation):
         return value.digest
-    if isinstance(value, TaskRef):
+    if isinstance(value, TaskRef | Texts):
         return [value.name, value.digest]
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
