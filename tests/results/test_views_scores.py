@@ -63,7 +63,7 @@ def test_overlap_of_two_proxies(folder: Folder) -> None:
 def test_every_pair_of_attributions_once(folder: Folder) -> None:
     level = np.arange(WIDTH, dtype=float)
     add(folder, level)
-    add(folder, -level, method="random", objective=None, proxy=None, shots=None, prompts=0)
+    add(folder, -level, method="random", objective=None, shots=None, prompts=0)
     add(folder, level * 2, prompts=10)
     add(folder, level, layer=1)  # has nothing to be compared with
     folder.write()
