@@ -16,7 +16,7 @@ from prunelib.config import Arm
 from prunelib.errors import UserError
 from prunelib.models import adapter_for
 from prunelib.pipeline.model_run import Found, ModelRun, Step
-from prunelib.pipeline.units import AttributeJob, GridJob, Prompts, ScoreJob, Unit
+from prunelib.pipeline.units import AttributeJob, PoolJob, Prompts, ScoreJob, Unit
 from prunelib.search.ranking import by_score, positive_mass, random_order
 from prunelib.specs import GRADIENT_METHODS
 
@@ -111,7 +111,7 @@ def _sample(run: ModelRun, arm: Arm) -> Step[Prompts]:
     task, wanted = run.recipe.task(arm.task), POOL * spec.prompts
     count = wanted if task.sizes is None else min(wanted, len(task.split("attribute")))
     pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(count))
-    unit = run.unit(GridJob(pool, run.info.layers - 1, (BASELINE,), run.spec.dtype))
+    unit = run.unit(PoolJob(pool, run.info.layers - 1, (BASELINE,), run.spec.dtype))
     yield [unit]
     answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()
     fitting = [row["example"] for row in answers if row["correct"] == (spec.choose == "correct")]

@@ -14,6 +14,7 @@ from prunelib.pipeline.units import (
     EvaluateJob,
     GridJob,
     LikelihoodJob,
+    PoolJob,
     Prompts,
     ScoreJob,
     Unit,
@@ -178,6 +179,7 @@ def _likelihood(worker: Worker, unit: Unit, job: LikelihoodJob) -> list[Row]:
 _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     AttributeJob: _attribute,
     ScoreJob: _score,
+    PoolJob: _grid,
     GridJob: _grid,
     CanaryJob: _canary,
     EvaluateJob: _evaluate,

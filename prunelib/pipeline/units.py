@@ -95,6 +95,11 @@ class GridJob:
 
 
 @dataclass(frozen=True)
+class PoolJob(GridJob):
+    """What the untouched model answers to prompts, so that attribution can choose among them."""
+
+
+@dataclass(frozen=True)
 class CanaryJob:
     """What a model under an ablation must answer to one prompt, according to transformers."""
 
@@ -147,11 +152,12 @@ class LikelihoodJob:
     dtype: str
 
 
-Job = AttributeJob | ScoreJob | GridJob | CanaryJob | EvaluateJob | LikelihoodJob
+Job = AttributeJob | ScoreJob | PoolJob | GridJob | CanaryJob | EvaluateJob | LikelihoodJob
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
     ScoreJob: ("attribute", "attribution_parts"),
+    PoolJob: ("attribute", "predictions"),
     GridJob: ("search", "predictions"),
     CanaryJob: ("canary", "canaries"),
     EvaluateJob: ("evaluate", "predictions"),
