@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -125,7 +125,7 @@ class Recipe(Spec):
         if spec is not None:
             return build_task(spec)
         if name not in TASKS:
-            known = [*TASKS, *SUITES, *(spec.name for spec in self.tasks)]
+            known = [*TASKS, *SUITES, EACH_TASK, *(spec.name for spec in self.tasks)]
             raise unknown_name("task", name, known)
         return get_task(name)
 
@@ -265,7 +265,8 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> str:
         section: Any = Recipe
         for part in problem["loc"][:-1]:
             field = section.model_fields.get(part) if isinstance(part, str) else None
-            section = _LISTS.get(str(part)) or getattr(field, "annotation", section)
+            kind = getattr(field, "annotation", section)
+            section = _LISTS.get(str(part)) or next(iter(get_args(kind)), kind)  # X | None: X
         near = get_close_matches(str(problem["loc"][-1]), list(section.model_fields), n=1)
         hint = f": did you mean '{near[0]}'?" if near else (
             f": known keys are {', '.join(section.model_fields)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from pipeline.small import recipe
 
 import prunelib
 from prunelib.config import Recipe
+from prunelib.errors import UserError
 from prunelib.models import ModelInfo
+from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.executor import InlineExecutor
 from prunelib.pipeline.plan import estimate
 from prunelib.pipeline.progress import expected_units, read_progress
 from prunelib.pipeline.units import Unit
 from prunelib.pipeline.work import Worker
 from prunelib.results.query import open_results
+from prunelib.results.report import draw_report
 from prunelib.results.store import Store
 
 DATA = Path(__file__).parent.parent / "data"
@@ -140,6 +144,7 @@ def test_strategies(strategy: str, info: ModelInfo, tmp_path: Path) -> None:
     assert 0 < count[0] < LAYERS * 3 * 16
     (chosen,) = ask(tmp_path, "select n from grid join chosen using (run, model, method, ablation)")
     assert chosen == (16,)
+    assert len(draw_report(tmp_path, tmp_path / "figures")) == 1  # with cells left out
 
 
 def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> None:
@@ -172,6 +177,7 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
                          "'integrated_gradients'") == [(2, 2 * 2 * 2 * 4)]
     (cells,) = ask(tmp_path, "select min(n), max(n) from grid where method <> 'random_search'")
     assert cells == (4, 4)
+    assert len(draw_report(tmp_path, tmp_path / "figures")) == 4
 
 
 def test_a_local_data_set_is_a_task_with_options(info: ModelInfo, tmp_path: Path) -> None:
@@ -210,3 +216,12 @@ def test_prompts_that_the_model_never_gets_right_stop_it_with_the_reason(
     assert not report.complete
     (why,) = report.stopped.values()
     assert "fewer than prompts: 6" in why
+
+
+@pytest.mark.parametrize(("family", "projection"), [("mamba", "up"), ("gpt2", "gate")])
+def test_a_projection_that_a_family_has_not(
+    family: str, projection: str, families: Callable[[str], ModelInfo]
+) -> None:
+    made = recipe(families(family), attribution={"projection": projection})
+    with pytest.raises(UserError, match=f"of '{family}' has no projection '{projection}'"):
+        prepare(made)
