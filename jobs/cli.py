@@ -222,11 +222,11 @@ def models() -> None:
 
 @app.command()
 def tasks() -> None:
-    """Bundled tasks, with an example of each, and the suites.
+    """Bundled tasks, with an example of each, the suites, and data sets that are known by name.
 
     Example: `prunelib tasks`
     """
-    from prunelib.tasks import SUITES, TASKS, get_task
+    from prunelib.tasks import KNOWN, SPLITS, SUITES, TASKS, DatasetSpec, get_task
 
     table = Table("task", "group", "pairs", "example", "what it asks")
     for name in TASKS:
@@ -237,6 +237,13 @@ def tasks() -> None:
     console.print(table)
     for suite, names in SUITES.items():
         console.print(f"suite {suite}: {len(names)} tasks")
+    table = Table("data set", "on the hub", "answers", "attribute, search, report",
+                  title="A recipe's section `tasks` can name:", title_justify="left")
+    for name in KNOWN:
+        spec = DatasetSpec.model_validate(name)
+        table.add_row(name, " ".join(filter(None, [spec.path, spec.config])),
+                      ", ".join(spec.options), ", ".join(spec.splits[s] for s in SPLITS))
+    console.print(table)
 
 
 @app.command()

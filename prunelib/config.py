@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -22,13 +22,23 @@ from prunelib.specs import (
     EACH_TASK,
     GRADIENT_METHODS,
     AttributionSpec,
+    CapabilitySpec,
     ControlsSpec,
     EvaluateSpec,
     ModelSpec,
     SearchSpec,
     Spec,
 )
-from prunelib.tasks import SUITES, TASKS, DatasetSpec, Task, build_task, get_task, pinned
+from prunelib.tasks import (
+    SUITES,
+    TASKS,
+    DatasetSpec,
+    Task,
+    build_task,
+    get_task,
+    pinned,
+    text_file,
+)
 
 
 def _model(value: Any) -> Any:
@@ -115,7 +125,7 @@ class Recipe(Spec):
         if spec is not None:
             return build_task(spec)
         if name not in TASKS:
-            known = [*TASKS, *SUITES, *(spec.name for spec in self.tasks)]
+            known = [*TASKS, *SUITES, EACH_TASK, *(spec.name for spec in self.tasks)]
             raise unknown_name("task", name, known)
         return get_task(name)
 
@@ -174,7 +184,32 @@ class Recipe(Spec):
             if vectors:
                 self.task(name).check("search", vectors.shots, vectors.examples)
                 self.task(name).check("report", vectors.shots, vectors.examples)
-            self.task(name).check("report", max(self.evaluate.shots), self.evaluate.examples)
+            self._check_reported(name, max(self.evaluate.shots), self.evaluate.examples)
+        if self.evaluate.capability:
+            self._check_capability(self.evaluate.capability)
+
+    def _check_reported(self, name: str, shots: int, examples: int) -> None:
+        task = self.task(name)
+        task.check("report", shots, examples)
+        if not task.labelled("report"):
+            raise UserError(f"evaluate: task '{name}' has no labels in its report split, by which "
+                            "to count right answers")
+
+    def _check_capability(self, spec: CapabilitySpec) -> None:
+        for name in spec.tasks:
+            self._check_reported(name, spec.shots, spec.examples)
+            if not self.task(name).options:
+                raise UserError(f"capability: task '{name}' has no options to choose among")
+            if (have := len(self.task(name).split("report"))) < spec.examples:
+                raise UserError(f"capability: task '{name}' has {have} questions, fewer than "
+                                f"examples: {spec.examples}")
+        if spec.text == "prompts":
+            for name in self.evaluate.tasks:
+                self.task(name).check("report", max(self.evaluate.shots), spec.examples)
+        elif spec.text != "prose":
+            if not Path(spec.text).exists():
+                raise unknown_name("text", spec.text, ["prose", "prompts", "a file's path"])
+            text_file(spec.text)
 
     def _check_labels(self, spec: AttributionSpec, task: Task) -> None:
         objective = spec.objective
@@ -238,7 +273,8 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> str:
         section: Any = Recipe
         for part in problem["loc"][:-1]:
             field = section.model_fields.get(part) if isinstance(part, str) else None
-            section = _LISTS.get(str(part)) or getattr(field, "annotation", section)
+            kind = getattr(field, "annotation", section)
+            section = _LISTS.get(str(part)) or next(iter(get_args(kind)), kind)  # X | None: X
         near = get_close_matches(str(problem["loc"][-1]), list(section.model_fields), n=1)
         hint = f": did you mean '{near[0]}'?" if near else (
             f": known keys are {', '.join(section.model_fields)}")

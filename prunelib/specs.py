@@ -20,6 +20,8 @@ METHODS = ("integrated_gradients", "gradient_activation", "activation", "weight"
 GRADIENT_METHODS = ("integrated_gradients", "gradient_activation")
 #: Objectives by name; a user's own is named ``package.module:function``.
 OBJECTIVES = ("copy_shift", "max_logit")
+#: What the tables call the untouched model and random controls.
+_TAKEN = ("none", "random", "random_search")
 #: Search strategies by name; each is one line here and one in ``prunelib.search.strategies``.
 STRATEGIES = ("exhaustive", "coarse_to_fine", "attribution_mass", "successive_halving")
 #: Stands for every evaluated task in turn: each gets an ablation of its own.
@@ -128,6 +130,14 @@ class AttributionSpec(Spec):
     #: Prompts of one unit of work.
     block: Count = 25
 
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str | None) -> str | None:
+        if name in _TAKEN:
+            raise UserError(f"attribution: '{name}' is what the tables call a reference: give it "
+                            "another name")
+        return name
+
     @field_validator("method")
     @classmethod
     def _known_method(cls, name: str) -> str:
@@ -229,6 +239,30 @@ def _expanded(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+class CapabilitySpec(Spec):
+    """What else a model can do before and after, so that a repair is not a broken model.
+
+    None of it is reported with the tasks: it has the view ``capability``.
+    """
+
+    #: Whose perplexity is measured: ``prose``, the paragraphs that come with prunelib, is the
+    #: default because any language model can read it. A path names a text file, parted into
+    #: paragraphs by blank lines. ``prompts`` are the right answers to the reported tasks, each
+    #: after its prompt: for models that never read prose, as the reference models.
+    text: str = "prose"
+    #: Multiple choice: the most probable of a question's options is the answer.
+    tasks: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = tuple(
+        task_names("capability"))
+    #: None by default, so that there is nothing to copy.
+    shots: Shots = 0
+    #: Questions of each task; with ``text: prompts`` also prompts of each reported task.
+    examples: Count = 100
+
+
+def _capability(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
 class EvaluateSpec(Spec):
     """What is reported, on the report split."""
 
@@ -245,6 +279,8 @@ class EvaluateSpec(Spec):
     #: With ``proxy: each_task``: every task's ablation on every task, not only on its own.
     transfer: bool = False
     task_vectors: TaskVectorsSpec | None = None
+    #: Perplexity and multiple choice before and after: ``true``, or a section.
+    capability: Annotated[CapabilitySpec | None, BeforeValidator(_capability)] = None
 
     @field_validator("format")
     @classmethod

@@ -27,11 +27,11 @@ class Likelihood:
 
     Attributes:
         nll: negative natural log-probability, summed over the scored tokens.
-        tokens: how many were scored: all but the first, and but the unknown ones.
-        unknown: tokens after the first that the tokenizer does not know (``<unk>``). They stand
+        tokens: how many were scored: all but the first (or the context), and but the unknown ones.
+        unknown: other tokens that the tokenizer does not know (``<unk>``). They stand
             in the context of the others but are not scored themselves: their probability says
             nothing about the text. A model is only comparable with itself on such a text.
-        characters: length of the text.
+        characters: length of the text, without its context.
     """
 
     nll: float
@@ -50,6 +50,7 @@ def perplexity(
     texts: Sequence[str],
     ablation: Ablation = BASELINE,
     window: int = WINDOW,
+    contexts: Sequence[str] | None = None,
 ) -> list[Likelihood]:
     """Likelihood of each text under an ablation, in windows that overlap by half.
 
@@ -63,28 +64,35 @@ def perplexity(
         texts: running text.
         ablation: what is switched off meanwhile.
         window: tokens of a window, 2 or more, lowered to the model's context.
+        contexts: what comes before each text, and is not scored itself.
 
     Raises:
         UserError: a component of the ablation is not in this model.
-        UnitError: a text has no token that could be scored.
+        UnitError: a text has no token that could be scored, or none of its own after its
+            context.
     """
     context, _ = model_limits(loaded.info)
     with ActivationMasks(loaded) as masks:
         masks.set(ablation)
-        return [_likelihood(loaded, text, min(window, context)) for text in texts]
+        return [_likelihood(loaded, before, text, min(window, context))
+                for before, text in zip(contexts or [""] * len(texts), texts, strict=True)]
 
 
-def _likelihood(loaded: Loaded, text: str, window: int) -> Likelihood:
+def _likelihood(loaded: Loaded, before: str, text: str, window: int) -> Likelihood:
     import torch
 
-    ids = torch.tensor(loaded.tokenizer(text, verbose=False)["input_ids"], device=loaded.device)
-    targets, unk = ids[1:], loaded.tokenizer.unk_token_id
+    whole = loaded.tokenizer(before + text, verbose=False)["input_ids"]
+    start = loaded.tokenizer(before, verbose=False)["input_ids"] if before else whole[:1]
+    if whole[: len(start)] != start:
+        raise UnitError(f"the tokenizer merges the end of a context with {text[:20]!r}")
+    ids = torch.tensor(whole, device=loaded.device)
+    targets, unk = ids[len(start):], loaded.tokenizer.unk_token_id
     if unk == loaded.tokenizer.eos_token_id:
         unk = None  # GPT-2 and its like: they know every text
     unknown = torch.zeros_like(targets, dtype=torch.bool) if unk is None else targets == unk
     if not len(targets) or bool(unknown.all()):
         raise UnitError(f"no token of the text {text[:20]!r} can be scored")
-    logprobs = torch.cat(list(_windows(loaded, ids, window)))
+    logprobs = torch.cat(list(_windows(loaded, ids, window)))[-len(targets):]
     return Likelihood(
         nll=-float(logprobs[~unknown].double().sum()),
         tokens=int((~unknown).sum()),

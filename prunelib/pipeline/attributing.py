@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from prunelib.components import BASELINE, Site
 from prunelib.config import Arm
 from prunelib.errors import UserError
 from prunelib.models import adapter_for
-from prunelib.pipeline.model_run import ModelRun, Step
-from prunelib.pipeline.units import AttributeJob, GridJob, Prompts, ScoreJob, Unit
+from prunelib.pipeline.model_run import Found, ModelRun, Step
+from prunelib.pipeline.units import AttributeJob, PoolJob, Prompts, ScoreJob, Unit
 from prunelib.search.ranking import by_score, positive_mass, random_order
 from prunelib.specs import GRADIENT_METHODS
 
@@ -52,13 +52,17 @@ class Ranking:
 
 
 def rank(run: ModelRun, arm: Arm) -> Step[Ranking]:
-    """Choose prompts, score every layer, and record the scores."""
+    """Choose prompts, score every layer, and record the scores and what they were made of."""
     spec = arm.spec
-    sample = yield from _sample(run, arm)
-    if spec.method == "integrated_gradients" and spec.path != "single":
-        scores = yield from _integrated(run, arm, sample)
-    else:
-        scores = yield from _scored(run, arm, sample)
+    used: set[str] = set()
+    sample = yield from _noting(_sample(run, arm), used)
+    integrated = spec.method == "integrated_gradients" and spec.path != "single"
+    score = _integrated if integrated else _scored
+    scores = yield from _noting(score(run, arm, sample), used)
+    run.record("attribution_units", [
+        {"model": run.info.id, "method": spec.label, "proxy": arm.task, "seed": arm.seed,
+         "used_unit": unit} for unit in sorted(used)
+    ], "scores")
     orders = {
         layer: by_score({"top": found, "bottom": -found, "absolute": np.abs(found)}[spec.rank])
         for layer, found in sorted(scores.items())
@@ -66,6 +70,18 @@ def rank(run: ModelRun, arm: Arm) -> Step[Ranking]:
     seed = arm.seed if len(spec.seeds) > 1 else None
     mass = {layer: positive_mass(found) for layer, found in scores.items()}
     return Ranking(spec.label, seed, orders, _site(run, arm), arm, sample, mass)
+
+
+def _noting(step: Step[Found], used: set[str]) -> Step[Found]:
+    """The same step; the ids of its units are added to ``used``."""
+    try:
+        units = next(step)
+        while True:
+            used.update(unit.id for unit in units)
+            yield units
+            units = next(step)
+    except StopIteration as end:
+        return cast("Found", end.value)
 
 
 def random_rankings(run: ModelRun, ranking: Ranking) -> list[Ranking]:
@@ -95,7 +111,7 @@ def _sample(run: ModelRun, arm: Arm) -> Step[Prompts]:
     task, wanted = run.recipe.task(arm.task), POOL * spec.prompts
     count = wanted if task.sizes is None else min(wanted, len(task.split("attribute")))
     pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(count))
-    unit = run.unit(GridJob(pool, run.written(arm.task)[1], run.info.layers - 1, (BASELINE,),
+    unit = run.unit(PoolJob(pool, run.written(arm.task)[1], run.info.layers - 1, (BASELINE,),
                             run.spec.dtype))
     yield [unit]
     answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()

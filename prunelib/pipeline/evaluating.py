@@ -1,14 +1,25 @@
-"""The third stage: every chosen ablation and control on the tasks that are reported."""
+"""The third stage: every chosen ablation and control on the tasks that are reported.
+
+And, if a recipe asks for it, on what else a model can do.
+"""
 
 from __future__ import annotations
 
-from prunelib.components import BASELINE
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from prunelib.components import BASELINE, Ablation
+from prunelib.config import Recipe
+from prunelib.engines.base import Canary
 from prunelib.engines.choose import choose_engine
 from prunelib.pipeline.attributing import Ranking
 from prunelib.pipeline.model_run import ModelRun
 from prunelib.pipeline.performing import canary_of
 from prunelib.pipeline.searching import Entry
-from prunelib.pipeline.units import CanaryJob, EvaluateJob, Unit
+from prunelib.pipeline.units import CanaryJob, EvaluateJob, LikelihoodJob, Texts, Unit
+from prunelib.specs import CapabilitySpec
+from prunelib.tasks import draw, prose, text_file
 
 
 def canaries(run: ModelRun, entries: list[Entry], first: Ranking, priority: int) -> list[Unit]:
@@ -16,9 +27,8 @@ def canaries(run: ModelRun, entries: list[Entry], first: Ranking, priority: int)
     searched = run.searched(first.arm, first.sample)
     prompt = run.prompts(searched.task.name, searched.split, searched.shots, searched.seed,
                          searched.indices[:1])
-    different = {entry.ablation.digest: entry.ablation for entry in entries}
     return [run.unit(CanaryJob(prompt, ablation, run.spec.dtype), priority=priority)
-            for ablation in different.values()]
+            for ablation in _different(entries)]
 
 
 def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: bool
@@ -27,7 +37,6 @@ def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: b
     rows = run.store.read("canaries", [unit.id for unit in asked]).to_pylist()
     expected = {row["ablation"]: canary_of(row) for row in rows}
     spec = run.recipe.evaluate
-    engine = choose_engine(run.recipe.engine, run.info)
     # Only a deadline is worth ending an engine whose model still has extras to do.
     hurry = run.recipe.deadline is not None
     urgent = {e.ablation.digest for e in entries if e.method != "random_search" and not e.seed}
@@ -35,16 +44,68 @@ def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: b
               for task in (spec.tasks if e.only is None or spec.transfer else (e.only,))}
     if extras:
         passes |= {(BASELINE, 1, task): None for task in spec.tasks}
-    return [
+    units = [
         run.unit(
-            EvaluateJob(
-                run.task(task), shots, seed, spec.examples, repeat, *run.written(task), ablation,
-                engine="vllm" if engine == "vllm" else "transformers",
-                dtype=run.spec.dtype, canary=expected[ablation.digest],
-            ),
+            _asking(run, task, shots, seed, spec.examples, ablation, expected[ablation.digest],
+                    repeat),
             priority=int(hurry and (repeat > 0 or ablation.digest not in urgent)),
         )
         for ablation, repeat, task in passes
         for shots in spec.shots
         for seed in spec.seeds
     ]  # fmt: skip
+    if extras and spec.capability:
+        units += _capability(run, spec.capability, _different(entries), expected, int(hurry))
+    return units
+
+
+def _different(entries: list[Entry]) -> list[Ablation]:
+    """The ablations, each once."""
+    return list({entry.ablation.digest: entry.ablation for entry in entries}.values())
+
+
+def _asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, ablation: Ablation,
+            canary: Canary, repeat: int) -> EvaluateJob:
+    """A task that is reported, under an ablation."""
+    written, scoring = run.written(task)
+    return EvaluateJob(
+        task=run.task(task), split="report", shots=shots, seed=seed, examples=examples,
+        repeat=repeat, ablation=ablation, format=written, scoring=scoring, engine=_engine(run),
+        dtype=run.spec.dtype, canary=canary,
+    )
+
+
+def _capability(run: ModelRun, spec: CapabilitySpec, ablations: list[Ablation],
+                expected: dict[str, Canary], priority: int) -> list[Unit]:
+    """Multiple choice, and how probable texts are, under every ablation."""
+    texts = capability_texts(run.recipe, spec)
+    # Texts take longest, so go first: one process alone runs them before its engine starts.
+    units = [run.unit(LikelihoodJob(texts, ablation, run.spec.dtype), len(texts.content), priority)
+             for ablation in ablations]
+    questions = [
+        replace(_asking(run, task, spec.shots, 0, spec.examples, ablation,
+                        expected[ablation.digest], 0), split="capability", scoring="options")
+        for ablation in ablations
+        for task in spec.tasks
+    ]
+    return units + [run.unit(job, priority=priority) for job in questions]
+
+
+def capability_texts(recipe: Recipe, spec: CapabilitySpec) -> Texts:
+    """The texts whose probability a recipe asks for. Raises :class:`UserError`."""
+    if spec.text == "prose":
+        return Texts("prose", tuple(("", text) for text in prose()))
+    if spec.text != "prompts":
+        return Texts(Path(spec.text).name, tuple(("", text) for text in text_file(spec.text)))
+    evaluate = recipe.evaluate
+    examples = [
+        example
+        for name in evaluate.tasks
+        for example in draw(recipe.task(name), split="report", shots=max(evaluate.shots), seed=0,
+                            count=spec.examples, prompt_format=evaluate.format)
+    ]
+    return Texts("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples))
+
+
+def _engine(run: ModelRun) -> Literal["transformers", "vllm"]:
+    return "vllm" if choose_engine(run.recipe.engine, run.info) == "vllm" else "transformers"

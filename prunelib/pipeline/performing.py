@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from prunelib.engines.base import Canary, Completion
@@ -14,6 +15,8 @@ from prunelib.pipeline.units import (
     EvaluateJob,
     FineTuneJob,
     GridJob,
+    LikelihoodJob,
+    PoolJob,
     Prompts,
     ScoreJob,
     TaskVectorJob,
@@ -141,18 +144,32 @@ def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
     prompts = prompts_of(examples, tokenizer)
     answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"
                else engine.generate(prompts))
-    return prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation.digest,
+    rows = prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation.digest,
                             examples, prompts, answers)
+    return [row | {"split": job.split} for row in rows]
+
+
+def _likelihood(worker: Worker, unit: Unit, job: LikelihoodJob) -> list[Row]:
+    from prunelib.engines.perplexity import perplexity
+
+    contexts, texts = zip(*job.texts.content, strict=True)
+    found = perplexity(worker.loaded(unit.model, job.dtype), texts, job.ablation,
+                       contexts=contexts)
+    about = {"model": unit.model.id, "ablation": job.ablation.digest, "source": job.texts.name,
+             "unit_id": unit.id}
+    return [about | {"text": i} | asdict(likelihood) for i, likelihood in enumerate(found)]
 
 
 _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     AttributeJob: _attribute,
     ScoreJob: _score,
+    PoolJob: _grid,
     GridJob: _grid,
     CanaryJob: _canary,
     EvaluateJob: _evaluate,
     FineTuneJob: perform_fine_tuning,
     TaskVectorJob: perform_task_vectors,
+    LikelihoodJob: _likelihood,
 }
 
 

@@ -15,6 +15,7 @@ from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
+from prunelib.pipeline.evaluating import capability_texts
 from prunelib.pipeline.model_run import ModelRun
 from prunelib.pipeline.progress import expected_units
 from prunelib.pipeline.stages import stages
@@ -173,11 +174,22 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
     reported = sum(tokens(task, "report", shots)
                    for task in evaluate.tasks for shots in evaluate.shots)
     units = expected_units(recipe, info.layers)
-    share = units["evaluate"] / (len(evaluate.tasks) * len(evaluate.shots))
+    beside = 0.0  # prompts and texts, in tokens, of what is not reported; once for each ablation
+    asked = 0
+    if (capability := evaluate.capability) is not None:
+        texts = capability_texts(recipe, capability).content
+        some = texts[:: max(1, len(texts) // 20)]
+        beside = len(texts) / len(some) * sum(
+            len(tokenizer(before + text, verbose=False)["input_ids"]) for before, text in some)
+        beside += capability.examples * sum(tokens(task, "report", capability.shots)
+                                            for task in capability.tasks)
+        asked = units["canary"] * (1 + len(capability.tasks))
+    share = (units["evaluate"] - asked) / (len(evaluate.tasks) * len(evaluate.shots))
     return {
         "attribute": (units["attribute"], scored * per_token),
         "search": (units["search"], len(chosen) * len(search.rates) * search.examples
                    * sum(searched) * 2 * per_token),
         "canary": (units["canary"], units["canary"] * searched[0] * per_token),
-        "evaluate": (units["evaluate"], share * reported * evaluate.examples * per_token),
+        "evaluate": (units["evaluate"], (share * reported * evaluate.examples
+                                         + units["canary"] * beside) * per_token),
     }

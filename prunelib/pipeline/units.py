@@ -99,6 +99,11 @@ class GridJob:
 
 
 @dataclass(frozen=True)
+class PoolJob(GridJob):
+    """What the untouched model answers to prompts, so that attribution can choose among them."""
+
+
+@dataclass(frozen=True)
 class CanaryJob:
     """What a model under an ablation must answer to one prompt, according to transformers."""
 
@@ -112,6 +117,8 @@ class EvaluateJob:
     """One task at one number of shots and one seed, under one ablation, on an engine."""
 
     task: TaskRef
+    #: What the answers are for; the examples are of the task's report split either way.
+    split: Literal["report", "capability"]
     shots: int
     seed: int
     examples: int
@@ -157,17 +164,42 @@ class TaskVectorJob:
     dtype: str
 
 
-Job = AttributeJob | ScoreJob | GridJob | CanaryJob | EvaluateJob | FineTuneJob | (
-    TaskVectorJob)
+@dataclass(frozen=True)
+class Texts:
+    """Texts whose probability is measured, by name and content."""
+
+    name: str
+    #: (context, text): how probable is the text after its context, which may be empty.
+    content: tuple[tuple[str, str], ...] = field(repr=False)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Content digest."""
+        return digest("texts", [list(pair) for pair in self.content])
+
+
+@dataclass(frozen=True)
+class LikelihoodJob:
+    """How probable some texts are to a model under an ablation, in transformers."""
+
+    texts: Texts
+    ablation: Ablation
+    dtype: str
+
+
+Job = (AttributeJob | ScoreJob | PoolJob | GridJob | CanaryJob | EvaluateJob | FineTuneJob
+       | TaskVectorJob | LikelihoodJob)
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
     ScoreJob: ("attribute", "attribution_parts"),
+    PoolJob: ("attribute", "predictions"),
     GridJob: ("search", "predictions"),
     CanaryJob: ("canary", "canaries"),
     EvaluateJob: ("evaluate", "predictions"),
     FineTuneJob: ("evaluate", "predictions"),
     TaskVectorJob: ("evaluate", "task_vectors"),
+    LikelihoodJob: ("evaluate", "likelihoods"),
 }
 _NOT_IN_ID = ("canary", "objective")
 
@@ -217,6 +249,8 @@ class Unit:
             return f"layer {job.layer}, {len(job.ablations)} ablations"
         if isinstance(job, CanaryJob):
             return f"ablation {job.ablation.digest[:8]}"
+        if isinstance(job, LikelihoodJob):
+            return f"{len(job.texts.content)} texts, {job.ablation.digest[:8]}"
         if isinstance(job, TaskVectorJob):
             return f"task vectors of {job.task.name}, {job.ablation.digest[:8]}"
         what = (f"fine-tuned {job.intervention[:8]}" if isinstance(job, FineTuneJob)
@@ -234,7 +268,7 @@ def _plain(value: Any) -> Any:
         return value.digest
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    if isinstance(value, TaskRef):
+    if isinstance(value, TaskRef | Texts):
         return [value.name, value.digest]
     if isinstance(value, tuple):
         return [_plain(item) for item in value]

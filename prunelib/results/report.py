@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 _GRID = """
 SELECT layer, rate, accuracy FROM grid
-WHERE run = $1 AND model = $2 AND method = $3 AND control_seed IS NOT DISTINCT FROM $4
-  AND task = $5 ORDER BY layer, rate
+WHERE run = $1 AND model = $2 AND method = $3 AND task = $4
+  AND control_seed IS NOT DISTINCT FROM $5 ORDER BY layer, rate
 """
 _OUTCOMES = """
 SELECT method, layer, rate, accuracy, accuracy_low, accuracy_high, copying_error
 FROM leaderboard WHERE run = $1 AND model = $2
 """
 _CHOSEN = """
-SELECT run, model, method, control_seed, proxy, layer, rate,
-       count(*) OVER (PARTITION BY run, model) > 1 AS several
-FROM chosen ORDER BY ALL
+SELECT run, model, method, proxy, control_seed, layer, rate,
+       count(*) OVER (PARTITION BY run, model) AS choices
+FROM chosen ORDER BY run, model, method, proxy, control_seed
 """
 
 
 def draw_report(results: Path | str, out: Path | str) -> list[Path]:
-    """One PNG per chosen ablation; the paths that were written.
+    """One PNG per run and model, or per choice where there are several; the paths.
 
     Left, the grid of the search as a heat map of accuracy over layers and rates, the chosen cell
     framed. Right, accuracy on the reported tasks with its 95% interval and the copying error, for
@@ -45,13 +45,13 @@ def draw_report(results: Path | str, out: Path | str) -> list[Path]:
         raise UserError(f"no run in {results} has come as far as a choice: nothing to draw yet")
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
-    for run, model, method, seed, proxy, layer, rate, several in chosen:
+    for run, model, method, proxy, seed, layer, rate, choices in chosen:
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-        _grid(left, connection, [run, model, method, seed, proxy], layer, rate)
+        _grid(left, connection, [run, model, method, proxy, seed], layer, rate)
         _outcomes(right, connection, [run, model])
-        which = [method, proxy, *([] if seed is None else [f"seed {seed}"])] if several else []
-        figure.suptitle(f"{model} ({', '.join([run, *which])})", fontsize=11)
+        which = [method, proxy, *([] if seed is None else [f"seed {seed}"])] * (choices > 1)
+        figure.suptitle(", ".join([f"{model} ({run})", *which]), fontsize=11)
         name = "-".join([run, Path(model).name, *which]).replace(" ", "")
         path = Path(out) / f"{name}.png"
         figure.savefig(path, dpi=130)
@@ -71,7 +71,8 @@ def _grid(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any], lay
     for cell_layer, cell_rate, value in rows:
         cells[layers.index(cell_layer), rates.index(cell_rate)] = value
     axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower")
-    for (i, j), value in np.ndenumerate(cells):
+    for i, j in zip(*np.nonzero(~np.isnan(cells)), strict=True):  # strategies leave cells out
+        value = cells[i, j]
         axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=9,
                   color="black" if value > 0.55 else "white")
     axes.add_patch(Rectangle((rates.index(rate) - 0.5, layers.index(layer) - 0.5), 1, 1,

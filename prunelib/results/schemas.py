@@ -134,6 +134,16 @@ _PARTS = _table(
     _column("values", _REALS, "objective, per prompt"),
     _UNIT,
 )
+_USED = _table(
+    "attribution_units",
+    "one row per unit of work that an attribution is made of; several may share one",
+    _MODEL,
+    _METHOD,
+    _PROXY,
+    _PROMPT_SEED,
+    _column("used_unit", _TEXT, "unit that scored components, or answered prompts to choose from"),
+    _UNIT,
+)
 _PLANTED = _table(
     "planted",
     "one row per component that is known to copy, for models that were made that way",
@@ -194,7 +204,8 @@ _PREDICTIONS = _table(
     _column("engine", _TEXT, "transformers or vllm"),
     _ABLATION,
     _column("task", _TEXT, "task"),
-    _column("split", _TEXT, "attribute, search or report; only report is reported"),
+    _column("split", _TEXT, "attribute, search, report, or capability: questions of the report "
+            "split that only the view capability counts"),
     _column("shots", _SMALL, "demonstrations asked for"),
     _column("seed", _LARGE, "seed of queries and demonstrations"),
     _column("example", _SMALL, "example within task, split, shots and seed, from 0"),
@@ -226,6 +237,19 @@ _PREDICTIONS = _table(
     _column("error", _TEXT, "why there is no answer, null if there is one", null=True),
     _UNIT,
 )
+_LIKELIHOODS = _table(
+    "likelihoods",
+    "one row per text and ablation: how probable the text is",
+    _MODEL,
+    _ABLATION,
+    _column("source", _TEXT, "prose, prompts (right answers after their prompts) or a file"),
+    _column("text", _SMALL, "text within the source, from 0"),
+    _column("nll", _REAL, "negative natural log-probability, summed over the scored tokens"),
+    _column("tokens", _SMALL, "tokens that were scored"),
+    _column("unknown", _SMALL, "tokens that the tokenizer does not know, which were not scored"),
+    _column("characters", _SMALL, "length of the text, without its context"),
+    _UNIT,
+)
 
 _TASK_VECTORS = _table(
     "task_vectors",
@@ -255,11 +279,13 @@ TABLES: dict[str, pa.Schema] = {
     "planted": _PLANTED,
     "attribution_parts": _PARTS,
     "attributions": _ATTRIBUTIONS,
+    "attribution_units": _USED,
     "completeness_gaps": _GAPS,
     "ablations": _ABLATIONS,
     "canaries": _CANARIES,
     "predictions": _PREDICTIONS,
     "task_vectors": _TASK_VECTORS,
+    "likelihoods": _LIKELIHOODS,
 }
 
 

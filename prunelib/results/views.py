@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from prunelib.results.views_base import View
 from prunelib.results.views_base import view as _view
+from prunelib.results.views_beside import CAPABILITY, SCORERS, SEEDS, TRANSFER
 from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
 from prunelib.results.views_runs import (
     COMPLETENESS,
@@ -38,6 +39,37 @@ FROM ablations JOIN _scope USING (unit_id)
 """,
 )
 
+_ANSWER: dict[str, str] = {
+    "seed": "seed of queries and demonstrations",
+    "example": "example within task, split, shots and seed",
+    "repeat": "0, or 1 for the baseline's second evaluation",
+    "format": "prompt format",
+    "gold": "right answer",
+    "prediction": "what the model answered",
+    "answers": "answers of the demonstrations",
+    "copied_position": "demonstration that was copied, from 0",
+    "correct": "1 if right",
+    "copied": "1 if wrong and equal to a demonstration's answer",
+    "failed": "1 if there is no answer because of an error",
+}
+
+_GIVEN = _view(
+    "_given",
+    "predictions of each run, each once; a missing answer is wrong",
+    "run model engine ablation task split shots seed example repeat format gold prediction "
+    "answers copied_position correct copied failed",
+    """
+SELECT run, model, engine, ablation, task, split, shots, seed, example, repeat, format, gold,
+       prediction, answers, copied_position, (correct AND error IS NULL)::INTEGER AS correct,
+       (copied AND error IS NULL)::INTEGER AS copied, (error IS NOT NULL)::INTEGER AS failed
+FROM predictions JOIN _scope USING (unit_id)
+QUALIFY row_number() OVER (
+    PARTITION BY run, model, engine, ablation, task, split, shots, seed, example, repeat, format
+    ORDER BY unit_id) = 1
+""",
+    **_ANSWER,
+)
+
 _ANSWERS = _view(
     "_answers",
     "predictions of each run, each once, under the label that counts in their split",
@@ -46,34 +78,16 @@ _ANSWERS = _view(
     """
 SELECT p.run, p.model, p.engine, p.ablation, l.method, l.role, l.layer, l.rate, l."count",
        l.control_seed, p.task, p.split, p.shots, p.seed, p.example, p.repeat, p.format,
-       p.gold, p.prediction, p.answers, p.copied_position,
-       (p.correct AND p.error IS NULL)::INTEGER AS correct,
-       (p.copied AND p.error IS NULL)::INTEGER AS copied,
-       (p.error IS NOT NULL)::INTEGER AS failed
-FROM (
-    SELECT * FROM predictions JOIN _scope USING (unit_id)
-    QUALIFY row_number() OVER (
-        PARTITION BY run, model, engine, ablation, task, split, shots, seed, example, repeat,
-                     format
-        ORDER BY unit_id) = 1
-) p
+       p.gold, p.prediction, p.answers, p.copied_position, p.correct, p.copied, p.failed
+FROM _given p
 LEFT JOIN _labels l
   ON l.run = p.run AND l.model = p.model AND l.ablation = p.ablation
  AND (l.role = 'baseline'
-      OR (l.role = 'grid' AND p.split <> 'report' AND l.proxy = p.task)
-      OR (l.role <> 'grid' AND p.split = 'report' AND coalesce(l.only_task, p.task) = p.task))
+      OR (l.role = 'grid' AND p.split IN ('attribute', 'search') AND l.proxy = p.task)
+      OR (l.role <> 'grid' AND p.split = 'report' AND coalesce(l.only_task, p.task) = p.task)
+      OR (l.role <> 'grid' AND p.split = 'capability'))
 """,
-    seed="seed of queries and demonstrations",
-    example="example within task, split, shots and seed",
-    repeat="0, or 1 for the baseline's second evaluation",
-    format="prompt format",
-    gold="right answer",
-    prediction="what the model answered",
-    answers="answers of the demonstrations",
-    copied_position="demonstration that was copied, from 0",
-    correct="1 if right",
-    copied="1 if wrong and equal to a demonstration's answer",
-    failed="1 if there is no answer because of an error",
+    **_ANSWER,
 )
 
 _EVALUATIONS = _view(
@@ -101,7 +115,8 @@ _GRID = _view(
     "accuracy_high copying_error baseline_accuracy difference",
     """
 WITH cells AS MATERIALIZED (
-    SELECT * FROM _answers WHERE split <> 'report' AND repeat = 0 AND role IN ('grid', 'baseline')
+    SELECT * FROM _answers
+    WHERE split IN ('attribute', 'search') AND repeat = 0 AND role IN ('grid', 'baseline')
 )
 SELECT c.run, c.model, c.method, c.control_seed, c.task, c.layer, c.rate, c."count",
        c.ablation, count(*) AS n, avg(c.correct) AS accuracy,
@@ -112,8 +127,8 @@ SELECT c.run, c.model, c.method, c.control_seed, c.task, c.layer, c.rate, c."cou
 FROM cells c
 LEFT JOIN cells b
   ON b.role = 'baseline' AND b.run = c.run AND b.model = c.model AND b.engine = c.engine
- AND b.task = c.task AND b.shots = c.shots AND b.seed = c.seed AND b.example = c.example
- AND b.format = c.format
+ AND b.task = c.task AND b.split = c.split AND b.shots = c.shots AND b.seed = c.seed
+ AND b.example = c.example AND b.format = c.format
 WHERE c.role = 'grid'
 GROUP BY ALL
 ORDER BY c.run, c.model, c.method, c.task, c.control_seed, c.layer, c.rate
@@ -128,28 +143,32 @@ _CHOSEN = _view(
     "run model method control_seed proxy layer rate count ablation search_accuracy "
     "search_baseline_accuracy search_copying_error",
     """
-WITH search AS (
-    SELECT run, model, ablation, task AS proxy, avg(correct) AS accuracy,
-           avg(copied) AS copying_error
-    FROM (SELECT DISTINCT run, model, engine, ablation, task, shots, seed, example, format,
-                 correct, copied
-          FROM _answers WHERE split <> 'report' AND repeat = 0)
+WITH searched AS MATERIALIZED (
+    SELECT * FROM _given WHERE split IN ('attribute', 'search') AND repeat = 0
+),
+search AS (
+    SELECT s.run, s.model, s.ablation, s.task AS proxy, avg(s.correct) AS accuracy,
+           avg(b.correct) AS baseline_accuracy, avg(s.copied) AS copying_error
+    FROM searched s
+    JOIN (SELECT run, model, ablation AS baseline FROM _labels WHERE role = 'baseline')
+        USING (run, model)
+    LEFT JOIN searched b
+      ON b.ablation = baseline AND b.run = s.run AND b.model = s.model AND b.engine = s.engine
+     AND b.task = s.task AND b.split = s.split AND b.shots = s.shots AND b.seed = s.seed
+     AND b.example = s.example AND b.format = s.format
     GROUP BY ALL
 )
 SELECT l.run, l.model, l.method, l.control_seed, l.proxy, l.layer, l.rate, l."count", l.ablation,
-       s.accuracy AS search_accuracy, b.accuracy AS search_baseline_accuracy,
+       s.accuracy AS search_accuracy, s.baseline_accuracy AS search_baseline_accuracy,
        s.copying_error AS search_copying_error
 FROM _labels l
 LEFT JOIN search s ON s.run = l.run AND s.model = l.model AND s.ablation = l.ablation
  AND s.proxy = l.proxy
-LEFT JOIN (SELECT search.* FROM search JOIN _labels USING (run, model, ablation)
-           WHERE role = 'baseline') b
-  ON b.run = l.run AND b.model = l.model AND b.proxy = l.proxy
 WHERE l.role = 'chosen'
 ORDER BY l.run, l.model, l.method, l.proxy, l.control_seed
 """,
     search_accuracy="accuracy of the chosen ablation on the search split",
-    search_baseline_accuracy="accuracy of the untouched model on the search split",
+    search_baseline_accuracy="accuracy of the untouched model on the same examples",
     search_copying_error="copying error of the chosen ablation on the search split",
 )
 
@@ -272,6 +291,7 @@ _LEADERBOARD = _view(
 VIEWS: tuple[View, ...] = (
     _SCOPE,
     _LABELS,
+    _GIVEN,
     _ANSWERS,
     _LEADERBOARD,
     _COMPARISONS,
@@ -284,6 +304,10 @@ VIEWS: tuple[View, ...] = (
     TASK_VECTOR_ACCURACY,
     OVERLAP,
     AGREEMENT,
+    SCORERS,
+    SEEDS,
+    TRANSFER,
+    CAPABILITY,
     _NOISE_FLOOR,
     COSTS,
     FAILED_UNITS,

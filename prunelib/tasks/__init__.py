@@ -1,7 +1,7 @@
 """Tasks, their splits and their prompts."""
 
 from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
-from prunelib.tasks.bundled import count_vowels, prose
+from prunelib.tasks.bundled import count_vowels, prose, text_file
 from prunelib.tasks.datasets import DatasetSpec, build_task, pinned
 from prunelib.tasks.files import resolve_revision
 from prunelib.tasks.known import KNOWN
@@ -12,4 +12,5 @@ __all__ = [
     "FORMATS", "ICL18", "KNOWN", "MAX_SHOTS", "SPLITS", "SUITES", "TASKS", "DatasetSpec",
     "Example", "FormatName", "Pair", "PromptFormat", "Split", "Task", "build_task",
     "count_vowels", "draw", "get_task", "pinned", "prose", "resolve_revision", "task_names",
+    "text_file",
 ]  # fmt: skip

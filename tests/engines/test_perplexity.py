@@ -93,3 +93,15 @@ def test_the_bundled_prose_is_a_few_kilobytes_of_paragraphs(info: ModelInfo) -> 
     found = perplexity(load(info), texts)
     # The character alphabet of the reference models lacks full stops and some more.
     assert all(f.unknown == sum(c in ".;?!" for c in t) for f, t in zip(found, texts, strict=True))
+
+
+def test_a_context_is_seen_and_not_scored(info: ModelInfo, oracle: Oracle) -> None:
+    loaded = load(info)
+    before, text = "The river?", TEXT[9:30] + "!"
+    found = perplexity(loaded, [text, text], contexts=[before, ""])
+    ids = load_tokenizer(info)(before + text)["input_ids"]
+    start = len(load_tokenizer(info)(before)["input_ids"])
+    truth = sum(float(oracle.logprobs(BASELINE, ids[:i])[ids[i]]) for i in range(start, start + 21))
+    assert found[0].nll == pytest.approx(-truth, rel=1e-5)
+    assert (found[0].tokens, found[0].unknown, found[0].characters) == (21, 1, 22)
+    assert found[1] == perplexity(loaded, [text])[0] != found[0]

@@ -26,6 +26,10 @@ search: {{rates: [0.2], examples: 6, shots: 2}}
 evaluate: {{tasks: [to_upper], shots: [1], examples: 4}}
 """
 
+COPA = (f"name: copa, path: {Path(__file__).parent.parent / 'data' / 'balanced_copa'}, "
+        "template: '{premise} {answer}', "
+        "splits: {attribute: train, search: train, report: test}")
+
 
 @pytest.fixture
 def good(info: ModelInfo, tmp_path: Path) -> Path:
@@ -63,6 +67,33 @@ def test_a_run_ends_with_a_table_and_what_to_type_next(
         ("evaluate: {tasks: [to_upper], shots: [14]}", "fewer than shots: 14"),
         ("evaluate: {format: arow}", "did you mean arrow"),
         ("attribution: [", "line"),
+        ("search: {strategy: succesive_halving}", "did you mean successive_halving"),
+        ("attribution: [{method: wnda}]", "unknown method 'wnda': did you mean wanda"),
+        ("attribution: {proxy: each_tasks}", "did you mean each_task"),
+        ("attribution: {objective: {name: max_logit, space: logit}}",
+         "objective 'max_logit' has no switches"),
+        ("attribution: {objective: {agregate: sum}}", "did you mean 'aggregate'?"),
+        ("attribution: [{}, {path: joint}]", "two are called 'integrated_gradients'"),
+        ("attribution: [{name: random}]", "'random' is what the tables call a reference"),
+        ("attribution: {method: wanda, path: joint}", "path is for method integrated_gradients"),
+        ("attribution: {shots: 0}", "shots is 0: use gold_only or max_logit"),
+        (f"attribution: {{proxy: copa, shots: 0}}\ntasks: [{{{COPA}, unlabelled: [attribute]}}]",
+         "no labels in its attribute split; objective max_logit and choose: random need none"),
+        ("attribution: {proxy: copa, shots: 0, objective: max_logit, choose: wrong}\n"
+         f"tasks: [{{{COPA}, unlabelled: [attribute]}}]", "no labels in its attribute split"),
+        (f"attribution: {{proxy: copa, prompts: 50}}\ntasks: [{{{COPA}}}]",
+         "3 samples in its attribute split, fewer than asked for: 50"),
+        (f"evaluate: {{tasks: [copa], shots: [0], examples: 1}}\ntasks: "
+         f"[{{{COPA}, unlabelled: [report]}}]", "no labels in its report split"),
+        (f"tasks: [{{{COPA.replace(' {answer}', '')}}}]", "a template ends with {answer}"),
+        (f"evaluate: {{tasks: [copa]}}\ntasks: [{{{COPA.replace('{premise', '{premis')}}}]",
+         "did you mean premise?"),
+        ("tasks: [sst]", "unknown data set 'sst': did you mean sst"),
+        ("evaluate: {capability: {text: prosa}}", "unknown text 'prosa': did you mean prose"),
+        ("evaluate: {capability: {txt: prose}}", "did you mean 'text'?"),
+        ("evaluate: {capability: {text: /}}", "cannot read text '/'"),
+        ("evaluate: {capability: {tasks: [to_upper]}}", "has no options to choose among"),
+        ("evaluate: {capability: {examples: 500}}", "157 questions, fewer than examples: 500"),
     ],
 )
 def test_bad_recipes_end_in_one_line_and_exit_code_2(
@@ -181,7 +212,10 @@ def test_plan_learns_hours_from_earlier_results(
 
 def test_what_is_available(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert call("tasks") == 0
-    assert "vowel_counting" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "vowel_counting" in said and "suite capability" in said
+    for name in ("xnli_sw", "sst5", "cais/mmlu", "xcopa_zh"):
+        assert name in said
     assert call("models") == 0
     assert "reference/llama-copier" in capfd.readouterr().out
     assert call("tables", "--results", finished) == 0

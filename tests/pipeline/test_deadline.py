@@ -36,7 +36,9 @@ class Impatient(InlineExecutor):
 
 
 def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: Path) -> None:
-    two = {"models": [info.path, build(tmp_path / "m1", 1).path], "controls": {"random": 2}}
+    two = {"models": [info.path, build(tmp_path / "m1", 1).path], "controls": {"random": 2},
+           "evaluate": {"tasks": ["to_upper"], "shots": [1, 2], "examples": 6,
+                        "capability": {"examples": 4}}}
     plain, hasty = tmp_path / "plain", tmp_path / "hasty"
     prunelib.run(recipe(info, **two), plain)
     executor = Impatient(hasty)
@@ -44,9 +46,11 @@ def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: P
 
     extras = [unit.priority for unit in executor.order]
     assert 0 in extras and extras == sorted(extras)  # all models' main comparison, then extras
-    main = {(u.model.id, u.job.ablation.digest) for u in executor.order
-            if isinstance(u.job, EvaluateJob) and not u.priority}
+    urgent = [u for u in executor.order if u.stage == "evaluate" and not u.priority]
+    main = {(u.model.id, u.job.ablation.digest) for u in urgent
+            if isinstance(u.job, EvaluateJob) and u.job.split == "report"}
     assert len(main) == 2 * 3  # per model: baseline, chosen, one random control
+    assert len(urgent) == 2 * 3 * 2  # what else a model can do is an extra
     expected, found = rows(plain), rows(hasty)
     for table in set(expected) - {"ablations", "run_units"}:  # these have more files than one
         assert found[table].equals(expected[table]), table

@@ -1,0 +1,227 @@
+"""Everything that a recipe can choose, on tiny models: it runs, is counted, and is resumed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline.small import recipe
+
+import prunelib
+from prunelib.config import Recipe
+from prunelib.errors import UserError
+from prunelib.models import ModelInfo
+from prunelib.pipeline.driver import prepare
+from prunelib.pipeline.executor import InlineExecutor
+from prunelib.pipeline.plan import estimate
+from prunelib.pipeline.progress import expected_units, read_progress
+from prunelib.pipeline.units import Unit
+from prunelib.pipeline.work import Worker
+from prunelib.results.query import open_results
+from prunelib.results.report import draw_report
+from prunelib.results.store import Store
+
+DATA = Path(__file__).parent.parent / "data"
+LAYERS = 2
+
+
+class Refusing(InlineExecutor):
+    def submit(self, unit: Unit) -> None:
+        raise AssertionError(f"{unit.id} was done already")
+
+
+def ask(results: Path, sql: str) -> list[tuple[Any, ...]]:
+    return open_results(results).execute(sql).fetchall()
+
+
+def done_and_resumed(made: Recipe, results: Path) -> dict[str, int]:
+    """Run a recipe, twice; the units of its stages."""
+    report = prunelib.run(made, results)
+    assert report.complete, [a.error_text for a in report.failed] or report.stopped
+    again = prunelib.run(made, results, Refusing(lambda: Worker(Store.open(results))))
+    assert again.units_done == 0 and again.units_reused == report.units_done
+    counts = {stage.stage: (stage.done, stage.total) for stage in read_progress(results).stages}
+    planned = {line.stage: (line.done, line.units) for line in estimate(made, results)}
+    assert counts == planned and all(done == total for done, total in counts.values())
+    assert all(line.teraflop == 0 for line in estimate(made, results))
+    return {stage: done for stage, (done, _) in counts.items()}
+
+
+def each(**common: Any) -> list[dict[str, Any]]:
+    """One attribution of every kind, each with a name; one level of nodes."""
+    kinds: dict[str, dict[str, Any]] = {
+        "layer": {}, "released": {"variant": "released"}, "up": {"projection": "up"},
+        "down": {"projection": "down"}, "bottom": {"rank": "bottom"},
+        "absolute": {"rank": "absolute"}, "wrong": {"choose": "wrong", "seeds": [1]},
+        "free": {"objective": "max_logit"},
+        "all-tokens": {"objective": {"name": "copy_shift", "tokens": "all",
+                                     "space": "log_probability"}},
+        **{path: {"path": path} for path in ("joint", "last_position", "single")},
+        **{method: {"method": method} for method in (
+            "gradient_activation", "activation", "weight", "wanda")},
+    }  # fmt: skip
+    plain = {"prompts": 4, "shots": 2, "block": 2, "max_nodes": 9}
+    return [{"name": name} | plain | kind | common for name, kind in kinds.items()]
+
+
+@pytest.fixture(scope="module")
+def every(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """Every attribution in one recipe, finished."""
+    results = tmp_path_factory.mktemp("every") / "r"
+    made = recipe(info, attribution=each(), search={"rates": [0.2], "examples": 4, "shots": 2},
+                  evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 4,
+                            "capability": {"text": "prompts", "examples": 5}})
+    made.check()
+    counts = done_and_resumed(made, results)
+    known = expected_units(made, LAYERS)
+    # Attributions that share units (bottom and absolute have those of layer) need fewer, and so
+    # does whatever was chosen twice.
+    assert all(counts[stage] <= known[stage] for stage in counts)
+    assert counts["attribute"] == known["attribute"] - 2 * LAYERS * 2
+    return made, results
+
+
+def test_every_attribution_is_searched_evaluated_and_priced(every: tuple[Recipe, Path]) -> None:
+    made, results = every
+    names = {spec.label for spec in made.attribution}
+    scored = ask(results, 'select method, layer, count(*) from attributions group by all')
+    assert {(m, layer) for m, layer, _ in scored} == {(m, i) for m in names for i in range(LAYERS)}
+    assert {n for m, _, n in scored if m == "down"} == {64}  # dimensions of the stream
+    assert {n for m, _, n in scored if m != "down"} == {48}
+    lines = ask(results, "select method, accuracy, difference, units, seconds, recall from scorers")
+    assert {line[0] for line in lines} == names
+    assert all(line[4] > 0 and line[5] is None for line in lines)
+    units = {line[0]: line[3] for line in lines}
+    assert (units["layer"], units["joint"], units["single"], units["wanda"]) == (4, 2, 2, 1)
+    assert units["wrong"] == 5  # one to choose the prompts
+    # Each ranking goes another way through the same scores.
+    chosen = dict(ask(results, "select method, ablation from ablations where role = 'chosen'"))
+    assert chosen["layer"] != chosen["bottom"]
+
+
+def test_scores_that_are_defined_alike_are_alike(every: tuple[Recipe, Path]) -> None:
+    _, results = every
+    found: dict[str, dict[tuple[int, int], float]] = {}
+    for method, layer, index, score in ask(
+            results, 'select method, layer, "index", score from attributions'):
+        found.setdefault(method, {})[layer, index] = score
+    assert found["layer"] == found["bottom"] == found["absolute"]
+    for other in ("up", "released", "joint", "last_position", "single", "free", "wrong",
+                  "all-tokens", "gradient_activation", "activation", "weight", "wanda"):
+        assert found[other] != found["layer"], other
+
+
+def test_wrong_prompts_are_those_that_the_model_answers_wrongly(every: tuple[Recipe, Path]) -> None:
+    _, results = every
+    pool = ask(results, "select correct from predictions where split = 'attribute'")
+    assert len(pool) == 16 and sum(not correct for (correct,) in pool) >= 4
+
+
+def test_capability_is_measured_for_every_ablation(every: tuple[Recipe, Path]) -> None:
+    _, results = every
+    lines = ask(results, "select method, role, source, texts, questions, perplexity, "
+                         "baseline_perplexity, perplexity_ratio_low, accuracy from capability")
+    reported = ask(results, "select count(*) from leaderboard")
+    assert len(lines) == reported[0][0] == len(each()) + 3
+    assert {line[2:5] for line in lines} == {("prompts", 5, 5)}
+    assert {(line[5] == line[6]) for line in lines if line[1] == "baseline"} == {True}
+    assert any(line[5] != line[6] for line in lines)
+    # One answer of one character each: the probability of right answers, not of their prompts.
+    assert ask(results, "select distinct tokens from likelihoods") == [(1,)]
+    assert ask(results, "select distinct task from evaluations where split = 'report'") == [
+        ("to_upper",)]
+
+
+@pytest.mark.parametrize("strategy", ["coarse_to_fine", "successive_halving", "attribution_mass"])
+def test_strategies(strategy: str, info: ModelInfo, tmp_path: Path) -> None:
+    made = recipe(info, search={"rates": [0.1, 0.2, 0.5], "examples": 16, "shots": 2,
+                                "strategy": strategy, "statistic": "margin"})
+    done_and_resumed(made, tmp_path)
+    (count,) = ask(tmp_path, "select sum(n) from grid where method = 'integrated_gradients'")
+    assert 0 < count[0] < LAYERS * 3 * 16
+    (chosen,) = ask(tmp_path, "select n from grid join chosen using (run, model, method, ablation)")
+    assert chosen == (16,)
+    assert len(draw_report(tmp_path, tmp_path / "figures")) == 1  # with cells left out
+
+
+def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> None:
+    tasks = ["to_upper", "list_first"]
+    made = recipe(
+        info,
+        attribution={"proxy": "each_task", "seeds": [0, 1], "prompts": 4, "shots": 2, "block": 4,
+                     "max_nodes": 9},
+        search={"rates": [0.2], "split": "attribute"},
+        evaluate={"tasks": tasks, "shots": [1, 2], "examples": 4, "transfer": True},
+    )
+    made.check()
+    counts = done_and_resumed(made, tmp_path)
+    known = expected_units(made, LAYERS)
+    assert counts["attribute"] == known["attribute"] == 2 * 2 * LAYERS
+    assert counts["search"] == known["search"] == 4 + LAYERS * (4 + 2)
+    digests = ask(tmp_path, "select count(distinct ablation) from ablations where role <> 'grid'")
+    if digests[0][0] == known["canary"]:
+        assert counts == known
+    labels = ask(tmp_path, "select distinct proxy, only_task, seed from ablations "
+                           "where role = 'chosen' order by all")
+    assert labels == [(t, t, s) for t in sorted(tasks) for s in (0, 1)]
+    moved = Counter(ask(tmp_path, "select chosen_on, task from transfer"))
+    assert moved == {(a, b): 2 * 2 for a in tasks for b in tasks}  # seeds × shots
+    found = ask(tmp_path, "select method, task, seeds, accuracy_sd is not null from seeds "
+                          "where role = 'chosen' order by all")
+    assert found == [("integrated_gradients", t, 2, True) for t in sorted(tasks)]
+    # On the report split an ablation stands for its own task alone.
+    assert ask(tmp_path, "select distinct tasks, n from leaderboard where method = "
+                         "'integrated_gradients'") == [(2, 2 * 2 * 2 * 4)]
+    (cells,) = ask(tmp_path, "select min(n), max(n) from grid where method <> 'random_search'")
+    assert cells == (4, 4)
+    assert len(draw_report(tmp_path, tmp_path / "figures")) == 4
+
+
+def test_a_local_data_set_is_a_task_with_options(info: ModelInfo, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a first paragraph\n\nand\na second\n \nthird\n")
+    made = recipe(
+        info,
+        tasks=[{"name": "copa", "path": str(DATA / "balanced_copa"),
+                "template": "{choice1} or {choice2}\n{answer}", "answers": {0: "A", 1: "B"},
+                "splits": {"attribute": "train", "search": "train", "report": "test"}}],
+        attribution={"proxy": "copa", "prompts": 1, "shots": 0, "objective": "max_logit",
+                     "max_nodes": 9},
+        search={"rates": [0.2], "examples": 1, "shots": 0},
+        evaluate={"tasks": ["copa"], "shots": [0], "examples": 2, "scoring": "options",
+                  "capability": {"tasks": ["copa"], "examples": 2, "text": str(text)}},
+    )
+    made.check()
+    counts = done_and_resumed(made, tmp_path / "r")
+    known = expected_units(made, LAYERS)
+    assert counts["attribute"] == known["attribute"] and counts["search"] == known["search"]
+    answers = ask(tmp_path / "r", "select distinct prediction from predictions "
+                                  "where split in ('report', 'capability')")
+    assert {a for (a,) in answers} <= {"A", "B"}
+    assert ask(tmp_path / "r", "select distinct format from predictions") == [("own",)]
+    assert ask(tmp_path / "r", "select distinct source, texts from capability") == [
+        ("text.txt", 3)]
+    assert ask(tmp_path / "r", "select distinct n from evaluations where split = 'report'") == [
+        (2,)]
+
+
+def test_prompts_that_the_model_never_gets_right_stop_it_with_the_reason(
+    info: ModelInfo, tmp_path: Path
+) -> None:
+    made = recipe(info, attribution={"choose": "correct", "prompts": 6, "shots": 2})
+    report = prunelib.run(made, tmp_path)
+    assert not report.complete
+    (why,) = report.stopped.values()
+    assert "fewer than prompts: 6" in why
+
+
+@pytest.mark.parametrize(("family", "projection"), [("mamba", "up"), ("gpt2", "gate")])
+def test_a_projection_that_a_family_has_not(
+    family: str, projection: str, families: Callable[[str], ModelInfo]
+) -> None:
+    made = recipe(families(family), attribution={"projection": projection})
+    with pytest.raises(UserError, match=f"of '{family}' has no projection '{projection}'"):
+        prepare(made)
