@@ -69,10 +69,10 @@ def _asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, abla
     """A task that is reported, under an ablation."""
     spec, known = run.recipe.evaluate, run.recipe.task(task)
     return EvaluateJob(
-        task=run.task(task), split="report", shots=shots, seed=seed, examples=examples,
-        repeat=repeat, ablation=ablation, format=spec.format if known.format is None else "own",
-        scoring=spec.scoring if known.options else "greedy", engine=_engine(run),
-        dtype=run.spec.dtype, canary=canary,
+        task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
+        format=spec.format if known.format is None else "own",
+        scoring=spec.scoring if known.options else "greedy", ablation=ablation,
+        engine=_engine(run), dtype=run.spec.dtype, canary=canary,
     )
 
 
