@@ -69,8 +69,8 @@ def _asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, abla
     """A task that is reported, under an ablation."""
     written, scoring = run.written(task)
     return EvaluateJob(
-        task=run.task(task), split="report", shots=shots, seed=seed, examples=examples,
-        repeat=repeat, ablation=ablation, format=written, scoring=scoring, engine=_engine(run),
+        task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
+        format=written, scoring=scoring, ablation=ablation, engine=_engine(run),
         dtype=run.spec.dtype, canary=canary,
     )
 

@@ -117,8 +117,6 @@ class EvaluateJob:
     """One task at one number of shots and one seed, under one ablation, on an engine."""
 
     task: TaskRef
-    #: What the answers are for; the examples are of the task's report split either way.
-    split: Literal["report", "capability"]
     shots: int
     seed: int
     examples: int
@@ -129,6 +127,8 @@ class EvaluateJob:
     ablation: Ablation
     engine: Literal["transformers", "vllm"]
     dtype: str
+    #: What the answers are for; the examples are of the task's report split either way.
+    split: Literal["report", "capability"] = "report"
     #: How the engine is checked; not part of the id.
     canary: Canary | None = None
 

@@ -7,7 +7,7 @@ from prunelib.engines.base import Canary
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
 
-JOB = EvaluateJob(TaskRef("to_upper", "d"), "report", 2, 0, 10, 0, "arrow", "greedy", BASELINE,
+JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", "greedy", BASELINE,
                   "vllm", "float32")
 
 
