@@ -232,7 +232,8 @@ def tasks() -> None:
     for name in TASKS:
         task = get_task(name)
         pair = task.split("report")[0]
-        table.add_row(name, task.group, str(len(task.pairs)), f"{pair[0]} → {pair[1]}",
+        pairs = sum(len(task.split(split)) for split in SPLITS)
+        table.add_row(name, task.group, str(pairs), f"{pair[0]} → {pair[1]}",
                       task.description)
     console.print(table)
     for suite, names in SUITES.items():

@@ -60,6 +60,8 @@ class Task:
         options: the answers among which one is chosen, if they are few and known.
         format: the way in which this task is always written; ``None`` leaves it to the recipe.
         unlabelled: splits whose answers are not known or not to be used.
+        parts: tasks of which this one is a mixture: its prompts are theirs in turn, and it has
+            no pairs of its own.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Task:
     options: tuple[str, ...] = ()
     format: PromptFormat | None = None
     unlabelled: tuple[Split, ...] = ()
+    parts: tuple[Task, ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -95,11 +98,16 @@ class Task:
         if self.format is not None:
             yield ["format", self.format.prefix, self.format.arrow, self.format.lead,
                    self.format.separator]
+        if self.parts:
+            yield ["parts", *(part.digest for part in self.parts)]
         if self.unlabelled:
             yield ["unlabelled", *sorted(self.unlabelled)]
 
     @functools.cached_property
     def _by_split(self) -> dict[Split, tuple[Pair, ...]]:
+        if self.parts:
+            return {split: tuple(pair for part in self.parts for pair in part.split(split))
+                    for split in SPLITS}
         if self.sizes is not None:
             borders = pairwise(accumulate(self.sizes, initial=0))
             return {split: self.pairs[start:stop]
@@ -138,6 +146,10 @@ class Task:
             examples: prompts that are asked for. Only a data set's own split can be too small
                 for them: other tasks begin again, with other demonstrations.
         """
+        for part in self.parts:
+            part.check(split, shots, -(-examples // len(self.parts)))
+        if self.parts:
+            return
         pairs = self.split(split)
         if not pairs:
             raise UserError(f"task '{self.name}' has no pairs in its {split} split")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from prunelib.errors import UserError
@@ -66,12 +66,19 @@ def draw(
 
     Queries go through a seeded permutation of the split and start again when it is used up
     (with other demonstrations), so small tasks are covered evenly. A task with a format of its
-    own is written in that, whatever ``prompt_format`` says. Raises :class:`UserError` if the
+    own is written in that, whatever ``prompt_format`` says; a mixture takes its parts' prompts in
+    turn. Raises :class:`UserError` if the
     split is too small for ``shots``, or a data set's split for ``count``.
     """
     if not 0 <= shots <= MAX_SHOTS:
         raise UserError(f"shots must be between 0 and {MAX_SHOTS}, not {shots}")
     task.check(split, shots, count)
+    if task.parts:
+        of_parts = [draw(part, split=split, shots=shots, seed=seed,
+                         count=-(-count // len(task.parts)), prompt_format=prompt_format)
+                    for part in task.parts]
+        return [replace(of_parts[i % len(of_parts)][i // len(of_parts)], task=task.name, example=i)
+                for i in range(count)]
     pairs = task.split(split)
     order = list(range(len(pairs)))
     random.Random(seed_of("queries", task.name, split, seed)).shuffle(order)  # noqa: S311

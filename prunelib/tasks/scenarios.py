@@ -4,6 +4,7 @@
   the rule of vowel counting: no demonstration carries the gold answer, so whatever is copied is
   wrong (papers.md §1.2). In ``random_associations`` the answer *is* in the prompt, once, and
   copying it from the wrong place is the error.
+  ``varied_copying`` is a mixture: what is copied is a digit here and a letter there.
 * Out of distribution, near: what the reference models were asked, of other things (longer lists,
   digits for letters, words that they have not read). They can do some of it. Far: what they were
   never asked. They cannot do it; a model of the hub can, and what is copied shows anyway.
@@ -97,6 +98,12 @@ PROXIES: dict[str, Callable[[], Task]] = dict([
     _unseen("list_last"),
     _unseen("list_max"),
     _unseen("list_length"),
+    ("varied_copying", functools.cache(lambda: Task(
+        "varied_copying", "proxy", (), "in turn: vowel counting, last and largest of a list, upper "
+        "case, next letter; the gold answer is never among the demonstrations'",
+        parts=(TRAINED["vowel_counting"](), *(
+            _without_gold(TRAINED[name](), f"{name}_unseen")
+            for name in ("list_last", "to_upper", "next_letter", "list_max")))))),
     entry("proxy", "random_associations", "the letter that stood behind the same random word "
           "before", _associations, query_in_prompt=True),
 ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -103,3 +104,22 @@ def test_questions_have_four_different_choices_and_the_letter_of_the_right_one()
     counts = Counter(y for _, y in task.pairs)
     assert min(counts.values()) > 60, "a letter alone says little"
     assert draw(task, split="report", shots=1, seed=0, count=1)[0].prompt.count("Answer: ") == 1
+
+
+def test_a_mixture_takes_its_parts_prompts_in_turn() -> None:
+    mixture = get_task("varied_copying")
+    found = draw(mixture, split="search", shots=3, seed=2, count=12)
+    assert [e.example for e in found] == list(range(12))
+    assert {e.task for e in found} == {"varied_copying"}
+    for i, example in enumerate(found):
+        part = mixture.parts[i % 5]
+        own = draw(part, split="search", shots=3, seed=2, count=3)[i // 5]
+        assert (own.prompt, own.gold, own.demonstrations) == (
+            example.prompt, example.gold, example.demonstrations)
+        assert example.gold not in example.answers
+        assert (example.query, example.gold) in mixture.split("search")
+    assert found[:5] == draw(mixture, split="search", shots=3, seed=2, count=5)
+    other = dataclasses.replace(mixture, parts=mixture.parts[:2])
+    assert other.digest != mixture.digest
+    with pytest.raises(UserError, match="to_upper_unseen"):
+        mixture.check("search", 16)

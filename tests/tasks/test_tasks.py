@@ -8,7 +8,7 @@ from prunelib.errors import UserError
 from prunelib.tasks import ICL18, SPLITS, SUITES, TASKS, Task, count_vowels, get_task, task_names
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if not get_task(name).parts])
 def test_a_task_is_a_function_and_every_pair_has_one_split(name: str) -> None:
     task = get_task(name)
     inputs = [x for x, _ in task.pairs]
@@ -18,7 +18,7 @@ def test_a_task_is_a_function_and_every_pair_has_one_split(name: str) -> None:
     assert sorted(members) == sorted(task.pairs)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if not get_task(name).parts])
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_split_has_room_for_some_shots(name: str, split: str) -> None:
     get_task(name).check(split, 3)  # type: ignore[arg-type]
