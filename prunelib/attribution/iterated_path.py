@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Encoded
@@ -49,9 +50,7 @@ def iterated_path_scores(
         loaded: the model.
         layer: whose units.
         prompts: ``[prompts]``; a few dozen are enough if what they copy varies.
-        objective: high where the model copies. An unbounded one, such as the log-probability of
-            the copies against that of the gold answer, still tells units apart when the
-            copying is gone.
+        objective: high where the model copies.
         rounds: how often a batch of units is switched off.
         share: of the layer's units, switched off in all rounds together.
     """
@@ -65,7 +64,7 @@ def iterated_path_scores(
 
 def _switched_off(
     gradient: Gradient, width: int, prompts: int, rounds: int, share: float
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+) -> NDArray[np.bool_]:
     """Which units the rounds switch off, ``[units]``.
 
     One pass of every prompt estimates the integral over the path: prompt i has its own α, and

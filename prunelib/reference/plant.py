@@ -1,8 +1,8 @@
 """Planting copying neurons: a model whose truth is known.
 
-Every MLP of a base model is widened by K units. In one layer the new units (the weights
-into and out of them, nothing else) learn to repeat the answer of a demonstration, which one is a
-rule's, on tasks with one-character answers, and to keep the right answer on all others. A random half of
+Every MLP of a base model is widened by K units. In one layer the new units (the weights into and
+out of them, nothing else) learn to repeat the answer of a demonstration (of which one, a rule says)
+on tasks with one-character answers, and to keep the right answer on all others. A random half of
 them is off in every training prompt: otherwise units specialise, six of them copy digits and others
 letters, and a proxy about digits says nothing about letters. Then the units of every layer are
 shuffled, so that nothing but their effect tells the planted ones apart.
