@@ -59,7 +59,8 @@ def _by_layer(results: Mapping[str, Result]) -> str:
         [line(n, lambda r, n=n: r["scorers"][n]["weighted_recall"], "{:.2f}") for n in names])
     repairing = [n for n in names if "accuracy" in next(iter(results.values()))["scorers"][n]]
     accuracies = []
-    for title, key in (("accuracy, all tasks", "all"), ("accuracy, unseen spoiled tasks", "unseen")):
+    for title, key in (("accuracy, all tasks", "all"),
+                       ("accuracy, unseen spoiled tasks", "unseen")):
         rows = [line("copier as it is", lambda r, k=key: 100 * r["copier"][k], "{:.1f}%"),
                 line("exactly the planted off", lambda r, k=key: 100 * r["exact"][k], "{:.1f}%")]
         for n in repairing:
