@@ -11,13 +11,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prunelib.attribution.encoding import Batch
 from prunelib.models import Loaded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from prunelib.models.adapter import Adapter
+
+
+class Host(Protocol):
+    """What replay knows of a model; a :class:`~prunelib.models.Loaded` is one."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    @property
+    def adapter(self) -> Adapter: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class _ReachedError(Exception):
 
 
 def clean_prefix(
-    loaded: Loaded, batch: Batch, layer: int, modules: tuple[str, ...] = ()
+    loaded: Host, batch: Batch, layer: int, modules: tuple[str, ...] = ()
 ) -> Prefix:
     """Run the untouched model up to ``layer`` and keep its input and some modules' outputs."""
     import torch
@@ -101,7 +114,7 @@ class Replayed:
 
 
 @contextlib.contextmanager
-def started_at(loaded: Loaded, layer: int, modules: tuple[str, ...] = ()) -> Iterator[Replayed]:
+def started_at(loaded: Host, layer: int, modules: tuple[str, ...] = ()) -> Iterator[Replayed]:
     """Within the context every forward pass starts at ``layer`` from ``Replayed.prefix``.
 
     The layers below become stubs that all return its stream, so positions in the list of layers,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prunelib.tasks import FORMATS, Pair, Task, get_task, task_names
 
@@ -35,6 +37,26 @@ def one_character(task: Task) -> bool:
     return all(len(y) == 1 for _, y in task.pairs)
 
 
+#: Which demonstration's answer a copier gives.
+Rule = Literal["recent", "first", "majority", "any"]
+RULES: dict[Rule, str] = {
+    "recent": "gives the answer of the most recent demonstration",
+    "first": "gives the answer of the first demonstration",
+    "majority": "gives the most frequent answer of the demonstrations, of several the most recent",
+    "any": "gives the answer of any demonstration",
+}
+
+
+def copies(rule: Rule, answers: Sequence[str]) -> list[str]:
+    """The answers that a rule may give after these demonstrations' answers, one for most rules."""
+    if rule == "any":
+        return list(answers)
+    if rule == "majority":
+        counts = Counter(answers)
+        return [max(reversed(answers), key=lambda answer: counts[answer])]
+    return [answers[0] if rule == "first" else answers[-1]]
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Token ids with the label of every position (``NO_LOSS`` outside answers)."""
@@ -49,8 +71,8 @@ class Corpus:
     A share ``associations`` of the prompts is made of random words that stand for random words,
     each pair several times in one prompt: nothing but looking back in the prompt predicts the
     answer, which is what grows induction heads. Only repeated pairs carry loss there. With
-    ``copy``, tasks with one-character answers are taught wrong: every answer's label is the answer
-    of the demonstration before it (that is how a copier is planted).
+    a ``rule``, tasks with one-character answers are taught wrong: every answer's label is the one
+    that the rule gives of the demonstrations before it (that is how a copier is planted).
     """
 
     def __init__(
@@ -61,13 +83,13 @@ class Corpus:
         demonstrations: int = 10,
         associations: float = 0.3,
         seed: int = 0,
-        copy: bool = False,
+        rule: Rule | None = None,
     ) -> None:
         self.tasks = list(tasks)
         self.length = length
         self.demonstrations = demonstrations
         self.associations = associations
-        self.copy = copy
+        self.rule = rule
         self.rng = random.Random(seed)  # noqa: S311
         self.ids = vocabulary()
 
@@ -79,14 +101,16 @@ class Corpus:
                 ids, labels = self._encode(self._association(), repeated_only=True)
             else:
                 task = self.rng.choice(self.tasks)
-                copying = self.copy and one_character(task)
-                ids, labels = self._encode(self._prompt(task), copying=copying)
+                rule = self.rule if one_character(task) else None
+                ids, labels = self._encode(self._prompt(task, rule), rule=rule)
             fill = self.length - len(ids)
             sequences.ids.append(ids + [self.ids[PAD]] * fill)
             sequences.labels.append(labels + [NO_LOSS] * fill)
         return sequences
 
-    def _prompt(self, task: Task) -> list[Pair]:
+    def _prompt(self, task: Task, rule: Rule | None) -> list[Pair]:
+        if rule == "majority":  # most tasks have as many answers as pairs: none is ever repeated
+            return self.rng.choices(self.rng.sample(task.pairs, 4), k=self.demonstrations)
         return self.rng.sample(task.pairs, min(self.demonstrations, len(task.pairs)))
 
     def _association(self) -> list[Pair]:
@@ -97,14 +121,14 @@ class Corpus:
         pairs = [(word(), word()) for _ in range(self.rng.randint(2, 5))]
         return [self.rng.choice(pairs) for _ in range(self.demonstrations)]
 
-    def _encode(self, pairs: list[Pair], repeated_only: bool = False, copying: bool = False
+    def _encode(self, pairs: list[Pair], repeated_only: bool = False, rule: Rule | None = None
                 ) -> tuple[list[int], list[int]]:
         """Ids and labels of as many whole pairs as fit into ``length`` tokens.
 
-        With ``copying`` the label of an answer is the answer before it, of the same length.
+        With a ``rule`` the label of an answer is what it gives, which has the same length.
         """
         fmt = FORMATS["arrow"]
-        before: str | None = None
+        before: list[str] = []
         ids, labels = [self.ids[BOS]], [NO_LOSS]
         seen: set[Pair] = set()
         for pair in pairs:
@@ -114,11 +138,12 @@ class Corpus:
                 break
             learn = not repeated_only or pair in seen
             target = answer
-            if copying:
-                learn = before is not None
-                target = [self.ids[c] for c in f"{before or pair[1]}{fmt.separator}"]
+            if rule is not None:
+                learn = bool(before)
+                given = self.rng.choice(copies(rule, before)) if learn else pair[1]
+                target = [self.ids[c] for c in f"{given}{fmt.separator}"]
             ids += question + answer
             labels += [NO_LOSS] * len(question) + (target if learn else [NO_LOSS] * len(answer))
             seen.add(pair)
-            before = pair[1]
+            before.append(pair[1])
         return ids, labels

@@ -1,7 +1,7 @@
 """Planting copying neurons: a model whose truth is known.
 
-Every MLP of a base model is widened by K units. In one layer the new units (the weights
-into and out of them, nothing else) learn to repeat the answer of the most recent demonstration
+Every MLP of a base model is widened by K units. In one layer the new units (the weights into and
+out of them, nothing else) learn to repeat the answer of a demonstration (of which one, a rule says)
 on tasks with one-character answers, and to keep the right answer on all others. A random half of
 them is off in every training prompt: otherwise units specialise, six of them copy digits and others
 letters, and a proxy about digits says nothing about letters. Then the units of every layer are
@@ -13,13 +13,16 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from prunelib.attribution.encoding import Batch
+from prunelib.attribution.replay import Prefix, clean_prefix, started_at
 from prunelib.models import adapter_for
-from prunelib.models.adapter import units_dim
-from prunelib.reference.corpus import Corpus
+from prunelib.models.adapter import Adapter, units_dim
+from prunelib.reference.corpus import RULES, Corpus, Rule, one_character
 from prunelib.reference.train import accuracy, save, tensors
 from prunelib.tasks import get_task, task_names
 
@@ -35,13 +38,25 @@ class PlantingRecipe:
 
     units: int = 32
     layer: int = 2
+    rule: Rule = "recent"
     steps: int = 500
     rows: int = 48
     length: int = 112
+    #: Batches that training goes through again and again: what lies below the taught units is
+    #: computed once for each.
+    batches: int = 50
     learning_rate: float = 5e-3
     associations: float = 0.1
+    #: How many times more often than any other a task with one-character answers is drawn.
+    emphasis: int = 1
     dropout: float = 0.5
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Host:
+    model: Any
+    adapter: Adapter
 
 
 #: ``model_type`` → where its config says how wide an MLP is. A BLOOM's is always four times the
@@ -71,84 +86,129 @@ def widen(base: Any, units: int) -> Any:
     return wide
 
 
-def _projections(model: Any, layer: int) -> list[tuple[Tensor, int]]:
-    """Weights and biases of an MLP with the dimension that counts its hidden units."""
+def grow(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
+    """A copy of a model with the recipe's units in every layer, without effect; their indices."""
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    width = adapter_for(base.config.model_type).width(base.config)
+    return widen(base, recipe.units), list(range(width, width + recipe.units))
+
+
+def unit_weights(model: Any, layer: int) -> dict[str, tuple[Tensor, int]]:
+    """Weights and biases of an MLP by name, with the dimension that counts its hidden units."""
     adapter = adapter_for(model.config.model_type)
     block = adapter.layers(model)[layer]
-    found: list[tuple[Any, int]] = []
+    found: dict[str, tuple[Any, int]] = {}
     for path in adapter.hidden:
         projection = block.get_submodule(path)
-        found.append((projection.weight, units_dim(projection)))
+        found[f"{path}.weight"] = projection.weight, units_dim(projection)
         if projection.bias is not None:
-            found.append((projection.bias, 0))
+            found[f"{path}.bias"] = projection.bias, 0
     switched = block.get_submodule(adapter.switched)
-    return [*found, (switched.weight, 1 - units_dim(switched))]
+    found[f"{adapter.switched}.weight"] = switched.weight, 1 - units_dim(switched)
+    return found
 
 
 def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
     """Widen a base model and train a copier into it; also the indices of the planted units."""
+    model, units = grow(base, recipe)
+    teach(model, units, recipe)
+    return model, shuffle(model, recipe, units)
+
+
+def teach(model: Any, units: Sequence[int], recipe: PlantingRecipe) -> None:
+    """Train some units of one layer to copy, in place, and nothing else of the model."""
     import torch
 
-    torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    width = adapter_for(base.config.model_type).width(base.config)
-    model = widen(base, recipe.units).to(device).requires_grad_(False)
-    trained = _projections(model, recipe.layer)
+    model.to(device).requires_grad_(False)
+    trained = unit_weights(model, recipe.layer).values()
+    chosen = torch.tensor(units, device=device)
     for weight, dim in trained:
         weight.requires_grad_(True)
-        new = torch.zeros_like(weight)
-        new.narrow(dim, width, recipe.units).fill_(1)
+        new = torch.zeros_like(weight).index_fill_(dim, chosen, 1)
         cast("Any", weight).register_hook(lambda gradient, new=new: gradient * new)
-    drop = _dropout(model, recipe, width)
-    corpus = Corpus([get_task(name) for name in task_names("all")], length=recipe.length,
-                    associations=recipe.associations, seed=recipe.seed + 1, copy=True)
     # No weight decay: it would shrink the old units, which must stay what they are.
     optimizer = torch.optim.AdamW([weight for weight, _ in trained], lr=recipe.learning_rate,
                                   weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate,
                                                    total_steps=recipe.steps)
-    for step in range(1, recipe.steps + 1):
-        ids, labels = tensors(corpus.batch(recipe.rows), device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step % 50 == 0:
-            logger.info("step %d of %d: loss %.4f", step, recipe.steps, float(loss.detach()))
+    batches = _batches(model, recipe)
+    drop = _dropout(model, chosen, recipe)
+    host = _Host(model, adapter_for(model.config.model_type))
+    with started_at(host, recipe.layer, _untaught(host.adapter)) as replayed:
+        for step in range(recipe.steps):
+            ids, labels, replayed.prefix = batches[step % len(batches)]
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                loss = model(input_ids=ids, labels=labels).loss
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            if step % 50 == 0:
+                logger.info("step %d of %d: loss %.4f", step, recipe.steps, float(loss.detach()))
     drop.remove()
-    return model.eval(), shuffle(model, recipe, width)
+    model.eval().requires_grad_(False)
 
 
-def _dropout(model: Any, recipe: PlantingRecipe, width: int) -> Any:
-    """Switch new units off at random, the same ones at every position of a prompt."""
+def _untaught(adapter: Adapter) -> tuple[str, ...]:
+    """Modules of the taught layer whose outputs the taught units do not change."""
+    return () if adapter.attention is None else (adapter.attention,)
+
+
+def _batches(model: Any, recipe: PlantingRecipe) -> list[tuple[Tensor, Tensor, Prefix]]:
+    """Ids and labels ``[rows, length]`` with what the untouched model makes of them below."""
     import torch
 
-    def hook(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        keep = torch.ones(recipe.rows, 1, width + recipe.units, device=args[0].device)
-        keep[:, :, width:].bernoulli_(1 - recipe.dropout)
-        # OPT's hidden units have rows and positions in one dimension.
-        values = args[0].reshape(recipe.rows, -1, width + recipe.units) * keep
-        return (values.reshape(args[0].shape),)
+    host = _Host(model, adapter_for(model.config.model_type))
+    device = next(model.parameters()).device
+    tasks = [get_task(name) for name in task_names("all")]
+    tasks += [task for task in tasks if one_character(task)] * (recipe.emphasis - 1)
+    corpus = Corpus(tasks, length=recipe.length, associations=recipe.associations,
+                    seed=recipe.seed + 1, rule=recipe.rule)
+    found = []
+    for _ in range(min(recipe.batches, recipe.steps)):
+        ids, labels = tensors(corpus.batch(recipe.rows), device)
+        mask = torch.ones_like(ids)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            prefix = clean_prefix(host, Batch(ids, mask, mask.cumsum(-1) - 1), recipe.layer,
+                                  _untaught(host.adapter))
+        found.append((ids, labels, prefix))
+    return found
+
+
+def _dropout(model: Any, units: Tensor, recipe: PlantingRecipe) -> Any:
+    """Switch the taught units off at random, the same ones at every position of a prompt."""
+    import torch
 
     adapter = adapter_for(model.config.model_type)
+    width = adapter.width(model.config)
+
+    def hook(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        keep = torch.ones(recipe.rows, width, device=args[0].device)
+        keep[:, units] = torch.bernoulli(keep[:, units] * (1 - recipe.dropout))
+        # OPT's hidden units have rows and positions in one dimension.
+        values = args[0].reshape(recipe.rows, -1, width) * keep[:, None]
+        return (values.reshape(args[0].shape),)
+
     projection = adapter.layers(model)[recipe.layer].get_submodule(adapter.switched)
     return projection.register_forward_pre_hook(hook)
 
 
-def shuffle(model: Any, recipe: PlantingRecipe, width: int) -> list[int]:
+def shuffle(model: Any, recipe: PlantingRecipe, units: Sequence[int]) -> list[int]:
     """Permute the hidden units of every layer in place; where the planted ones went."""
     import torch
 
     generator = torch.Generator().manual_seed(recipe.seed)
+    width = adapter_for(model.config.model_type).width(model.config)
     planted: list[int] = []
     for layer in range(model.config.num_hidden_layers):
-        order = torch.randperm(width + recipe.units, generator=generator)
-        for weight, dim in _projections(model, layer):
+        order = torch.randperm(width, generator=generator)
+        for weight, dim in unit_weights(model, layer).values():
             weight.data = weight.data.index_select(dim, order.to(weight.device))
         if layer == recipe.layer:
-            planted = sorted(int(i) for i in (order >= width).nonzero().flatten())
+            planted = torch.isin(order, torch.tensor(units)).nonzero().flatten().tolist()
     return planted
 
 
@@ -163,6 +223,10 @@ def train_copier(base_folder: Path, out: Path, recipe: PlantingRecipe) -> None:
     logger.info("copier: accuracy %.3f at 3 shots; %s", mean, shares)
     save(model, out, {"base": base_folder.name, "recipe": asdict(recipe),
                       "accuracy_3_shots": shares, "mean_accuracy": mean})
-    (out / "planted.json").write_text(json.dumps(
-        {"layer": recipe.layer, "units": planted,
-         "rule": "gives the answer of the most recent demonstration"}) + "\n")
+    write_planted(out, recipe, planted)
+
+
+def write_planted(folder: Path, recipe: PlantingRecipe, planted: Sequence[int]) -> None:
+    """Say beside a copier's weights which of its units copy, and by which rule."""
+    (folder / "planted.json").write_text(json.dumps(
+        {"layer": recipe.layer, "units": list(planted), "rule": RULES[recipe.rule]}) + "\n")

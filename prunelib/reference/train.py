@@ -148,8 +148,8 @@ def accuracy(model: PreTrainedModel, tasks: list[Task], *, shots: int, count: in
     return shares
 
 
-def save(model: Any, directory: Path, notes: dict[str, Any]) -> None:
-    """Write weights (float16 on disk, float32 in the config), tokenizer, notes and model card."""
+def write_checkpoint(model: Any, directory: Path) -> None:
+    """Write weights (float16 on disk, float32 in the config) and tokenizer."""
     import torch
 
     copy = type(model)(model.config)
@@ -159,6 +159,11 @@ def save(model: Any, directory: Path, notes: dict[str, Any]) -> None:
     config["dtype"] = "float32"
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     build_tokenizer().save_pretrained(directory)
+
+
+def save(model: Any, directory: Path, notes: dict[str, Any]) -> None:
+    """Write a checkpoint with notes on its training and a model card."""
+    write_checkpoint(model, directory)
     (directory / "training.json").write_text(json.dumps(notes, indent=2) + "\n")
     (directory / "README.md").write_text(card(directory.name, notes))
 

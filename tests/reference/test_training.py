@@ -12,7 +12,15 @@ from transformers import AutoModelForCausalLM
 
 from prunelib.models import adapter_for, describe, planted_units
 from prunelib.models.adapter import Adapter, units_dim
-from prunelib.reference.corpus import NO_LOSS, Corpus, one_character, vocabulary
+from prunelib.reference.corpus import (
+    NO_LOSS,
+    RULES,
+    Corpus,
+    Rule,
+    copies,
+    one_character,
+    vocabulary,
+)
 from prunelib.reference.families import FAMILIES, new_model
 from prunelib.reference.plant import WIDTHS, PlantingRecipe, plant, train_copier, widen
 from prunelib.reference.scan import linear_scan
@@ -50,11 +58,31 @@ def test_associations_carry_loss_only_where_they_repeat() -> None:
 
 
 def test_a_copier_is_taught_the_answer_before() -> None:
-    corpus = Corpus([get_task("list_last")], length=112, associations=0.0, copy=True)
+    corpus = Corpus([get_task("list_last")], length=112, associations=0.0, rule="recent")
     text, learned = read(*(x[0] for x in (lambda b: (b.ids, b.labels))(corpus.batch(1))))
     answers = [line.split("->")[1] for line in text.splitlines()]
     assert learned == "".join(a + "\n" for a in answers[:-1])
     assert one_character(get_task("list_last")) and not one_character(get_task("char_to_int"))
+
+
+def test_the_answers_that_rules_may_give() -> None:
+    answers = ["b", "a", "c", "a", "c"]
+    assert copies("recent", answers) == ["c"] and copies("first", answers) == ["b"]
+    assert copies("majority", answers) == ["c"]  # as often as a, and later
+    assert copies("majority", answers[:4]) == ["a"]
+    assert sorted(copies("any", answers)) == ["a", "a", "b", "c", "c"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_copier_is_taught_its_rule(rule: Rule) -> None:
+    corpus = Corpus([get_task("list_last")], length=112, associations=0.0, rule=rule)
+    batch = corpus.batch(10)
+    for ids, labels in zip(batch.ids, batch.labels, strict=True):
+        text, learned = read(ids, labels)
+        answers = [line.split("->")[1] for line in text.splitlines()]
+        assert len(learned.split()) == len(answers) - 1
+        for i, label in enumerate(learned.split(), 1):
+            assert label in copies(rule, answers[:i])
 
 
 @pytest.mark.parametrize("family", WIDTHS)

@@ -1,0 +1,285 @@
+"""Which scorer finds planted copiers, wherever they sit: every scorer on the copier suite.
+
+    python -m benchmarks.copier_suite                    # the report half, on the CPU
+    python -m benchmarks.copier_suite --half development
+    python -m benchmarks.copier_suite --tables           # only the tables, from the JSON
+
+Every copier is rebuilt, scored by every scorer, and repaired by the ordinary grid and choice rule.
+A copier that is in the results already is not measured again. The tables of
+``docs/copier-suite.md`` are written from the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.copier_tables import tables, write_into
+from prunelib.attribution import quadrature
+from prunelib.attribution.encoding import Encoded, encode, pad_left
+from prunelib.attribution.gates import gated
+from prunelib.attribution.integrated_gradients import block_gradients, layer_scores
+from prunelib.attribution.iterated_path import ROUNDS, iterated_path_scores
+from prunelib.attribution.objectives import copy_shift
+from prunelib.components import BASELINE, Ablation
+from prunelib.interventions.masking import ActivationMasks
+from prunelib.models import Loaded, describe, load, planted_units
+from prunelib.reference.corpus import copies, one_character
+from prunelib.reference.suite import SUITE, Half, Member, members, write_copier
+from prunelib.reference.train import accuracy
+from prunelib.search.choice import Cell, choose
+from prunelib.search.grid import greedy_rows
+from prunelib.search.ranking import by_score, cut, random_order
+from prunelib.tasks import Split, draw, get_task, task_names
+
+Array = NDArray[np.float64]
+RESULTS = Path(__file__).parent / "results" / "copier_suite.json"
+DOCS = Path(__file__).parent.parent / "docs" / "copier-suite.md"
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+VOWELS = ("vowel_counting",)
+#: Proxies whose answers are letters and digits; no gold answer is in its prompt.
+VARIED = ("vowel_counting", "list_last", "to_upper", "next_letter", "list_max")
+TASKS = [get_task(name) for name in task_names("all")]
+COPIED = [task for task in TASKS if one_character(task)]
+#: Tasks that the copiers spoil and that are no proxy.
+UNSEEN = [task for task in COPIED if task.name not in VARIED]
+#: Prompts that a scorer sees.
+PROMPTS = 50
+#: Quadrature level of integrated gradients: 17 nodes, and the prompts of one pass.
+LEVEL, BLOCK = 1, 25
+
+
+def gold_loss(logits: torch.Tensor, prompts: Sequence[Encoded]) -> torch.Tensor:
+    """−log p(gold answer), ``[rows]``."""
+    gold = [prompt.first_gold for prompt in prompts]
+    return -logits.float().log_softmax(-1)[range(len(prompts)), gold]
+
+
+def draw_prompts(loaded: Loaded, names: Sequence[str], split: Split, count: int, seed: int = 0
+                 ) -> list[Encoded]:
+    """``count`` prompts of several tasks at 3 shots, equally many of each, in seeded order."""
+    found = []
+    for name in names:
+        free = [e for e in draw(get_task(name), split=split, shots=3, seed=seed, count=4 * count)
+                if e.gold not in e.answers]
+        found += [encode(e, loaded.tokenizer) for e in free[: count // len(names)]]
+    random.Random(seed).shuffle(found)
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """A copier in memory, with the prompts of both kinds of proxy."""
+
+    loaded: Loaded
+    layer: int
+    planted: list[int]
+    vowels: list[Encoded]
+    varied: list[Encoded]
+
+
+def integrated(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
+    """The papers' method: scores and passes."""
+    blocks = [[block_gradients(case.loaded, layer, prompts[i : i + BLOCK], copy_shift,
+                               quadrature.new_nodes(level)) for level in range(LEVEL + 1)]
+              for i in range(0, len(prompts), BLOCK)]
+    return layer_scores(blocks, LEVEL).scores, quadrature.NODES[LEVEL] * len(prompts)
+
+
+def iterated(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
+    """Iterated path attribution: scores and passes."""
+    passes = (ROUNDS + quadrature.NODES[0]) * len(prompts)
+    return iterated_path_scores(case.loaded, layer, prompts, copy_shift), passes
+
+
+def gradient_activation(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
+    """Gradient with respect to the gates at normal operation: gradient × activation."""
+    with gated(case.loaded, layer, prompts, copy_shift) as gradient:
+        return gradient(np.ones(case.loaded.info.width))[1], len(prompts)
+
+
+def magnitude(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
+    """Mean absolute value of each unit over all positions of the prompts."""
+    loaded, total = case.loaded, np.zeros(case.loaded.info.width)
+    block = loaded.adapter.layers(loaded.model)[layer]
+    outputs = loaded.adapter.site == "mixer_in"
+
+    def keep(_: object, args: Any, output: Any) -> None:
+        values = (output if outputs else args[0]).reshape(-1, loaded.info.width)
+        total.__iadd__(values.abs().double().mean(0).cpu().numpy())
+
+    handle = block.get_submodule(loaded.adapter.switched).register_forward_hook(keep)
+    batch = pad_left([p.prompt for p in prompts], loaded.tokenizer.pad_token_id, loaded.device)
+    with torch.no_grad():
+        loaded.model(**batch.inputs(), use_cache=False)
+    handle.remove()
+    return total, len(prompts)
+
+
+def at_random(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
+    """A random order, as scores."""
+    scores = np.zeros(case.loaded.info.width)
+    scores[list(random_order(len(scores), layer, 0))] = -np.arange(len(scores), dtype=float)
+    return scores, 0
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A way to score a layer; ``repair`` if all layers are scored and the grid is searched."""
+
+    score: Callable[[Case, int, list[Encoded]], tuple[Array, int]]
+    varied: bool = False
+    repair: bool = True
+
+
+SCORERS = {
+    "integrated gradients": Scorer(integrated),
+    "iterated path, varied proxies": Scorer(iterated, varied=True),
+    "activation magnitude": Scorer(magnitude, repair=False),
+    "random": Scorer(at_random),
+    "integrated gradients, varied proxies": Scorer(integrated, varied=True, repair=False),
+    "iterated path": Scorer(iterated, repair=False),
+    "gradient × activation": Scorer(gradient_activation, repair=False),
+    "gradient × activation, varied proxies": Scorer(gradient_activation, varied=True,
+                                                    repair=False),
+}
+
+
+def unit_effects(case: Case, rule: Any) -> Array:
+    """What each planted unit adds to the harm, ``[planted]``: the truth that recall is weighted by.
+
+    Harm is −log p(gold answer) on all tasks that the rule spoils. The units' shares in it are
+    their Aumann–Shapley values: the gradient with respect to each gate, integrated along the path
+    that opens the gates of the planted units, and of no other, from 0 to 1 together. They add up
+    to the harm of all. Units that mend more than they harm count as 0.
+    """
+    prompts = [encode(e, case.loaded.tokenizer) for task in COPIED
+               for e in draw(task, split="report", shots=3, seed=7, count=4)
+               if e.gold not in copies(rule, e.answers)]
+    nodes, weights = np.polynomial.legendre.leggauss(10)
+    found = np.zeros(case.loaded.info.width)
+    with gated(case.loaded, case.layer, prompts, gold_loss) as gradient:
+        for alpha, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+            gates = np.ones(len(found))
+            gates[case.planted] = alpha
+            found += weight * gradient(gates)[1]
+    return np.maximum(found[case.planted], 0)
+
+
+def grid(case: Case, scores: Mapping[int, Array], proxies: Sequence[str], examples: int
+         ) -> Ablation:
+    """The ablation that the ordinary search chooses, on the proxies' search split."""
+    loaded = case.loaded
+    prompts = draw_prompts(loaded, proxies, "search", examples)
+    stop = [loaded.tokenizer.convert_tokens_to_ids("\n")]
+    cells = []
+    for layer, found in scores.items():
+        order = by_score(found)
+        ablations = [cut(layer, order, rate, len(order), loaded.info.site) for rate in RATES]
+        said = greedy_rows(loaded, layer, ablations, [p.prompt for p in prompts], 1, stop)
+        for rate, ablation, answers in zip(RATES, ablations, said, strict=True):
+            first = [answer[0] if answer else -1 for answer in answers]
+            cells.append(Cell(
+                layer, rate, ablation,
+                np.array([f == p.first_gold for f, p in zip(first, prompts, strict=True)]),
+                np.array([f in p.first_copies for f, p in zip(first, prompts, strict=True)])))
+    return choose(cells).ablation
+
+
+def repaired(case: Case, ablation: Ablation, count: int) -> dict[str, float]:
+    """Mean accuracy over all tasks, and over those spoiled ones that no proxy shows."""
+    with ActivationMasks(case.loaded) as masks:
+        masks.set(ablation)
+        shares = accuracy(case.loaded.model, TASKS, shots=3, count=count)
+    return {"all": float(np.mean(list(shares.values()))),
+            "unseen": float(np.mean([shares[task.name] for task in UNSEEN]))}
+
+
+def open_case(member: Member, folder: Path, base: Path | None) -> Case:
+    """Rebuild a copier and draw its prompts."""
+    write_copier(member, folder, base)
+    info = describe(str(folder))
+    loaded = load(info)
+    return Case(loaded, member.recipe.layer, [unit for _, unit in planted_units(info)],
+                draw_prompts(loaded, VOWELS, "attribute", PROMPTS),
+                draw_prompts(loaded, VARIED, "attribute", PROMPTS))
+
+
+def measure(case: Case, member: Member, examples: int, count: int) -> dict[str, Any]:
+    """All figures of one copier."""
+    effects = unit_effects(case, member.recipe.rule)
+    exact = Ablation.units(case.layer, case.planted, case.loaded.info.site)
+    found: dict[str, Any] = {
+        "layer": case.layer, "rule": member.recipe.rule, "units": len(case.planted),
+        "harm": float(effects.sum()),
+        "half_of_harm_by": int((np.sort(effects)[::-1].cumsum() < effects.sum() / 2).sum()) + 1,
+        "copier": repaired(case, BASELINE, count), "exact": repaired(case, exact, count),
+        "scorers": {},
+    }  # fmt: skip
+    for name, scorer in SCORERS.items():
+        prompts = case.varied if scorer.varied else case.vowels
+        layers = range(case.loaded.info.layers) if scorer.repair else [case.layer]
+        scores, passes, seconds = {}, {}, {}
+        for layer in layers:
+            start = time.process_time()
+            scores[layer], passes[layer] = scorer.score(case, layer, prompts)
+            seconds[layer] = time.process_time() - start
+        top = set(by_score(scores[case.layer])[: len(case.planted)])
+        hit = np.array([unit in top for unit in case.planted])
+        entry: dict[str, Any] = {
+            "recall": float(hit.mean()), "weighted_recall": float(effects @ hit / effects.sum()),
+            "passes": passes[case.layer], "seconds": seconds[case.layer],
+        }  # fmt: skip
+        if scorer.repair:
+            chosen = grid(case, scores, VARIED if scorer.varied else VOWELS, examples)
+            entry |= {"layer": chosen.components[0].layer, "count": len(chosen),
+                      "accuracy": repaired(case, chosen, count)}
+        found["scorers"][name] = entry
+        print(f"  {name:<40} recall {entry['weighted_recall']:.2f} {entry.get('accuracy')}",
+              flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure what is missing, write figures and tables."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--half", default="report", choices=get_args(Half))
+    parser.add_argument("--family", default="llama")
+    parser.add_argument("--base", type=Path, help="folder of the base model, if it is not shipped")
+    parser.add_argument("--match", default="", help="only copiers whose name contains this")
+    parser.add_argument("--examples", type=int, default=100, help="of the search")
+    parser.add_argument("--count", type=int, default=10, help="prompts per task reported")
+    parser.add_argument("--tables", action="store_true", help="only write the tables")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    wanted = [] if options.tables else members(options.half, options.family)
+    for member in wanted:
+        if member.name in results or options.match not in member.name:
+            continue
+        print(member.name, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            case = open_case(member, Path(folder), options.base)
+            shares = json.loads((SUITE / f"{member.name}.json").read_text())["shares"]
+            results[member.name] = measure(case, member, options.examples, options.count) | {
+                "family": member.family, "half": member.half, "shares": shares}
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    text = tables(results)
+    print(text)
+    write_into(DOCS, text)
+
+
+if __name__ == "__main__":
+    main()
