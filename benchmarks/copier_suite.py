@@ -29,9 +29,9 @@ from benchmarks.copier_tables import tables, write_into
 from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import Encoded, encode, pad_left
 from prunelib.attribution.gates import gated
-from prunelib.attribution.integrated_gradients import block_gradients, layer_scores
+from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
 from prunelib.attribution.iterated_path import ROUNDS, iterated_path_scores
-from prunelib.attribution.objectives import copy_shift
+from prunelib.attribution.objectives import make_objective
 from prunelib.components import BASELINE, Ablation
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, describe, load, planted_units
@@ -41,12 +41,14 @@ from prunelib.reference.train import accuracy
 from prunelib.search.choice import Cell, choose
 from prunelib.search.grid import greedy_rows
 from prunelib.search.ranking import by_score, cut, random_order
+from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import Split, draw, get_task, task_names
 
 Array = NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results" / "copier_suite.json"
 DOCS = Path(__file__).parent.parent / "docs" / "copier-suite.md"
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+COPY_SHIFT = make_objective(ObjectiveSpec())
 VOWELS = ("vowel_counting",)
 #: Proxies whose answers are letters and digits; no gold answer is in its prompt.
 VARIED = ("vowel_counting", "list_last", "to_upper", "next_letter", "list_max")
@@ -91,8 +93,9 @@ class Case:
 
 def integrated(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
     """The papers' method: scores and passes."""
-    blocks = [[block_gradients(case.loaded, layer, prompts[i : i + BLOCK], copy_shift,
-                               quadrature.new_nodes(level)) for level in range(LEVEL + 1)]
+    path = layer_path(case.loaded, layer)
+    blocks = [[block_gradients(case.loaded, path, prompts[i : i + BLOCK], COPY_SHIFT,
+                               quadrature.new_nodes(level))[0] for level in range(LEVEL + 1)]
               for i in range(0, len(prompts), BLOCK)]
     return layer_scores(blocks, LEVEL).scores, quadrature.NODES[LEVEL] * len(prompts)
 
@@ -100,12 +103,12 @@ def integrated(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, i
 def iterated(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
     """Iterated path attribution: scores and passes."""
     passes = (ROUNDS + quadrature.NODES[0]) * len(prompts)
-    return iterated_path_scores(case.loaded, layer, prompts, copy_shift), passes
+    return iterated_path_scores(case.loaded, layer, prompts, COPY_SHIFT), passes
 
 
 def gradient_activation(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
     """Gradient with respect to the gates at normal operation: gradient × activation."""
-    with gated(case.loaded, layer, prompts, copy_shift) as gradient:
+    with gated(case.loaded, layer, prompts, COPY_SHIFT) as gradient:
         return gradient(np.ones(case.loaded.info.width))[1], len(prompts)
 
 
@@ -187,7 +190,7 @@ def grid(case: Case, scores: Mapping[int, Array], proxies: Sequence[str], exampl
     for layer, found in scores.items():
         order = by_score(found)
         ablations = [cut(layer, order, rate, len(order), loaded.info.site) for rate in RATES]
-        said = greedy_rows(loaded, layer, ablations, [p.prompt for p in prompts], 1, stop)
+        said = greedy_rows(loaded, layer, ablations, prompts, 1, stop).tokens
         for rate, ablation, answers in zip(RATES, ablations, said, strict=True):
             first = [answer[0] if answer else -1 for answer in answers]
             cells.append(Cell(

@@ -58,11 +58,11 @@ def gated(
             weight = next(loaded.model.parameters())
             rows = torch.tensor(gates, dtype=weight.dtype, device=weight.device)
             rows.requires_grad_(True)
-            masks.set_rows(layer, rows)
+            masks.set_rows(layer, rows, loaded.adapter.site)
             replayed.prefix = prefix
             with torch.enable_grad():
                 logits = loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1).logits
-                value = objective(logits[:, -1], block)
+                value = objective.function(logits[:, -1], block)
                 (gradient,) = torch.autograd.grad(value.sum(), rows)
             return value.detach().double().sum(), gradient.double().sum(0)
 

@@ -13,11 +13,13 @@ from tiny_llama import random_prompts
 from prunelib.attribution.encoding import Encoded
 from prunelib.attribution.gates import gated
 from prunelib.attribution.iterated_path import iterated_path_scores
-from prunelib.attribution.objectives import copy_shift
+from prunelib.attribution.objectives import make_objective
 from prunelib.models import Loaded, load
 
 GOLD, COPY = 10, 20
 UNITS = [3, 11, 29]
+
+COPY_SHIFT = make_objective(ObjectiveSpec())
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,10 @@ def prompts() -> list[Encoded]:
 def test_it_finds_units_that_stand_in_for_each_other(
     copier: Loaded, prompts: list[Encoded]
 ) -> None:
-    found = iterated_path_scores(copier, 0, prompts, copy_shift)
+    found = iterated_path_scores(copier, 0, prompts, COPY_SHIFT)
     assert sorted(np.argsort(-found)[:3]) == UNITS
     # one at a time none of them makes a difference: what the rounds are for
-    with gated(copier, 0, prompts, copy_shift) as gradient:
+    with gated(copier, 0, prompts, COPY_SHIFT) as gradient:
         def value(off: list[int]) -> float:
             gates = np.ones(copier.info.width)
             gates[off] = 0
@@ -58,8 +60,8 @@ def test_it_finds_units_that_stand_in_for_each_other(
 def test_scores_add_up_to_what_switching_off_changes(
     copier: Loaded, prompts: list[Encoded]
 ) -> None:
-    found = iterated_path_scores(copier, 0, prompts, copy_shift)
-    with gated(copier, 0, prompts, copy_shift) as gradient:
+    found = iterated_path_scores(copier, 0, prompts, COPY_SHIFT)
+    with gated(copier, 0, prompts, COPY_SHIFT) as gradient:
         change = (gradient(np.ones(len(found)))[0]
                   - gradient(np.where(found != 0, 0.0, 1.0))[0])
     assert found.sum() == pytest.approx(change, rel=0.1)  # nine nodes
@@ -68,10 +70,10 @@ def test_scores_add_up_to_what_switching_off_changes(
 def test_no_more_units_have_scores_than_the_rounds_switched_off(
     copier: Loaded, prompts: list[Encoded]
 ) -> None:
-    found = iterated_path_scores(copier, 0, prompts, copy_shift, rounds=3, share=0.1)
+    found = iterated_path_scores(copier, 0, prompts, COPY_SHIFT, rounds=3, share=0.1)
     assert 0 < (found != 0).sum() <= np.ceil(0.1 * copier.info.width)
 
 
 def test_it_is_deterministic(copier: Loaded, prompts: list[Encoded]) -> None:
-    first, second = (iterated_path_scores(copier, 0, prompts, copy_shift) for _ in range(2))
+    first, second = (iterated_path_scores(copier, 0, prompts, COPY_SHIFT) for _ in range(2))
     assert (first == second).all()
