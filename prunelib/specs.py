@@ -220,7 +220,8 @@ class CapabilitySpec(Spec):
     #: paragraphs by blank lines. ``prompts`` are the right answers to the reported tasks, each
     #: after its prompt: for models that never read prose, as the reference models.
     text: str = "prose"
-    #: Multiple choice: the most probable of a question's options is the answer.
+    #: Multiple choice: the most probable of a question's options is the answer. A model that is
+    #: at chance before, as the small reference models are, cannot be seen to lose anything.
     tasks: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = tuple(
         task_names("capability"))
     #: None by default, so that there is nothing to copy.
