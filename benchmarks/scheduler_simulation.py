@@ -47,8 +47,8 @@ def work(count: int, gpus: int, seed: int = 0) -> list[Unit]:
     for number in range(count):
         model = number % MODELS
         info = ModelInfo(f"m{model}", "", "local", f"w{model}", "t", "llama", 32, 1, 1 << 30, 4096)
-        job = EvaluateJob(TaskRef(f"{number}", "d"), 1, 0, 5, 0, "arrow", "greedy", BASELINE,
-                          "vllm", "bfloat16")
+        job = EvaluateJob(TaskRef(f"{number}", "d"), 1, 0, 5, 0, "arrow", "greedy",
+                          BASELINE, "vllm", "bfloat16")
         units.append(Unit(info, job, cost=rng.uniform(2, 240),
                           tensor_parallel=gpus_of(model, min(gpus, NODE))))
     return units

@@ -50,7 +50,7 @@ RATES = {
 }
 STATISTICS: tuple[Statistic, ...] = ("accuracy", "margin")
 #: Prompts of the attribution; examples of a search, of which replays draw from POOL; held out.
-PROMPTS, EXAMPLES, POOL, HELD_OUT = 100, 200, 400, 400
+PROMPTS, EXAMPLES, POOL, HELD_OUT = 100, 200, 400, 300
 #: Examples of each other task.
 OTHERS = 10
 SHOTS = 3

@@ -55,8 +55,8 @@ def overhead(info: ModelInfo, results: Path, count: int) -> float:
     from cluster import RayExecutor
 
     store, empty = Store.open(results), TABLES["predictions"].empty_table()
-    units = [Unit(info, EvaluateJob(TaskRef(f"{i}", "d"), 1, 0, 5, 0, "arrow", "greedy", BASELINE,
-                                    "transformers", "float32")) for i in range(count)]
+    units = [Unit(info, EvaluateJob(TaskRef(f"{i}", "d"), 1, 0, 5, 0, "arrow", "greedy",
+                                    BASELINE, "transformers", "float32")) for i in range(count)]
     for unit in units:
         (results / "predictions").mkdir(exist_ok=True)
         pq.write_table(empty, results / "predictions" / f"{unit.id}.parquet")

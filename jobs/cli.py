@@ -6,9 +6,7 @@ import importlib.util
 import json
 import platform
 import sys
-from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from jobs import cluster_commands
+from jobs import cluster_commands, model_commands, reference_commands
 from jobs.terminal import console, errors
 from prunelib.errors import UserError
 
@@ -27,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in cluster_commands.COMMANDS:
+for command in (*cluster_commands.COMMANDS, *model_commands.COMMANDS):
     app.command()(command)
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", metavar="RECIPE")]
@@ -119,7 +117,7 @@ def report(
     results: Results,
     out: Annotated[Path, typer.Option(help="Folder that receives the pictures.")],
 ) -> None:
-    """Draw one picture per run and model: the grid of the search, and what the choice did.
+    """Draw one picture per chosen ablation: the grid of the search, and what the choice did.
 
     Example: `prunelib report --results results/demo --out figures`
     """
@@ -127,29 +125,6 @@ def report(
 
     for path in draw_report(results, out):
         console.print(path)
-
-
-@app.command()
-def export(
-    model: Annotated[str, typer.Argument(help="Model, as the recipe named it.", metavar="MODEL")],
-    ablation: Annotated[str, typer.Option(help="Digest, or its beginning; see view `chosen`.")],
-    results: Results,
-    out: Annotated[Path, typer.Option(help="New folder for the checkpoint.")],
-) -> None:
-    """Write a pruned checkpoint, which transformers and vLLM load without prunelib.
-
-    Example: `prunelib export reference/llama-copier --ablation 3f2a --results results/demo
-    --out pruned`
-    """
-    from prunelib.interventions.export import export as write
-    from prunelib.models import describe
-    from prunelib.results.query import find_ablation
-
-    found, weights = find_ablation(results, model, ablation)
-    info = describe(model)
-    if info.weights_digest != weights:
-        raise UserError(f"model '{model}' has changed since {results} was made: other weights")
-    console.print(f"{len(found)} components off: {write(info, found, out)}")
 
 
 @app.command()
@@ -313,40 +288,7 @@ def _checks(installed: dict[str, str]) -> list[tuple[str, bool, str]]:
     ]
 
 
-reference = typer.Typer(help="The shipped reference models.", no_args_is_help=True)
-app.add_typer(reference, name="reference")
-
-
-@reference.command()
-def train(
-    name: Annotated[str, typer.Argument(help="llama, gpt2, opt, bloom or mamba (writes llama and "
-                                             "llama-young), or llama-copier, gpt2-copier or "
-                                             "opt-copier (needs llama, … in the same folder).")],
-    out: Annotated[Path, typer.Option(help="Folder that receives one folder per model.")],
-) -> None:
-    """Train a reference model again, on a GPU if there is one.
-
-    Example: `prunelib reference train llama --out my-models`
-    """
-    import logging
-
-    from prunelib.errors import unknown_name
-    from prunelib.reference.families import FAMILIES
-    from prunelib.reference.plant import WIDTHS, PlantingRecipe, train_copier
-    from prunelib.reference.train import recipe_for, train_base
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    makers: dict[str, Callable[[], None]] = {
-        **{family: partial(train_base, family, out, recipe_for(family)) for family in FAMILIES},
-        **{f"{family}-copier": partial(train_copier, out / family, out / f"{family}-copier",
-                                       PlantingRecipe()) for family in WIDTHS},
-    }
-    if name not in makers:
-        raise unknown_name("reference model to train", name, makers)
-    base = out / name.removesuffix("-copier")
-    if name.endswith("-copier") and not (base / "config.json").is_file():
-        raise UserError(f"no base model in {base}: train {base.name} there first")
-    makers[name]()
+app.add_typer(reference_commands.app, name="reference")
 
 
 def _print(answer: Any, output: Format) -> None:

@@ -175,7 +175,15 @@ class Recipe(Spec):
             if split == "attribute" and self.search_task(arm) != arm.task:
                 raise UserError("search.split: attribute searches on the prompts that were "
                                 f"attributed, of '{arm.task}', not of '{self.search.proxy}'")
+            if arm.main and self.controls.fine_tuning and not self.task(arm.task).labelled(
+                    "attribute"):
+                raise UserError(f"controls.fine_tuning: task '{arm.task}' has no labels in its "
+                                "attribute split")
+        vectors = self.evaluate.task_vectors
         for name in self.evaluate.tasks:
+            if vectors:
+                self.task(name).check("search", vectors.shots, vectors.examples)
+                self.task(name).check("report", vectors.shots, vectors.examples)
             self._check_reported(name, max(self.evaluate.shots), self.evaluate.examples)
         if self.evaluate.capability:
             self._check_capability(self.evaluate.capability)

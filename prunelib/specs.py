@@ -195,10 +195,40 @@ class SearchSpec(Spec):
         return tuple(sorted(set(rates)))
 
 
-class ControlsSpec(Spec):
-    """Random controls: how many random rankings go through the same search."""
+class FineTuningSpec(Spec):
+    """Settings of full fine-tuning with AdamW: no weight decay, no schedule, no dropout.
 
+    The defaults are this project's, as the DSM paper's are not known (papers.md §2.3): a learning
+    rate that is usual for all parameters of a model of billions, and so many small batches that
+    the loss on ten samples falls (25 steps). The reference models are small and take ten times
+    that rate.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 5
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    batch_size: Count = 2
+    seed: int = 0
+
+
+class ControlsSpec(Spec):
+    """What an ablation is compared with, besides the untouched model."""
+
+    #: How many random rankings go through the same search.
     random: Annotated[int, Field(ge=0)] = 1
+    #: Full fine-tuning on the very prompts that the first attribution saw, with their labels.
+    fine_tuning: FineTuningSpec | None = None
+
+
+class TaskVectorsSpec(Spec):
+    """Task vectors (papers.md §5.1) in the untouched model and in every chosen ablation."""
+
+    #: Demonstrations behind a vector; also those of the in-context learning beside it.
+    shots: Annotated[int, Field(ge=1, le=MAX_SHOTS)] = 4
+    seed: int = 0
+    #: Prompts, as many on the search split (where the layer is chosen) as on the report split.
+    examples: Count = 50
+    #: ``other``: the mean over the vectors of other prompts in which the query does not occur.
+    context: Literal["own", "other"] = "own"
 
 
 def _expanded(value: Any) -> tuple[str, ...]:
@@ -249,6 +279,7 @@ class EvaluateSpec(Spec):
     scoring: Literal["greedy", "options"] = "greedy"
     #: With ``proxy: each_task``: every task's ablation on every task, not only on its own.
     transfer: bool = False
+    task_vectors: TaskVectorsSpec | None = None
     #: Perplexity and multiple choice before and after: ``true``, or a section.
     capability: Annotated[CapabilitySpec | None, BeforeValidator(_capability)] = None
 

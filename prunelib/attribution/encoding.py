@@ -51,18 +51,25 @@ def answer_tokens(
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Token ids of a prompt, and of each of some answers in its context.
 
-    An answer's tokens are what prompt + answer has beyond the prompt: it is never tokenised
-    alone, where a tokenizer may begin it differently. Raises :class:`UnitError` if the
-    tokenizer merges across that border, for then the answer has no tokens of its own.
+    Raises :class:`UnitError` as :func:`continuation` does.
     """
-    prompt = list(tokenizer(example.prompt)["input_ids"])
-    tails: dict[str, tuple[int, ...]] = {}
-    for answer in dict.fromkeys(answers):
-        whole = list(tokenizer(example.prompt + example.lead + answer)["input_ids"])
-        if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
-            raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
-        tails[answer] = tuple(whole[len(prompt) :])
-    return tuple(prompt), [tails[answer] for answer in answers]
+    tails = {answer: continuation(example.prompt, example.lead + answer, tokenizer)
+             for answer in dict.fromkeys(answers)}
+    return tuple(tokenizer(example.prompt)["input_ids"]), [tails[answer] for answer in answers]
+
+
+def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Token ids of an answer after a prompt: what both together have beyond the prompt.
+
+    An answer is never tokenised alone, where a tokenizer may begin it differently. Raises
+    :class:`UnitError` if the tokenizer merges across that border, for then the answer has no
+    tokens of its own.
+    """
+    before = list(tokenizer(prompt)["input_ids"])
+    whole = list(tokenizer(prompt + answer)["input_ids"])
+    if whole[: len(before)] != before or len(whole) == len(before):
+        raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
+    return tuple(whole[len(before) :])
 
 
 @dataclass(frozen=True)

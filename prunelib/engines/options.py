@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from prunelib.engines.base import Engine
+from prunelib.attribution.encoding import answer_tokens
+from prunelib.engines.base import Completion, Engine
 from prunelib.errors import UserError
+from prunelib.tasks import Example, Task
 
 Ids = tuple[int, ...]
 
@@ -60,6 +63,16 @@ def choose_options(
                        for option in some)
         choices.append(Choice(scores.index(max(scores)), scores))
     return choices
+
+
+def answers_of(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: Any
+               ) -> list[Completion]:
+    """The most probable of a task's options for each example, as if the model had written it."""
+    encoded = [answer_tokens(example, task.options, tokenizer) for example in examples]
+    choices = choose_options(engine, [prompt for prompt, _ in encoded],
+                             [options for _, options in encoded])
+    return [Completion(options[choice.best], task.options[choice.best])
+            for (_, options), choice in zip(encoded, choices, strict=True)]
 
 
 def _trie(options: Sequence[Sequence[int]]) -> dict[Ids, list[int]]:

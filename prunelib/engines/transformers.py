@@ -18,7 +18,7 @@ from prunelib.engines.stopping import (
 )
 from prunelib.errors import EngineDeadError
 from prunelib.interventions.masking import ActivationMasks
-from prunelib.models import ModelInfo, load
+from prunelib.models import Loaded, ModelInfo, load
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,20 +31,16 @@ class TransformersEngine:
     """Greedy completions and log-probabilities from a transformers model in this process.
 
     Args:
-        info: the base model.
-        dtype: of weights and activations.
+        model: the base model, or one that is in memory already (a fine-tuned one, say).
+        dtype: of weights and activations, where the model is not in memory yet.
     """
 
     kind = "transformers"
 
-    def __init__(self, info: ModelInfo, dtype: str = "float32") -> None:
-        from transformers import GenerationConfig
-
-        self._loaded = load(info, dtype)
-        self._dtype = dtype
-        # A checkpoint may bring a repetition penalty or other stop ids: greedy means greedy.
-        self._loaded.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        self._context, self._vocabulary = model_limits(info)
+    def __init__(self, model: ModelInfo | Loaded, dtype: str = "float32") -> None:
+        self._loaded = model if isinstance(model, Loaded) else load(model, dtype)
+        self._dtype = str(self._loaded.model.dtype).removeprefix("torch.")
+        self._context, self._vocabulary = model_limits(self._loaded.info)
         self._stops = stop_token_ids(self._loaded.tokenizer)
         self._exit = ExitStack()
         self._masks = self._exit.enter_context(ActivationMasks(self._loaded))

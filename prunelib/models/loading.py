@@ -46,7 +46,7 @@ def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
 def load(info: ModelInfo, dtype: str = "float32") -> Loaded:
     """Load a model for attribution or evaluation, frozen, on the GPU if there is one."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     model = AutoModelForCausalLM.from_pretrained(
         info.path,
@@ -54,6 +54,8 @@ def load(info: ModelInfo, dtype: str = "float32") -> Loaded:
         use_safetensors=True,
         trust_remote_code=info.trust_remote_code,
     )
+    # A checkpoint may bring a repetition penalty or other stop ids: greedy means greedy.
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     placed: Any = model
     placed.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)
     return Loaded(info, model, load_tokenizer(info), adapter_for(info.model_type))

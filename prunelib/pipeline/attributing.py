@@ -111,7 +111,8 @@ def _sample(run: ModelRun, arm: Arm) -> Step[Prompts]:
     task, wanted = run.recipe.task(arm.task), POOL * spec.prompts
     count = wanted if task.sizes is None else min(wanted, len(task.split("attribute")))
     pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(count))
-    unit = run.unit(PoolJob(pool, run.info.layers - 1, (BASELINE,), run.spec.dtype))
+    unit = run.unit(PoolJob(pool, run.written(arm.task)[1], run.info.layers - 1, (BASELINE,),
+                            run.spec.dtype))
     yield [unit]
     answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()
     fitting = [row["example"] for row in answers if row["correct"] == (spec.choose == "correct")]

@@ -67,12 +67,11 @@ def _different(entries: list[Entry]) -> list[Ablation]:
 def _asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, ablation: Ablation,
             canary: Canary, repeat: int) -> EvaluateJob:
     """A task that is reported, under an ablation."""
-    spec, known = run.recipe.evaluate, run.recipe.task(task)
+    written, scoring = run.written(task)
     return EvaluateJob(
         task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
-        format=spec.format if known.format is None else "own",
-        scoring=spec.scoring if known.options else "greedy", ablation=ablation,
-        engine=_engine(run), dtype=run.spec.dtype, canary=canary,
+        format=written, scoring=scoring, ablation=ablation, engine=_engine(run),
+        dtype=run.spec.dtype, canary=canary,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prunelib.config import Arm, Recipe
 from prunelib.identity import digest
@@ -57,6 +57,12 @@ class ModelRun:
                 ) -> Prompts:
         """Some examples of a task, as jobs hold them."""
         return Prompts(self.task(task), split, shots, seed, tuple(indices))
+
+    def written(self, task: str) -> tuple[str, Literal["greedy", "options"]]:
+        """How the prompts of a task are written, and its answers read."""
+        spec, found = self.recipe.evaluate, self.recipe.task(task)
+        return ("own" if found.format else spec.format,
+                spec.scoring if found.options else "greedy")
 
     def searched(self, arm: Arm, sample: Prompts) -> Prompts:
         """The examples on which an arm's search decides; ``sample`` was attributed."""

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from prunelib.components import Ablation
-from prunelib.engines.base import Canary, Completion, Engine, Prompt
+from prunelib.engines.base import Canary, Completion
+from prunelib.pipeline.beyond_pruning import perform_fine_tuning, perform_task_vectors
+from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of
 from prunelib.pipeline.units import (
     AttributeJob,
     CanaryJob,
     EvaluateJob,
+    FineTuneJob,
     GridJob,
     LikelihoodJob,
     PoolJob,
     Prompts,
     ScoreJob,
+    TaskVectorJob,
     Unit,
 )
-from prunelib.scoring.correctness import first_line, judge
-from prunelib.tasks import Example, Task, draw
+from prunelib.tasks import draw
 
 if TYPE_CHECKING:
     from prunelib.pipeline.work import Worker
 
-Row = dict[str, Any]
 #: How many next tokens a canary compares.
 _CANARY_TOKENS = 8
 
@@ -33,14 +34,6 @@ _CANARY_TOKENS = 8
 def perform(worker: Worker, unit: Unit) -> list[Row]:
     """The rows that a unit's one file consists of."""
     return _PERFORM[type(unit.job)](worker, unit, unit.job)
-
-
-def examples_of(prompts: Prompts) -> tuple[Task, list[Example]]:
-    """The task and the examples that are meant."""
-    task = prompts.task.load()
-    drawn = draw(task, split=prompts.split, shots=prompts.shots, seed=prompts.seed,
-                 count=max(prompts.indices) + 1)
-    return task, [drawn[i] for i in prompts.indices]
 
 
 def _attribute(worker: Worker, unit: Unit, job: AttributeJob) -> list[Row]:
@@ -85,17 +78,20 @@ def _part(unit: Unit, prompts: Prompts, layer: int, level: int, alpha: float, su
 
 
 def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
-    from prunelib.attribution.encoding import encode
+    from prunelib.attribution.encoding import answer_tokens, encode
     from prunelib.engines.stopping import stop_token_ids
     from prunelib.search.grid import ROWS, greedy_rows
 
     loaded = worker.loaded(unit.model, job.dtype)
     task, examples = examples_of(job.prompts)
-    prompts = _prompts(examples, loaded.tokenizer)
+    prompts = prompts_of(examples, loaded.tokenizer)
     answers = greedy_rows(loaded, job.layer, job.ablations,
                           [encode(example, loaded.tokenizer) for example in examples],
                           max(p.max_tokens for p in prompts),
-                          stop_token_ids(loaded.tokenizer), ROWS >> worker.halvings)
+                          stop_token_ids(loaded.tokenizer), ROWS >> worker.halvings,
+                          None if job.scoring == "greedy" else [
+                              answer_tokens(example, task.options, loaded.tokenizer)[1]
+                              for example in examples])
     rows: list[Row] = []
     for ablation, tokens, margins in zip(job.ablations, answers.tokens, answers.margins,
                                          strict=True):
@@ -104,7 +100,7 @@ def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
             for ids in tokens
         ]
         form = "arrow" if task.format is None else "own"
-        found = _prediction_rows(unit, task, "transformers", form, 0, ablation, examples,
+        found = prediction_rows(unit, task, "transformers", form, 0, ablation.digest, examples,
                                  prompts, completions)
         rows += [row | {"margin": float(margin)}
                  for row, margin in zip(found, margins, strict=True)]
@@ -118,7 +114,7 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
     from prunelib.interventions.masking import ActivationMasks
 
     loaded = worker.loaded(unit.model, job.dtype)
-    ids = _prompts(examples_of(job.prompts)[1], loaded.tokenizer)[0].token_ids
+    ids = prompts_of(examples_of(job.prompts)[1], loaded.tokenizer)[0].token_ids
     batch = pad_left([ids], loaded.tokenizer.pad_token_id, loaded.device)
     with torch.no_grad(), ActivationMasks(loaded) as masks:
         masks.set(job.ablation)
@@ -137,6 +133,7 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
 
 
 def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
+    from prunelib.engines.options import answers_of
     from prunelib.models.loading import load_tokenizer
 
     engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
@@ -144,25 +141,12 @@ def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
     examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
                     prompt_format="arrow" if task.format is not None else job.format)
     tokenizer = load_tokenizer(unit.model)
-    prompts = _prompts(examples, tokenizer)
-    answers = (_chosen(engine, task, examples, tokenizer) if job.scoring == "options"
+    prompts = prompts_of(examples, tokenizer)
+    answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"
                else engine.generate(prompts))
-    rows = _prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation,
+    rows = prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation.digest,
                             examples, prompts, answers)
     return [row | {"split": job.split} for row in rows]
-
-
-def _chosen(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: Any
-            ) -> list[Completion]:
-    """The most probable option of each prompt, as if the model had written it."""
-    from prunelib.attribution.encoding import answer_tokens
-    from prunelib.engines.options import choose_options
-
-    encoded = [answer_tokens(example, task.options, tokenizer) for example in examples]
-    choices = choose_options(engine, [prompt for prompt, _ in encoded],
-                             [options for _, options in encoded])
-    return [Completion(options[choice.best], task.options[choice.best])
-            for (_, options), choice in zip(encoded, choices, strict=True)]
 
 
 def _likelihood(worker: Worker, unit: Unit, job: LikelihoodJob) -> list[Row]:
@@ -183,62 +167,10 @@ _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     GridJob: _grid,
     CanaryJob: _canary,
     EvaluateJob: _evaluate,
+    FineTuneJob: perform_fine_tuning,
+    TaskVectorJob: perform_task_vectors,
     LikelihoodJob: _likelihood,
 }
-
-
-def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
-    """Token ids of prompts, with room for the longest answer that occurs and what ends it."""
-    answers = {y for example in examples for y in (example.gold, *example.answers)}
-    room = 2 + max(
-        len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
-    )
-    return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
-
-
-def _prediction_rows(
-    unit: Unit,
-    task: Task,
-    engine: str,
-    prompt_format: str,
-    repeat: int,
-    ablation: Ablation,
-    examples: Sequence[Example],
-    prompts: Sequence[Prompt],
-    completions: Sequence[Completion],
-) -> list[Row]:
-    rows: list[Row] = []
-    for example, prompt, completion in zip(examples, prompts, completions, strict=True):
-        prediction = first_line(completion.text, example.separator)
-        outcome = judge(task, example, prediction)
-        rows.append(
-            {
-                "model": unit.model.id,
-                "engine": engine,
-                "ablation": ablation.digest,
-                "task": example.task,
-                "split": example.split,
-                "shots": example.shots,
-                "seed": example.seed,
-                "example": example.example,
-                "repeat": repeat,
-                "format": prompt_format,
-                "query": example.query,
-                "gold": example.gold,
-                "prediction": prediction,
-                "correct": outcome.correct and completion.error is None,
-                "copied": outcome.copied and completion.error is None,
-                "copied_position": outcome.copied_position if completion.error is None else None,
-                "margin": None,
-                "gold_in_prompt": outcome.gold_in_prompt,
-                "demonstrations": [x for x, _ in example.demonstrations],
-                "answers": list(example.answers),
-                "prompt_tokens": len(prompt.token_ids),
-                "error": completion.error,
-                "unit_id": unit.id,
-            }
-        )
-    return rows
 
 
 def canary_of(row: Row) -> Canary:

@@ -100,14 +100,19 @@ def expected_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
     reported = sum((1 + 2 * random * arm.main)
                    * (len(evaluate.tasks) if arm.only is None or evaluate.transfer else 1)
                    for arm in arms) + 2 * len(evaluate.tasks)
+    tasks = len(evaluate.tasks)
+    tuned = sum(1 if arm.only else tasks for arm in arms
+                if arm.main and recipe.controls.fine_tuning)
+    vectors = (tasks + sum(1 if arm.only else tasks for arm in arms)
+               if evaluate.task_vectors else 0)
     ablations = 1 + len(arms) + 2 * random * main
     beside = 1 + len(evaluate.capability.tasks) if evaluate.capability else 0
     return {
         "attribute": sum(_attribution_units(arm.spec, searched) for arm in arms),
         "search": len(searches) + searched * (len(arms) + random * main),
         "canary": ablations,
-        "evaluate": (reported * len(evaluate.shots) * len(evaluate.seeds)
-                     + ablations * beside),
+        "evaluate": (reported + tuned) * len(evaluate.shots) * len(evaluate.seeds) + vectors
+        + ablations * beside,
     }
 
 

@@ -94,7 +94,7 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found | No
 
 def _grid_unit(run: ModelRun, prompts: Prompts, layer: int, ablations: tuple[Ablation, ...],
                priority: int) -> Unit:
-    job = GridJob(prompts, layer, ablations, run.spec.dtype)
+    job = GridJob(prompts, run.written(prompts.task.name)[1], layer, ablations, run.spec.dtype)
     cost = len(ablations) * (2 * run.info.layers - layer) * len(prompts.indices)
     return run.unit(job, cost, priority)
 

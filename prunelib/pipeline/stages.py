@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from prunelib.models import planted_units
 from prunelib.pipeline.attributing import Ranking, random_rankings, rank
+from prunelib.pipeline.beyond_pruning import fine_tuning, task_vectors
 from prunelib.pipeline.evaluating import canaries, evaluation
 from prunelib.pipeline.model_run import ModelRun, together
 from prunelib.pipeline.searching import search
@@ -48,6 +49,8 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
     entries = yield from search(run, rankings, urgency)
     yield (asked := canaries(run, entries, rankings[0], urgency))
     yield evaluation(run, entries, asked, extras)
+    if extras:
+        yield fine_tuning(run, rankings) + task_vectors(run, entries)
 
 
 def _record_model(run: ModelRun) -> None:

@@ -11,12 +11,14 @@ import functools
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from prunelib.components import Ablation
 from prunelib.engines.base import Canary
 from prunelib.errors import UnitError
 from prunelib.identity import digest
 from prunelib.models.identity import ModelInfo
-from prunelib.specs import ObjectiveSpec
+from prunelib.specs import FineTuningSpec, ObjectiveSpec, TaskVectorsSpec
 from prunelib.tasks import DatasetSpec, Split, Task, build_task, get_task
 
 #: Goes up whenever the same unit would write other rows than before.
@@ -89,6 +91,8 @@ class GridJob:
     """Several ablations of one layer on the same examples, in one batch."""
 
     prompts: Prompts
+    #: ``options``: the answer is one of the task's options.
+    scoring: Literal["greedy", "options"]
     layer: int
     ablations: tuple[Ablation, ...]
     dtype: str
@@ -130,6 +134,37 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True)
+class FineTuneJob:
+    """A model fine-tuned on some prompts, on one task at one number of shots and one seed."""
+
+    samples: Prompts
+    settings: FineTuningSpec
+    task: TaskRef
+    shots: int
+    seed: int
+    examples: int
+    format: str
+    scoring: Literal["greedy", "options"]
+    dtype: str
+
+    @property
+    def intervention(self) -> str:
+        """Digest of the samples and settings, which stands where an ablation's would."""
+        return digest("fine-tuning", [_plain(self.samples), _plain(self.settings)])
+
+
+@dataclass(frozen=True)
+class TaskVectorJob:
+    """One task under an ablation: zero-shot, with demonstrations, with task vectors."""
+
+    task: TaskRef
+    settings: TaskVectorsSpec
+    format: str
+    ablation: Ablation
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Texts:
     """Texts whose probability is measured, by name and content."""
 
@@ -152,7 +187,8 @@ class LikelihoodJob:
     dtype: str
 
 
-Job = AttributeJob | ScoreJob | PoolJob | GridJob | CanaryJob | EvaluateJob | LikelihoodJob
+Job = (AttributeJob | ScoreJob | PoolJob | GridJob | CanaryJob | EvaluateJob | FineTuneJob
+       | TaskVectorJob | LikelihoodJob)
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
@@ -161,6 +197,8 @@ _STAGES: dict[type, tuple[Stage, str]] = {
     GridJob: ("search", "predictions"),
     CanaryJob: ("canary", "canaries"),
     EvaluateJob: ("evaluate", "predictions"),
+    FineTuneJob: ("evaluate", "predictions"),
+    TaskVectorJob: ("evaluate", "task_vectors"),
     LikelihoodJob: ("evaluate", "likelihoods"),
 }
 _NOT_IN_ID = ("canary", "objective")
@@ -213,7 +251,11 @@ class Unit:
             return f"ablation {job.ablation.digest[:8]}"
         if isinstance(job, LikelihoodJob):
             return f"{len(job.texts.content)} texts, {job.ablation.digest[:8]}"
-        return f"{job.task.name}, {job.shots} shots, seed {job.seed}, {job.ablation.digest[:8]}"
+        if isinstance(job, TaskVectorJob):
+            return f"task vectors of {job.task.name}, {job.ablation.digest[:8]}"
+        what = (f"fine-tuned {job.intervention[:8]}" if isinstance(job, FineTuneJob)
+                else job.ablation.digest[:8])
+        return f"{job.task.name}, {job.shots} shots, seed {job.seed}, {what}"
 
 
 def _layers(layers: tuple[int, ...]) -> str:
@@ -224,6 +266,8 @@ def _plain(value: Any) -> Any:
     """What identifies a job, as JSON: dataclasses by field, ablations by digest."""
     if isinstance(value, Ablation):
         return value.digest
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if isinstance(value, TaskRef | Texts):
         return [value.name, value.digest]
     if isinstance(value, tuple):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from prunelib.components import Ablation
 from prunelib.engines.base import Canary, Engine
@@ -14,6 +16,7 @@ from prunelib.pipeline.performing import perform
 from prunelib.pipeline.units import Unit
 from prunelib.results.store import Store
 
+Found = TypeVar("Found")
 #: How often the batches of a unit are halved where memory runs out, before the unit fails.
 MAX_HALVINGS = 2
 
@@ -26,6 +29,7 @@ class Worker:
         self._model: tuple[tuple[str, str], Loaded] | None = None
         self._engine: tuple[tuple[str, str, str], Engine] | None = None
         self._live: str | None = None
+        self._kept: tuple[tuple[str, ...], Any] | None = None
         self.halvings = 0
 
     def perform(self, unit: Unit, halvings: int = 0) -> int:
@@ -52,6 +56,7 @@ class Worker:
     def forget(self) -> None:
         """Drop the model and close the engine."""
         engine, self._engine, self._model, self._live = self._engine, None, None, None
+        self._kept = None
         if engine is not None:
             engine[1].close()
 
@@ -66,6 +71,14 @@ class Worker:
             torch.set_num_threads(1)
             self._model = (key, load(info, dtype))
         return self._model[1]
+
+    def kept(self, key: tuple[str, ...], make: Callable[[], Found]) -> Found:
+        """What ``make`` made for the last ``key``, so that units that share it make it once."""
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # free its memory first
+            self._kept = (key, make())
+        found: Found = self._kept[1]
+        return found
 
     def engine(self, unit: Unit, kind: str, dtype: str, ablation: Ablation,
                canary: Canary | None) -> Engine:

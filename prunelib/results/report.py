@@ -89,7 +89,8 @@ def _outcomes(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any])
     names = []
     for place, (method, layer, rate, accuracy, low, high, copying) in enumerate(rows):
         label = "baseline" if method == "none" else method
-        names.append(label if rate is None else f"{label}\nlayer {layer}, {100 * rate:g}%")
+        where = "several layers" if layer is None else f"layer {layer}"
+        names.append(label if rate is None else f"{label}\n{where}, {100 * rate:g}%")
         axes.errorbar(100 * accuracy, place, xerr=[[100 * (accuracy - low)],
                                                    [100 * (high - accuracy)]],
                       fmt="o", color="tab:blue", capsize=4,

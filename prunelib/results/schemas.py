@@ -251,6 +251,25 @@ _LIKELIHOODS = _table(
     _UNIT,
 )
 
+_TASK_VECTORS = _table(
+    "task_vectors",
+    "one row per answer of the three ways: zero-shot, with demonstrations, with task vectors",
+    _MODEL,
+    _ABLATION,
+    _column("task", _TEXT, "task"),
+    _column("split", _TEXT, "search, where the layer is chosen, or report"),
+    _column("shots", _SMALL, "demonstrations behind a vector, and of the in-context learning"),
+    _column("seed", _LARGE, "seed of queries and demonstrations"),
+    _column("way", _TEXT, "zero_shot, icl (with demonstrations) or task_vector"),
+    _column("layer", _SMALL, "layer whose output is the vector, null for the others", null=True),
+    _column("example", _SMALL, "example within task and split, from 0"),
+    _column("query", _TEXT, "input that is asked about"),
+    _column("gold", _TEXT, "right answer"),
+    _column("prediction", _TEXT, "what the model answered"),
+    _column("correct", _FLAG, "whether the prediction counts as the right answer"),
+    _UNIT,
+)
+
 #: Table name → schema, in the order in which they are described to people.
 TABLES: dict[str, pa.Schema] = {
     "runs": _RUNS,
@@ -265,6 +284,7 @@ TABLES: dict[str, pa.Schema] = {
     "ablations": _ABLATIONS,
     "canaries": _CANARIES,
     "predictions": _PREDICTIONS,
+    "task_vectors": _TASK_VECTORS,
     "likelihoods": _LIKELIHOODS,
 }
 

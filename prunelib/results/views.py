@@ -12,7 +12,13 @@ from prunelib.results.views_base import View
 from prunelib.results.views_base import view as _view
 from prunelib.results.views_beside import CAPABILITY, SCORERS, SEEDS, TRANSFER
 from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
-from prunelib.results.views_runs import COMPLETENESS, COSTS, FAILED_UNITS, RECALL
+from prunelib.results.views_runs import (
+    COMPLETENESS,
+    COSTS,
+    FAILED_UNITS,
+    RECALL,
+    TASK_VECTOR_ACCURACY,
+)
 from prunelib.results.views_scores import AGREEMENT, OVERLAP
 
 _SCOPE = _view(
@@ -295,6 +301,7 @@ VIEWS: tuple[View, ...] = (
     _COPYING,
     COMPLETENESS,
     RECALL,
+    TASK_VECTOR_ACCURACY,
     OVERLAP,
     AGREEMENT,
     SCORERS,

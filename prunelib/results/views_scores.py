@@ -76,20 +76,28 @@ ORDER BY ALL
 
 AGREEMENT = view(
     "agreement",
-    "attribution on few prompts against the same on more of them, of which the few are a part",
-    "run model site layer method objective proxy shots seed prompts other_prompts spearman share "
-    "count shared jaccard",
+    "attribution on few prompts against the same on more of them, of which the few are a part: "
+    "same objective, proxy, shots and seed",
+    "run model site layer objective proxy shots seed method prompts other_method other_prompts "
+    "spearman share count shared jaccard",
     """
-SELECT run, model, site, layer, method, objective, proxy, shots, seed, prompts, other_prompts,
-       spearman, share, "count", shared, jaccard
-FROM overlap
-WHERE method = other_method AND objective IS NOT DISTINCT FROM other_objective
-  AND proxy IS NOT DISTINCT FROM other_proxy AND shots IS NOT DISTINCT FROM other_shots
-  AND seed IS NOT DISTINCT FROM other_seed
+WITH ordered AS (
+    SELECT * FROM overlap WHERE prompts < other_prompts
+    UNION ALL BY NAME
+    SELECT * REPLACE (other_method AS method, method AS other_method,
+                      other_prompts AS prompts, prompts AS other_prompts)
+    FROM overlap WHERE prompts > other_prompts
+)
+SELECT run, model, site, layer, objective, proxy, shots, seed, method, prompts, other_method,
+       other_prompts, spearman, share, "count", shared, jaccard
+FROM ordered
+WHERE objective IS NOT DISTINCT FROM other_objective AND proxy IS NOT DISTINCT FROM other_proxy
+  AND shots IS NOT DISTINCT FROM other_shots AND seed IS NOT DISTINCT FROM other_seed
 ORDER BY ALL
 """,
     **{name: OVERLAP.columns[name] for name in (
-        "site", "layer", "proxy", "shots", "seed", "other_prompts", "spearman", "share", "count",
-        "shared", "jaccard")},
-    prompts="prompts of the smaller attribution",
+        "site", "layer", "proxy", "shots", "seed", "other_method", "other_prompts", "spearman",
+        "share", "count", "shared", "jaccard")},
+    method="attribution with fewer prompts: recipes give the two different names",
+    prompts="its prompts",
 )

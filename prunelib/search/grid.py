@@ -18,6 +18,10 @@ from prunelib.models import Loaded
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: Token ids of the answers that a prompt can have.
+Options = Sequence[tuple[int, ...]]
+#: Stands for a token where an option is complete.
+_COMPLETE = -1
 #: Rows (rate × prompt) of one forward pass; fixed, so that results do not depend on the worker.
 ROWS = 128
 
@@ -45,13 +49,17 @@ def greedy_rows(
     max_tokens: int,
     stop: Sequence[int],
     rows: int = ROWS,
+    options: Sequence[Options] | None = None,
 ) -> Answers:
     """Greedy continuations and margins of every prompt under every ablation.
 
     Each ablation is of this one layer (or empty) and becomes one mask row per prompt. The
     first token, where nearly all the work is, starts at ``layer`` from streams computed once for
     all ablations; later tokens run the whole model, because the rows' texts then differ.
-    ``rows`` (ablation × prompt) go through the model at a time, but at least one prompt.
+    ``rows`` (ablation × prompt) go through the model at a time, but at least one prompt. With
+    ``options``, those of each prompt, a continuation is one of them: at every token the most
+    probable one that some of them goes on with, which among options whose first tokens differ
+    costs no more passes than their first token does.
     """
     import torch
 
@@ -63,8 +71,9 @@ def greedy_rows(
     for start in range(0, len(prompts), at_once):
         some = prompts[start : start + at_once]
         with torch.no_grad(), ActivationMasks(loaded) as masks:
-            found, values = _continue(loaded, layer, masks, keep, site, some, max_tokens,
-                                      set(stop))
+            found, values = _continue(
+                loaded, layer, masks, keep, site, some, max_tokens, set(stop) | {_COMPLETE},
+                options and options[start : start + at_once])
         for i in range(len(ablations)):
             tokens[i] += found[i * len(some) : (i + 1) * len(some)]
         margins.append(values.reshape(len(ablations), len(some)))
@@ -95,6 +104,7 @@ def _continue(
     prompts: Sequence[Encoded],
     max_tokens: int,
     stop: set[int],
+    options: Sequence[Options] | None,
 ) -> tuple[list[list[int]], NDArray[np.float64]]:
     """Greedy tokens and margins of ablation × prompt rows, by ablation, then by prompt."""
     pad, device = loaded.tokenizer.pad_token_id, loaded.device
@@ -106,21 +116,46 @@ def _continue(
         replayed.prefix = prefix.repeat(len(keep))
         logits = _last_logits(loaded, batch.repeat(len(keep)).inputs())
     margins = _margins(logits, list(prompts) * len(keep))
-    following = logits.argmax(-1).tolist()
-    answers: list[list[int]] = [[] for _ in following]
-    running = list(range(len(following)))
+    answers: list[list[int]] = [[] for _ in range(len(logits))]
+    running = list(range(len(logits)))
+    following = _best(logits, running, answers, options)
     for step in range(max_tokens):
         for row, token in zip(list(running), following, strict=True):
             if token in stop:
                 running.remove(row)
             else:
                 answers[row].append(token)
+        if options is not None:  # nothing is asked about a row with one option left
+            for row in list(running):
+                fitting = _fitting(options[row % len(prompts)], answers[row])
+                if len(fitting) == 1:
+                    answers[row] = list(fitting[0])
+                    running.remove(row)
         if not running or step == max_tokens - 1:
             break
         texts = [[*prompts[row % len(prompts)].prompt, *answers[row]] for row in running]
         masks.set_rows(layer, keep[[row // len(prompts) for row in running]], site)
-        following = _last_logits(loaded, pad_left(texts, pad, device).inputs()).argmax(-1).tolist()
+        logits = _last_logits(loaded, pad_left(texts, pad, device).inputs())
+        following = _best(logits, running, answers, options)
     return answers, margins
+
+
+def _best(logits: Tensor, rows: Sequence[int], answers: Sequence[Sequence[int]],
+          options: Sequence[Options] | None) -> list[int]:
+    """The next token of each row: of all, or of those with which its options go on."""
+    if options is None:
+        return [int(token) for token in logits.argmax(-1)]
+    best = []
+    for row, of_row in zip(rows, logits, strict=True):
+        begun = answers[row]
+        fitting = _fitting(options[row % len(options)], begun)
+        allowed = sorted({option[len(begun)] for option in fitting if len(option) > len(begun)})
+        best.append(allowed[int(of_row[allowed].argmax())] if allowed else _COMPLETE)
+    return best
+
+
+def _fitting(options: Options, begun: Sequence[int]) -> list[tuple[int, ...]]:
+    return [option for option in options if option[: len(begun)] == tuple(begun)]
 
 
 def _last_logits(loaded: Loaded, inputs: dict[str, Tensor]) -> Tensor:

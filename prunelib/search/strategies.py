@@ -8,7 +8,7 @@ evaluations, cells × examples; the exhaustive search makes layers × rates × e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,8 +83,8 @@ class Found:
 
     @property
     def evaluations(self) -> int:
-        """Cells × examples that were evaluated."""
-        return sum(len(cell.correct) for cell in self.cells)
+        """Cells × examples that were evaluated; cells that are equal count once."""
+        return sum({cell.ablation.digest: len(cell.correct) for cell in self.cells}.values())
 
 
 Asking = Generator[list[Request], Sequence[Outcome], None]
@@ -93,32 +93,49 @@ Strategy = Callable[[Grid], Generator[list[Request], Sequence[Outcome], Found]]
 
 @dataclass
 class _Tried:
-    """The cells that were tried so far, each on its first examples."""
+    """The cells that were tried so far, each on its first examples.
+
+    Of a narrow layer several rates may switch off the same units: those share their outcomes.
+    """
 
     grid: Grid
-    cells: dict[Place, Cell] = field(default_factory=dict)
+    places: set[Place] = field(default_factory=set)
+    #: By the ablation's digest, each field ``[examples]``.
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def extend(self, places: Sequence[Place], stop: int) -> Asking:
         """Try ``places`` on what is missing of the first ``stop`` examples."""
-        groups: dict[tuple[int, int], list[Place]] = {}
+        self.places.update(places)
+        groups: dict[tuple[int, int], dict[str, Ablation]] = {}
         for place in sorted(places):
-            start = len(self.cells[place].correct) if place in self.cells else 0
+            ablation = self.grid.ablations[place]
+            known = self.outcomes.get(ablation.digest)
+            start = 0 if known is None else len(known.correct)
             if start < stop:
-                groups.setdefault((place[0], start), []).append(place)
-        requests = [Request(layer, tuple(self.grid.ablations[place] for place in of_layer),
-                            start, stop) for (layer, start), of_layer in groups.items()]
+                groups.setdefault((place[0], start), {})[ablation.digest] = ablation
+        requests = [Request(layer, tuple(ablations.values()), start, stop)
+                    for (layer, start), ablations in groups.items()]
         if requests:
             outcomes = yield requests
-            for of_layer, outcome in zip(groups.values(), outcomes, strict=True):
-                for i, place in enumerate(of_layer):
-                    self._add(place, outcome.correct[i], outcome.copied[i], outcome.margin[i])
+            for request, found in zip(requests, outcomes, strict=True):
+                for i, ablation in enumerate(request.ablations):
+                    self._add(ablation.digest,
+                              Outcome(found.correct[i], found.copied[i], found.margin[i]))
 
-    def _add(self, place: Place, *values: NDArray[np.generic]) -> None:
-        if place in self.cells:
-            old = self.cells[place]
-            before = (old.correct, old.copied, margins(old))
-            values = tuple(np.concatenate(pair) for pair in zip(before, values, strict=True))
-        self.cells[place] = Cell(*place, self.grid.ablations[place], *values)  # type: ignore[arg-type]
+    def _add(self, digest: str, new: Outcome) -> None:
+        old = self.outcomes.get(digest)
+        self.outcomes[digest] = new if old is None else Outcome(
+            np.concatenate([old.correct, new.correct]), np.concatenate([old.copied, new.copied]),
+            np.concatenate([old.margin, new.margin]))
+
+    def cells(self, places: Iterable[Place]) -> list[Cell]:
+        """What is known of ``places``."""
+        found = []
+        for place in places:
+            ablation = self.grid.ablations[place]
+            known = self.outcomes[ablation.digest]
+            found.append(Cell(*place, ablation, known.correct, known.copied, known.margin))
+        return found
 
     def ranked(self, places: Sequence[Place]) -> list[Cell]:
         """Cells tried on the same examples, in the order in which they deserve more of these.
@@ -129,7 +146,7 @@ class _Tried:
         layer that are as good, smallest first: the choice will prefer them, and margins alone
         lead to rates larger than needed. Then the others by their mean margins.
         """
-        cells = sorted((self.cells[place] for place in places),
+        cells = sorted(self.cells(places),
                        key=lambda c: (-float(margins(c).mean()), c.layer, c.rate))
         small = lighter(cells, cells[0], self.grid.statistic)
         first = {(c.layer, c.rate) for c in (cells[0], *small)}
@@ -137,9 +154,9 @@ class _Tried:
 
     def found(self) -> Found:
         """Choose among the cells that were tried on all examples."""
-        cells = tuple(cell for _, cell in sorted(self.cells.items()))
+        cells = self.cells(sorted(self.places))
         whole = [cell for cell in cells if len(cell.correct) == self.grid.examples]
-        return Found(cells, choose(whole, self.grid.statistic))
+        return Found(tuple(cells), choose(whole, self.grid.statistic))
 
 
 def exhaustive(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
@@ -161,8 +178,7 @@ def coarse_to_fine(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Fo
     coarse = [(layer, rate) for layer in grid.layers for rate in rates[::2]]
     yield from tried.extend(coarse, -(-grid.examples // 5))
     leader = tried.ranked(coarse)[0]
-    cells = [tried.cells[place] for place in coarse]
-    best = [*lighter(cells, leader, grid.statistic), leader][0]
+    best = [*lighter(tried.cells(coarse), leader, grid.statistic), leader][0]
     middle = rates.index(best.rate)
     around = {leader.rate, *rates[max(0, middle - 1) : middle + 2]}
     yield from tried.extend([(leader.layer, rate) for rate in around], grid.examples)

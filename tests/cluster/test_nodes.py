@@ -25,7 +25,8 @@ def unit(engine: str, info: ModelInfo = MODEL, dtype: str = "bfloat16",
     if engine == "torch":
         prompts = Prompts(TaskRef("t", "d"), "search", 3, 0, (0,))
         return Unit(info, CanaryJob(prompts, BASELINE, dtype), tensor_parallel=gpus)
-    job = EvaluateJob(TaskRef("t", "d"), 1, 0, 5, 0, "arrow", "greedy", BASELINE, "vllm", dtype)
+    job = EvaluateJob(TaskRef("t", "d"), 1, 0, 5, 0, "arrow", "greedy", BASELINE,
+                      "vllm", dtype)
     return Unit(info, job, tensor_parallel=gpus)
 
 

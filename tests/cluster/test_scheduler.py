@@ -20,8 +20,9 @@ def unit(model: int = 0, seed: int = 0, cost: float = 1.0, priority: int = 0, gp
     """A unit of model ``m0``, ``m1``, …, which takes ``gpus`` GPUs."""
     info = replace(MODEL, id=f"m{model}", weights_digest=f"w{model}")
     task = TaskRef("t", "d")
-    job = (EvaluateJob(task, 1, seed, 5, 0, "arrow", "greedy", BASELINE, "vllm", "float32")
-           if engine else CanaryJob(Prompts(task, "search", 0, seed, (0,)), BASELINE, "float32"))
+    job = EvaluateJob(task, 1, seed, 5, 0, "arrow", "greedy", BASELINE, "vllm",
+                      "float32") if engine else CanaryJob(
+        Prompts(task, "search", 0, seed, (0,)), BASELINE, "float32")
     return Unit(info, job, cost, priority, tensor_parallel=gpus)
 
 

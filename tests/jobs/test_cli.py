@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import call
-from pipeline.small import recipe as small_recipe
 
 import prunelib
 from jobs import cli
@@ -36,13 +36,6 @@ def good(info: ModelInfo, tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(GOOD.format(model=info.path))
     return path
-
-
-@pytest.fixture(scope="module")
-def finished(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("cli") / "results"
-    prunelib.run(small_recipe(info), results)
-    return results
 
 
 def test_a_run_ends_with_a_table_and_what_to_type_next(
@@ -245,11 +238,29 @@ def test_every_command_has_help_with_an_example() -> None:
         assert "Example" in (command.callback.__doc__ or ""), command.callback.__name__
 
 
-def test_the_demo_recipe_is_fine(capfd: pytest.CaptureFixture[str]) -> None:
-    recipes = Path(cli.__file__).parent / "recipes"
-    for path in recipes.glob("*.yaml"):
-        assert call("validate", path) == 0
-    assert "2 models" in capfd.readouterr().out
+RECIPES = sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_are_fine(
+    path: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Those for hub models are read with small data sets of the same layouts, and one model."""
+    content = yaml.safe_load(path.read_text())
+    if "reference/" not in str(content["models"]):
+        data = Path(__file__).parent.parent / "data"
+        content["models"] = ["reference/llama"]
+        content["tasks"] = [
+            {"name": name, "path": str(data / name.split("_")[0]).replace("balanced", name)}
+            | ({"config": "sw"} if "xcopa" in name else {}) for name in content["tasks"]
+        ]
+        attributions = content["attribution"]
+        for part in attributions if isinstance(attributions, list) else [attributions]:
+            part["prompts"] = 1
+        content["search"]["examples"] = content["evaluate"]["examples"] = 1
+    (tmp_path / path.name).write_text(yaml.safe_dump(content))
+    assert call("validate", tmp_path / path.name) == 0
+    assert f"Run {content['name']}-" in capfd.readouterr().out
 
 
 def test_a_report_is_one_picture_per_run_and_model(
@@ -289,21 +300,3 @@ def test_a_large_run_ends_with_its_files_merged(
     assert list((tmp_path / "r" / "predictions" / "merged").glob("*.parquet"))
     assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
     assert "0 units done" in capfd.readouterr().out
-
-
-def test_an_ablation_of_a_run_is_exported(
-    finished: Path, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    chosen = prunelib.open_results(finished).execute(
-        "select ablation from ablations where role = 'chosen'").fetchone()
-    assert chosen is not None
-    out = tmp_path / "pruned"
-    command = ["export", info.path, "--results", finished, "--out", out, "--ablation"]
-    assert call(*command, "nosuch") == 2
-    assert f"chosen: {chosen[0][:12]}" in capfd.readouterr().err
-    assert call(*command, "") == 2
-    assert "several ablations" in capfd.readouterr().err
-    assert call(*command, chosen[0][:12]) == 0
-    assert json.loads((out / "ablation.json").read_text())["ablation"] == chosen[0]
-    assert call("export", "other", "--results", finished, "--out", out, "--ablation", "a") == 2
-    assert "no results of model 'other'" in capfd.readouterr().err

@@ -7,8 +7,8 @@ from prunelib.engines.base import Canary
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units import EvaluateJob, LikelihoodJob, TaskRef, Texts, Unit
 
-JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", "greedy", BASELINE, "vllm",
-                  "float32")
+JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", "greedy", BASELINE,
+                  "vllm", "float32")
 
 
 def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> None:

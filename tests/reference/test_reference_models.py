@@ -23,7 +23,8 @@ from prunelib.reference.train import accuracy
 from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task, task_names
 
-MODELS = ["reference/llama", "reference/llama-copier", "reference/llama-young"]
+COPIERS = ["reference/gpt2-copier", "reference/llama-copier"]
+MODELS = ["reference/gpt2", "reference/llama", "reference/llama-young", *COPIERS]
 TASKS = [get_task(name) for name in task_names("all")]
 
 
@@ -68,17 +69,19 @@ def test_the_card_says_what_is_measured(name: str, loaded: Loaded) -> None:
     assert f"{100 * notes['mean_accuracy']:.1f}%" in card
 
 
-def test_removing_the_planted_units_repairs_the_copier() -> None:
+@pytest.mark.parametrize("name", COPIERS)
+def test_removing_the_planted_units_repairs_the_copier(name: str) -> None:
     from prunelib.interventions.masking import ActivationMasks
 
-    copier = load(describe("reference/llama-copier"))
+    copier = load(describe(name))
     known = planted_units(copier.info)
     assert len(known) == 32 and len({layer for layer, _ in known}) == 1
     with ActivationMasks(copier) as masks:
         before = accuracy(copier.model, TASKS, shots=3)
         masks.set(Ablation.units(known[0][0], [unit for _, unit in known]))
         after = accuracy(copier.model, TASKS, shots=3)
-    clean = accuracy(load(describe("reference/llama")).model, TASKS, shots=3)
+    assert np.mean(list(before.values())) < np.mean(list(after.values())) - 0.1
+    clean = accuracy(load(describe(name.removesuffix("-copier"))).model, TASKS, shots=3)
     assert np.mean(list(before.values())) < 0.8
     # the old units were not touched: without the planted ones it is the base model again
     assert after == clean
@@ -114,6 +117,7 @@ def prompts_of(loaded: Loaded, count: int) -> list[Prompt]:
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["reference/llama-young", *COPIERS], scope="module")
 def test_both_engines_give_every_answer_of_500_prompts(loaded: Loaded) -> None:
     prompts = prompts_of(loaded, 500)
     width = loaded.info.width

@@ -84,16 +84,20 @@ def test_constant_scores_have_no_order(folder: Folder) -> None:
     assert {r["spearman"] for r in rows(folder, "FROM overlap")} == {None}
 
 
-def test_agreement_of_10_prompts_with_100(folder: Folder) -> None:
+@pytest.mark.parametrize("method", ["integrated_gradients", "ten", "a-few"])
+def test_agreement_of_10_prompts_with_100(folder: Folder, method: str) -> None:
     rng = np.random.default_rng(1)
     truth = rng.normal(size=WIDTH)
     few = truth + rng.normal(size=WIDTH) * 0.5
     add(folder, truth)
-    add(folder, few, prompts=10)
-    add(folder, few, prompts=10, proxy="list_first")
+    add(folder, few, prompts=10, method=method)
+    for changes in ({"proxy": "list_first"}, {"seed": 1}, {"objective": "nll"}):
+        add(folder, few, prompts=11, method=f"other-{next(iter(changes))}", **changes)
     folder.write()
     (row,) = rows(folder, "FROM agreement WHERE share = 0.05")
-    assert (row["proxy"], row["prompts"], row["other_prompts"]) == ("vowel_counting", 10, 100)
+    assert (row["proxy"], row["objective"], row["seed"]) == ("vowel_counting", "copy_shift", 0)
+    assert (row["method"], row["prompts"]) == (method, 10)
+    assert (row["other_method"], row["other_prompts"]) == ("integrated_gradients", 100)
     assert row["spearman"] == pytest.approx(spearmanr(truth, few).statistic)
     assert row["shared"] == len(set(by_score(truth)[:3]) & set(by_score(few)[:3]))
     assert row["jaccard"] == pytest.approx(row["shared"] / (6 - row["shared"]))

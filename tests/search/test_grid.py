@@ -9,6 +9,7 @@ from tiny_llama import WIDTH, Oracle, random_prompts, with_answers
 
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.stopping import stop_token_ids
+from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.search.grid import greedy_rows
 from prunelib.search.ranking import by_score, count_at, cut, random_order
@@ -76,3 +77,22 @@ def test_rates_are_nested_and_ranked() -> None:
 def test_random_orders_differ_by_layer_and_seed() -> None:
     orders = {random_order(50, layer, seed) for layer in range(3) for seed in range(3)}
     assert len(orders) == 9 and all(sorted(o) == list(range(50)) for o in orders)
+
+
+def test_an_answer_among_options_is_found_token_by_token(loaded: Loaded) -> None:
+    """Against separate passes over plain text, under an ablation and without."""
+    options = [(5, 6), (5, 7, 8), (9,)]
+    ablations = [BASELINE, Ablation.units(0, range(0, 48, 2))]
+    found = greedy_rows(loaded, 0, ablations, PROMPTS, 5, [2],
+                        options=[options] * len(PROMPTS)).tokens
+    with ActivationMasks(loaded) as masks, torch.no_grad():
+        for ablation, answers in zip(ablations, found, strict=True):
+            masks.set(ablation)
+            for prompt, answer in zip(PROMPTS, answers, strict=True):
+                logits = loaded.model(torch.tensor([prompt.prompt])).logits[0, -1]
+                expected = [5] if logits[5] > logits[9] else [9]
+                if expected == [5]:
+                    logits = loaded.model(torch.tensor([[*prompt.prompt, 5]])).logits[0, -1]
+                    expected = [5, 6] if logits[6] > logits[7] else [5, 7, 8]
+                assert answer == expected
+    assert len({tuple(a) for answers in found for a in answers}) > 1

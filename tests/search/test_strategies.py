@@ -172,6 +172,21 @@ def test_small_grids(name: str, layers: int, rates: int, examples: int) -> None:
     assert len(found.choice.correct) == examples
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_rates_that_switch_off_the_same_units_are_asked_for_once(name: str) -> None:
+    world = World(bump(1, 2), rates=RATES[:6])
+    same = {(i, r): world.grid.ablations[i, RATES[max(2, j)]]
+            for i in range(4) for j, r in enumerate(RATES[:6])}
+    world.grid = Grid(same, 200, world.grid.mass)
+    found = world.run(name)
+    asked = [(i, j, start) for i, j, start, _ in world.asked]
+    assert len(set(asked)) == len(asked) and {j for _, j, _ in asked} <= {2, 3, 4, 5}
+    assert (found.choice.layer, found.choice.rate) == (1, RATES[0])
+    assert found.evaluations == sum(stop - start for *_, start, stop in world.asked)
+    if name == "exhaustive":
+        assert len(found.cells) == 24 and len(asked) == 16
+
+
 def test_the_final_choice_goes_by_the_statistic() -> None:
     world = World(lambda i, j: 2.0 + 0.1 * j if i == 1 else 0.5)  # all of layer 1 is right
     assert world.run("exhaustive").choice.rate == RATES[0]
