@@ -20,8 +20,8 @@ METHODS = ("integrated_gradients", "gradient_activation", "activation", "weight"
 GRADIENT_METHODS = ("integrated_gradients", "gradient_activation")
 #: Objectives by name; a user's own is named ``package.module:function``.
 OBJECTIVES = ("copy_shift", "max_logit")
-#: What the tables call the untouched model and random controls.
-_TAKEN = ("none", "random", "random_search")
+#: What the tables call the untouched model and the controls.
+_TAKEN = ("none", "random", "random_search", "fine_tuning")
 #: Search strategies by name; each is one line here and one in ``prunelib.search.strategies``.
 STRATEGIES = ("exhaustive", "coarse_to_fine", "attribution_mass", "successive_halving")
 #: Stands for every evaluated task in turn: each gets an ablation of its own.
