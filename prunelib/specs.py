@@ -20,8 +20,8 @@ METHODS = ("integrated_gradients", "gradient_activation", "activation", "weight"
 GRADIENT_METHODS = ("integrated_gradients", "gradient_activation")
 #: Objectives by name; a user's own is named ``package.module:function``.
 OBJECTIVES = ("copy_shift", "max_logit")
-#: What the tables call the untouched model and random controls.
-_TAKEN = ("none", "random", "random_search")
+#: What the tables call the untouched model and the controls.
+_TAKEN = ("none", "random", "random_search", "fine_tuning")
 #: Search strategies by name; each is one line here and one in ``prunelib.search.strategies``.
 STRATEGIES = ("exhaustive", "coarse_to_fine", "attribution_mass", "successive_halving")
 #: Stands for every evaluated task in turn: each gets an ablation of its own.
@@ -250,7 +250,8 @@ class CapabilitySpec(Spec):
     #: paragraphs by blank lines. ``prompts`` are the right answers to the reported tasks, each
     #: after its prompt: for models that never read prose, as the reference models.
     text: str = "prose"
-    #: Multiple choice: the most probable of a question's options is the answer.
+    #: Multiple choice: the most probable of a question's options is the answer. A model that is
+    #: at chance before, as the small reference models are, cannot be seen to lose anything.
     tasks: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = tuple(
         task_names("capability"))
     #: None by default, so that there is nothing to copy.

@@ -101,7 +101,7 @@ SELECT run, model, ablation, method, role, layer, rate, control_seed, task, spli
        wilson_low(sum(correct), count(*)) AS accuracy_low,
        wilson_high(sum(correct), count(*)) AS accuracy_high,
        avg(copied) AS copying_error, sum(failed)::BIGINT AS errors, engine
-FROM _answers WHERE repeat = 0
+FROM _answers WHERE repeat = 0 AND role IS NOT NULL
 GROUP BY ALL
 ORDER BY ALL
 """,

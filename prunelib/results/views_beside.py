@@ -51,8 +51,8 @@ ORDER BY l.run, l.model, l.method
     "there is one on the same prompts",
     difference_to_random_low="lower end of its 95% interval (bootstrap over queries)",
     difference_to_random_high="upper end of its 95% interval (bootstrap over queries)",
-    units="units of work that the scores are made of, choosing their prompts included; what "
-    "several attributions use counts for each of them",
+    units="units of work that the scores of all its proxies and seeds are made of, choosing "
+    "prompts included; what several attributions use counts for each of them",
     seconds="time of these units, whichever run did them; null if it is not known of every one",
 )
 
@@ -93,8 +93,8 @@ ORDER BY ALL
 
 TRANSFER = view(
     "transfer",
-    "what an ablation that was chosen on one task does to every task, on the report split; of "
-    "the baseline's prompts only",
+    "what an ablation that was chosen on one task does to each evaluated task, that one "
+    "included, at each number of shots of the report split",
     "run model method control_seed chosen_on task shots n accuracy baseline_accuracy difference "
     "difference_low difference_high",
     """

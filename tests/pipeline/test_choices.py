@@ -208,6 +208,26 @@ def test_a_local_data_set_is_a_task_with_options(info: ModelInfo, tmp_path: Path
         (2,)]
 
 
+@pytest.mark.parametrize("choose", ["correct", "wrong"])
+def test_prompts_are_chosen_by_what_the_model_answers(choose: str, tmp_path: Path) -> None:
+    """By a model that is right half of the time; a block of one prompt tells which they are."""
+    made = Recipe.model_validate({
+        "name": "chosen", "models": ["reference/llama-young"], "engine": "transformers",
+        "attribution": {"proxy": "list_last", "choose": choose, "prompts": 4, "shots": 2,
+                        "block": 1, "max_nodes": 9},
+        "search": {"layers": [3], "rates": [0.1], "examples": 4}, "controls": {"random": 0},
+        "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 2},
+    })  # fmt: skip
+    counts = done_and_resumed(made, tmp_path)
+    assert counts == expected_units(made, 4)
+    pool = ask(tmp_path, "select example, correct from predictions where split = 'attribute' "
+                         "order by example")
+    assert len(pool) == 16 and 0 < sum(right for _, right in pool) < 16
+    used = ask(tmp_path, "select distinct start from attribution_parts order by start")
+    fitting = [example for example, right in pool if right == (choose == "correct")]
+    assert [start for (start,) in used] == fitting[:4]
+
+
 def test_prompts_that_the_model_never_gets_right_stop_it_with_the_reason(
     info: ModelInfo, tmp_path: Path
 ) -> None:

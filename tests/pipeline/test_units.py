@@ -5,7 +5,7 @@ from dataclasses import replace
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Canary
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
+from prunelib.pipeline.units import EvaluateJob, LikelihoodJob, TaskRef, Texts, Unit
 
 JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", "greedy", BASELINE,
                   "vllm", "float32")
@@ -20,11 +20,25 @@ def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> N
         replace(JOB, format="comma"), replace(JOB, scoring="options"),
         replace(JOB, ablation=Ablation.units(0, [1])),
         replace(JOB, engine="transformers"), replace(JOB, dtype="bfloat16"),
+        replace(JOB, split="capability"),
     ]  # fmt: skip
     ids = {Unit(info, job).id for job in changed}
     ids.add(Unit(replace(info, weights_digest="other"), JOB).id)
     ids.add(Unit(replace(info, tokenizer_digest="other"), JOB).id)
     assert len(ids) == len(changed) + 2 and base not in ids
+
+
+def test_texts_are_what_they_say(info: ModelInfo) -> None:
+    content = (("", "one text"), ("before", "another"))
+    job = LikelihoodJob(Texts("prose", content), BASELINE, "float32")
+    changed = [
+        replace(job, texts=Texts("other", content)),
+        replace(job, texts=Texts("prose", content[:1])),
+        replace(job, texts=Texts("prose", (content[0], ("", "beforeanother")))),
+        replace(job, ablation=Ablation.units(0, [1])), replace(job, dtype="bfloat16"),
+    ]  # fmt: skip
+    ids = {Unit(info, j).id for j in (job, *changed)}
+    assert len(ids) == len(changed) + 1
 
 
 def test_an_id_holds_nothing_else(info: ModelInfo) -> None:

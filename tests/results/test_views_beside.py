@@ -113,6 +113,10 @@ def test_transfer(folder: Folder) -> None:
     # What was answered for transfer is no part of the reported comparison.
     board = {r["method"]: r["tasks"] for r in rows(folder, "FROM leaderboard")}
     assert board == {"none": 2, IG: 1, BOTTOM: 1}
+    evaluated = rows(folder, "SELECT DISTINCT ablation, task FROM evaluations WHERE "
+                             "split = 'report' AND role = 'chosen' ORDER BY ALL")
+    assert [tuple(r.values()) for r in evaluated] == [("all", "t"), ("one", "t")]
+    assert rows(folder, "FROM evaluations WHERE method IS NULL") == []
 
 
 def test_capability(folder: Folder) -> None:
