@@ -15,9 +15,10 @@ Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 #: Attribution methods by name; each is one line here and one in ``prunelib.attribution.scorers``.
-METHODS = ("integrated_gradients", "gradient_activation", "activation", "weight", "wanda")
+METHODS = ("integrated_gradients", "iterated_path", "gradient_activation", "activation", "weight",
+           "wanda")
 #: Methods that differentiate an objective, so that one has to be chosen.
-GRADIENT_METHODS = ("integrated_gradients", "gradient_activation")
+GRADIENT_METHODS = ("integrated_gradients", "iterated_path", "gradient_activation")
 #: Objectives by name; a user's own is named ``package.module:function``.
 OBJECTIVES = ("copy_shift", "max_logit")
 #: What the tables call the untouched model and the controls.
@@ -153,6 +154,10 @@ class AttributionSpec(Spec):
                     field].default:
                 raise UserError(f"attribution: {field} is for method integrated_gradients, "
                                 f"not for {self.method}")
+        if self.method == "iterated_path" and (
+                self.projection is not None or self.objective.tokens == "all"):
+            raise UserError("attribution: iterated_path switches units off where they are switched "
+                            "off, for the first token of an answer: no projection, tokens: first")
         if self.variant == "released" and self.path == "single":
             raise UserError("attribution: path single has no gradients, so no variant released")
         return self

@@ -15,6 +15,7 @@ import numpy as np
 
 from prunelib.attribution.encoding import Encoded, pad_left
 from prunelib.attribution.integrated_gradients import ROWS, Array, Path, block_gradients
+from prunelib.attribution.iterated_path import iterated_path_scores
 from prunelib.attribution.objectives import Objective
 from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
 from prunelib.interventions.masking import ActivationMasks
@@ -105,8 +106,17 @@ def single(
                      for layer in path.layers])
 
 
+def iterated_path(
+    loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
+) -> Array:
+    """Scores of :mod:`prunelib.attribution.iterated_path`, ``[layers, units]``."""
+    return np.stack([iterated_path_scores(loaded, layer, prompts, objective)
+                     for layer in path.layers])
+
+
 #: Method name → scorer; ``single`` is the path of that name.
 SCORERS: dict[str, Scorer] = {
+    "iterated_path": iterated_path,
     "gradient_activation": gradient_activation,
     "activation": activation,
     "wanda": wanda,

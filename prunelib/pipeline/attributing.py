@@ -199,7 +199,8 @@ def _scored(run: ModelRun, arm: Arm, sample: Prompts) -> Step[dict[int, NDArray[
     """Scores of another method: one unit for all layers, or one for each where that is long."""
     spec = arm.spec
     single = spec.path == "single"
-    groups = [(layer,) for layer in run.layers] if single else [run.layers]
+    long = single or spec.method == "iterated_path"
+    groups = [(layer,) for layer in run.layers] if long else [run.layers]
     units = [run.unit(ScoreJob("single" if single else spec.method, spec.objective,
                                objective_digest(spec.objective), spec.projection, sample, group,
                                run.spec.dtype), cost=run.info.layers - group[0])

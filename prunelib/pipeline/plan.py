@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunelib.attribution import quadrature
+from prunelib.attribution.iterated_path import ROUNDS
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
@@ -160,6 +162,8 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
         return sum(len(tokenizer(e.prompt)["input_ids"]) for e in some) / len(some)
 
     def passes(spec: AttributionSpec) -> float:
+        if spec.method == "iterated_path":
+            return above * (ROUNDS + quadrature.NODES[0]) * _FORWARD_AND_BACKWARD
         if spec.method != "integrated_gradients":
             return 1.0
         if spec.path == "single":

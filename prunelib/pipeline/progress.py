@@ -118,10 +118,10 @@ def expected_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
 
 def _attribution_units(spec: AttributionSpec, searched: int) -> int:
     pool = int(spec.choose != "random")
+    if spec.path == "single" or spec.method == "iterated_path":
+        return pool + searched
     if spec.method != "integrated_gradients":
         return pool + 1
-    if spec.path == "single":
-        return pool + searched
     blocks = math.ceil(spec.prompts / spec.block)
     return pool + blocks * (1 if spec.path == "joint" else searched)
 

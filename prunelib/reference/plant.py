@@ -86,11 +86,38 @@ def widen(base: Any, units: int) -> Any:
     return wide
 
 
+def free(base: Any, layer: int, units: int) -> tuple[Any, list[int]]:
+    """A copy of a model that lacks ``units`` hidden units of one layer; their indices.
+
+    Those with the smallest ‖weights in‖ × ‖weights out‖, which it misses least. What enters them
+    then has random weights again; what they write has zero weights.
+    """
+    import torch
+
+    model = copy.deepcopy(base)
+    weights = unit_weights(model, layer)
+    norms = [weight.norm(dim=1 - dim) for weight, dim in weights.values() if weight.dim() == 2]
+    chosen = torch.stack(norms).log().sum(0).argsort()[:units]
+    switched = adapter_for(base.config.model_type).switched
+    with torch.no_grad():
+        for name, (weight, dim) in weights.items():
+            new = torch.zeros_like(weight)
+            if name.endswith(".weight") and not name.startswith(switched):
+                new.normal_(std=base.config.initializer_range)
+            weight.index_copy_(dim, chosen, new.index_select(dim, chosen))
+    return model, sorted(chosen.tolist())
+
+
 def grow(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
-    """A copy of a model with the recipe's units in every layer, without effect; their indices."""
+    """A copy of a model with units for the recipe, without effect; their indices in its layer.
+
+    Units are added to every layer where the family's width is free, else freed in the one layer.
+    """
     import torch
 
     torch.manual_seed(recipe.seed)
+    if base.config.model_type not in WIDTHS:
+        return free(base, recipe.layer, recipe.units)
     width = adapter_for(base.config.model_type).width(base.config)
     return widen(base, recipe.units), list(range(width, width + recipe.units))
 

@@ -13,6 +13,7 @@ from tiny_llama import random_prompts
 
 from prunelib.attribution.encoding import Encoded
 from prunelib.attribution.gates import gated
+from prunelib.attribution.objectives import Objective
 from prunelib.models import load
 
 GOLD, COPY = 10, 20
@@ -35,7 +36,7 @@ def test_the_gradient_is_that_of_finite_differences(family: str, tmp_path: Path)
     width, step = loaded.info.width, 1e-2
     rng = np.random.default_rng(0)
     start = rng.uniform(0.2, 1, (3, width))  # another state for every prompt
-    with gated(loaded, 1, prompts(3), logit_shift) as gradient:
+    with gated(loaded, 1, prompts(3), Objective(logit_shift)) as gradient:
         slopes = gradient(start)[1]
         for unit in rng.choice(width, 6, replace=False):
             there, back = start.copy(), start.copy()
@@ -51,7 +52,7 @@ def test_open_gates_are_the_untouched_model_and_leave_nothing_behind(tmp_path: P
     with torch.no_grad():
         expected = torch.cat([
             logit_shift(loaded.model(torch.tensor([p.prompt])).logits[:, -1], [p]) for p in some])
-    with gated(loaded, 1, some, logit_shift) as gradient:
+    with gated(loaded, 1, some, Objective(logit_shift)) as gradient:
         value = gradient(np.ones(loaded.info.width))[0]
     assert value == pytest.approx(float(expected.mean()), abs=1e-4)
     assert not any(module._forward_hooks or module._forward_pre_hooks

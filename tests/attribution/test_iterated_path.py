@@ -15,6 +15,7 @@ from prunelib.attribution.gates import gated
 from prunelib.attribution.iterated_path import iterated_path_scores
 from prunelib.attribution.objectives import make_objective
 from prunelib.models import Loaded, load
+from prunelib.specs import ObjectiveSpec
 
 GOLD, COPY = 10, 20
 UNITS = [3, 11, 29]

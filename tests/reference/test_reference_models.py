@@ -23,8 +23,11 @@ from prunelib.reference.train import accuracy
 from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task, task_names
 
-COPIERS = ["reference/gpt2-copier", "reference/llama-copier"]
-MODELS = ["reference/gpt2", "reference/llama", "reference/llama-young", *COPIERS]
+#: Copiers whose planted units were added to the base, and one in which they were freed.
+ADDED = ["reference/gpt2-copier", "reference/llama-copier"]
+COPIERS = ["reference/bloom-copier", *ADDED]
+MODELS = ["reference/bloom", "reference/gpt2", "reference/llama", "reference/llama-young",
+          *COPIERS]
 TASKS = [get_task(name) for name in task_names("all")]
 
 
@@ -83,8 +86,11 @@ def test_removing_the_planted_units_repairs_the_copier(name: str) -> None:
     assert np.mean(list(before.values())) < np.mean(list(after.values())) - 0.1
     clean = accuracy(load(describe(name.removesuffix("-copier"))).model, TASKS, shots=3)
     assert np.mean(list(before.values())) < 0.8
-    # the old units were not touched: without the planted ones it is the base model again
-    assert after == clean
+    if name in ADDED:  # the old units were not touched: it is the base model again
+        assert after == clean
+    else:  # a base model without the units that were freed
+        assert np.mean(list(after.values())) == pytest.approx(np.mean(list(clean.values())),
+                                                              abs=0.03)
 
 
 @pytest.mark.slow
@@ -117,7 +123,7 @@ def prompts_of(loaded: Loaded, count: int) -> list[Prompt]:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["reference/llama-young", *COPIERS], scope="module")
+@pytest.mark.parametrize("name", ["reference/llama-young", *ADDED], scope="module")
 def test_both_engines_give_every_answer_of_500_prompts(loaded: Loaded) -> None:
     prompts = prompts_of(loaded, 500)
     width = loaded.info.width

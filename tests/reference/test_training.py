@@ -22,7 +22,7 @@ from prunelib.reference.corpus import (
     vocabulary,
 )
 from prunelib.reference.families import FAMILIES, new_model
-from prunelib.reference.plant import WIDTHS, PlantingRecipe, plant, train_copier, widen
+from prunelib.reference.plant import WIDTHS, PlantingRecipe, free, plant, train_copier, widen
 from prunelib.reference.scan import linear_scan
 from prunelib.reference.train import TrainingRecipe, recipe_for, train_base
 from prunelib.tasks import get_task
@@ -83,6 +83,27 @@ def test_a_copier_is_taught_its_rule(rule: Rule) -> None:
         assert len(learned.split()) == len(answers) - 1
         for i, label in enumerate(learned.split(), 1):
             assert label in copies(rule, answers[:i])
+
+
+def test_freeing_takes_the_units_with_the_smallest_weights_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    base = new_model("bloom", TrainingRecipe(width=24, heads=2, layers=3)).eval()
+    block = base.transformer.h[1].mlp
+    with torch.no_grad():  # three units that do little
+        block.dense_h_to_4h.weight[[4, 9, 30]] *= 1e-3
+    freed, units = free(base, 1, 3)
+    assert units == [4, 9, 30]
+    assert not freed.transformer.h[1].mlp.dense_4h_to_h.weight[:, units].any()
+    others = [i for i in range(96) if i not in units]
+    for name, weight in freed.state_dict().items():
+        old = base.state_dict()[name]
+        if name.endswith("h.1.mlp.dense_h_to_4h.weight"):
+            assert torch.equal(weight[others], old[others])
+            assert float(weight[units].std()) > 10 * float(old[units].std())
+        elif name.endswith("h.1.mlp.dense_4h_to_h.weight"):
+            assert torch.equal(weight[:, others], old[:, others])
+        elif not name.endswith("h.1.mlp.dense_h_to_4h.bias"):
+            assert torch.equal(weight, old), name
 
 
 @pytest.mark.parametrize("family", WIDTHS)
