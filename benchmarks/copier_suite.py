@@ -146,7 +146,7 @@ class Scorer:
 SCORERS = {
     "integrated gradients": Scorer(integrated),
     "iterated path, varied proxies": Scorer(iterated, varied=True),
-    "activation magnitude": Scorer(magnitude, repair=False),
+    "activation magnitude": Scorer(magnitude),
     "random": Scorer(at_random),
     "integrated gradients, varied proxies": Scorer(integrated, varied=True),
     "iterated path": Scorer(iterated, repair=False),
