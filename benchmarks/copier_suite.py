@@ -5,7 +5,7 @@
     python -m benchmarks.copier_suite --tables           # only the tables, from the JSON
 
 Every copier is rebuilt, scored by every scorer, and repaired by the ordinary grid and choice rule.
-A copier that is in the results already is not measured again. The tables of
+What is in the results already is not measured again. The tables of
 ``docs/copier-suite.md`` are written from the JSON.
 """
 
@@ -149,9 +149,9 @@ class Scorer:
 SCORERS = {
     "integrated gradients": Scorer(integrated),
     "iterated path, varied proxies": Scorer(iterated, varied=True),
-    "activation magnitude": Scorer(magnitude, repair=False),
+    "activation magnitude": Scorer(magnitude),
     "random": Scorer(at_random),
-    "integrated gradients, varied proxies": Scorer(integrated, varied=True, repair=False),
+    "integrated gradients, varied proxies": Scorer(integrated, varied=True),
     "iterated path": Scorer(iterated, repair=False),
     "gradient × activation": Scorer(gradient_activation, repair=False),
     "gradient × activation, varied proxies": Scorer(gradient_activation, varied=True,
@@ -219,39 +219,55 @@ def open_case(member: Member, folder: Path, base: Path | None) -> Case:
                 draw_prompts(loaded, VARIED, "attribute", PROMPTS))
 
 
-def measure(case: Case, member: Member, examples: int, count: int) -> dict[str, Any]:
-    """All figures of one copier."""
+def measure(case: Case, member: Member, found: dict[str, Any], options: argparse.Namespace
+            ) -> None:
+    """Add to a copier's figures what is missing of them."""
     effects = unit_effects(case, member.recipe.rule)
-    exact = Ablation.units(case.layer, case.planted, case.loaded.info.site)
-    found: dict[str, Any] = {
-        "layer": case.layer, "rule": member.recipe.rule, "units": len(case.planted),
-        "harm": float(effects.sum()),
-        "half_of_harm_by": int((np.sort(effects)[::-1].cumsum() < effects.sum() / 2).sum()) + 1,
-        "copier": repaired(case, BASELINE, count), "exact": repaired(case, exact, count),
-        "scorers": {},
-    }  # fmt: skip
-    for name, scorer in SCORERS.items():
-        prompts = case.varied if scorer.varied else case.vowels
-        layers = range(case.loaded.info.layers) if scorer.repair else [case.layer]
-        scores, passes, seconds = {}, {}, {}
-        for layer in layers:
-            start = time.process_time()
-            scores[layer], passes[layer] = scorer.score(case, layer, prompts)
-            seconds[layer] = time.process_time() - start
-        top = set(by_score(scores[case.layer])[: len(case.planted)])
-        hit = np.array([unit in top for unit in case.planted])
-        entry: dict[str, Any] = {
-            "recall": float(hit.mean()), "weighted_recall": float(effects @ hit / effects.sum()),
-            "passes": passes[case.layer], "seconds": seconds[case.layer],
+    if not found:
+        exact = Ablation.units(case.layer, case.planted, case.loaded.info.site)
+        half = int((np.sort(effects)[::-1].cumsum() < effects.sum() / 2).sum()) + 1
+        found |= {
+            "family": member.family, "half": member.half, "layer": case.layer,
+            "rule": member.recipe.rule, "units": len(case.planted),
+            "shares": json.loads((SUITE / f"{member.name}.json").read_text())["shares"],
+            "harm": float(effects.sum()), "half_of_harm_by": half,
+            "copier": repaired(case, BASELINE, options.count),
+            "exact": repaired(case, exact, options.count), "scorers": {},
         }  # fmt: skip
-        if scorer.repair:
-            chosen = grid(case, scores, VARIED if scorer.varied else VOWELS, examples)
-            entry |= {"layer": chosen.components[0].layer, "count": len(chosen),
-                      "accuracy": repaired(case, chosen, count)}
-        found["scorers"][name] = entry
+    for name in missing(found):
+        entry = found["scorers"][name] = outcome(case, SCORERS[name], effects, options)
         print(f"  {name:<40} recall {entry['weighted_recall']:.2f} {entry.get('accuracy')}",
               flush=True)
-    return found
+
+
+def missing(found: Mapping[str, Any]) -> list[str]:
+    """Scorers that a copier's figures lack."""
+    known = found.get("scorers", {})
+    return [name for name, scorer in SCORERS.items()
+            if name not in known or (scorer.repair and "accuracy" not in known[name])]
+
+
+def outcome(case: Case, scorer: Scorer, effects: Array, options: argparse.Namespace
+            ) -> dict[str, Any]:
+    """Recall and cost of a scorer in the planted layer, and what its repair reaches."""
+    prompts = case.varied if scorer.varied else case.vowels
+    layers = range(case.loaded.info.layers) if scorer.repair else [case.layer]
+    scores, passes, seconds = {}, {}, {}
+    for layer in layers:
+        start = time.process_time()
+        scores[layer], passes[layer] = scorer.score(case, layer, prompts)
+        seconds[layer] = time.process_time() - start
+    top = set(by_score(scores[case.layer])[: len(case.planted)])
+    hit = np.array([unit in top for unit in case.planted])
+    entry: dict[str, Any] = {
+        "recall": float(hit.mean()), "weighted_recall": float(effects @ hit / effects.sum()),
+        "passes": passes[case.layer], "seconds": seconds[case.layer],
+    }  # fmt: skip
+    if scorer.repair:
+        chosen = grid(case, scores, VARIED if scorer.varied else VOWELS, options.examples)
+        entry |= {"layer": chosen.components[0].layer, "count": len(chosen),
+                  "accuracy": repaired(case, chosen, options.count)}
+    return entry
 
 
 def main() -> None:
@@ -270,14 +286,13 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     wanted = [] if options.tables else members(options.half, options.family)
     for member in wanted:
-        if member.name in results or options.match not in member.name:
+        found = results.get(member.name, {})
+        if not missing(found) or options.match not in member.name:
             continue
         print(member.name, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            case = open_case(member, Path(folder), options.base)
-            shares = json.loads((SUITE / f"{member.name}.json").read_text())["shares"]
-            results[member.name] = measure(case, member, options.examples, options.count) | {
-                "family": member.family, "half": member.half, "shares": shares}
+            measure(open_case(member, Path(folder), options.base), member, found, options)
+        results[member.name] = found
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     text = tables(results)
     print(text)
