@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from benchmarks.copier_tables import tables, write_into
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Encoded, encode, pad_left
+from prunelib.attribution.encoding import Encoded, encode
 from prunelib.attribution.gates import gated
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
 from prunelib.attribution.iterated_path import ROUNDS, iterated_path_scores
-from prunelib.attribution.objectives import make_objective
+from prunelib.attribution.objectives import Objective, make_objective
+from prunelib.attribution.scorers import SCORERS as CHEAP
 from prunelib.components import BASELINE, Ablation
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, describe, load, planted_units
@@ -112,22 +113,14 @@ def gradient_activation(case: Case, layer: int, prompts: list[Encoded]) -> tuple
         return gradient(np.ones(case.loaded.info.width))[1], len(prompts)
 
 
-def magnitude(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
-    """Mean absolute value of each unit over all positions of the prompts."""
-    loaded, total = case.loaded, np.zeros(case.loaded.info.width)
-    block = loaded.adapter.layers(loaded.model)[layer]
-    outputs = loaded.adapter.site == "mixer_in"
+def cheap(name: str, passes: int) -> Callable[[Case, int, list[Encoded]], tuple[Array, int]]:
+    """One of the scorers that differentiate nothing, with the passes that a prompt costs."""
 
-    def keep(_: object, args: Any, output: Any) -> None:
-        values = (output if outputs else args[0]).reshape(-1, loaded.info.width)
-        total.__iadd__(values.abs().double().mean(0).cpu().numpy())
+    def score(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
+        path = layer_path(case.loaded, layer)
+        return CHEAP[name](case.loaded, path, prompts, COPY_SHIFT, BLOCK)[0], passes * len(prompts)
 
-    handle = block.get_submodule(loaded.adapter.switched).register_forward_hook(keep)
-    batch = pad_left([p.prompt for p in prompts], loaded.tokenizer.pad_token_id, loaded.device)
-    with torch.no_grad():
-        loaded.model(**batch.inputs(), use_cache=False)
-    handle.remove()
-    return total, len(prompts)
+    return score
 
 
 def at_random(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
@@ -149,7 +142,9 @@ class Scorer:
 SCORERS = {
     "integrated gradients": Scorer(integrated),
     "iterated path, varied proxies": Scorer(iterated, varied=True),
-    "activation magnitude": Scorer(magnitude),
+    "activation magnitude": Scorer(cheap("activation", 1)),
+    "weight magnitude": Scorer(cheap("weight", 0)),
+    "Wanda": Scorer(cheap("wanda", 1)),
     "random": Scorer(at_random),
     "integrated gradients, varied proxies": Scorer(integrated, varied=True),
     "iterated path": Scorer(iterated, repair=False),
@@ -172,7 +167,7 @@ def unit_effects(case: Case, rule: Any) -> Array:
                if e.gold not in copies(rule, e.answers)]
     nodes, weights = np.polynomial.legendre.leggauss(10)
     found = np.zeros(case.loaded.info.width)
-    with gated(case.loaded, case.layer, prompts, gold_loss) as gradient:
+    with gated(case.loaded, case.layer, prompts, Objective(gold_loss)) as gradient:
         for alpha, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
             gates = np.ones(len(found))
             gates[case.planted] = alpha
