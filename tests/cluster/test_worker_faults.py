@@ -22,6 +22,7 @@ from cluster import executor as module
 from cluster.executor import MAX_DEATHS
 from cluster.runtime import connect, disconnect
 from prunelib.models import ModelInfo, describe
+from prunelib.pipeline import performing
 from prunelib.pipeline.executor import Attempt
 from prunelib.pipeline.units import CanaryJob, Prompts, TaskRef, Unit
 from prunelib.pipeline.work import Worker
@@ -133,19 +134,22 @@ def dying_worker(good: ModelInfo) -> Callable[..., object]:
     return lambda results, need, node: Dying.options(num_cpus=1).remote(results)  # type: ignore[attr-defined]
 
 
-def test_a_late_worker_does_no_harm(info: ModelInfo, tmp_path: Path) -> None:
+def test_a_late_worker_does_no_harm(
+    info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two workers finish the same unit: one set of rows, whoever was last."""
     store, unit = Store.open(tmp_path / "r"), canary(info, 3)
     slow, quick = Worker(store), Worker(Store.open(tmp_path / "r"))
-    real, done = slow._canary, []
+    real, done = performing._PERFORM[CanaryJob], []
 
-    def late(unit: Unit, job: CanaryJob) -> list[dict[str, object]]:
-        computed = real(unit, job)
-        done.append(quick.perform(unit))
-        done.append(store.read("canaries").to_pylist())
+    def late(worker: Worker, unit: Unit, job: CanaryJob) -> list[dict[str, object]]:
+        computed = real(worker, unit, job)
+        if worker is slow:
+            done.append(quick.perform(unit))
+            done.append(store.read("canaries").to_pylist())
         return computed
 
-    slow._canary = late  # type: ignore[method-assign]
+    monkeypatch.setitem(performing._PERFORM, CanaryJob, late)
     slow.perform(unit)
     assert store.done("canaries") == {unit.id}
     assert store.read("canaries").to_pylist() == done[1] and len(done[1]) == 1
