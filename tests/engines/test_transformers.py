@@ -10,25 +10,24 @@ from prunelib.engines import transformers as module
 from prunelib.engines.base import Canary, Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import EngineDeadError
-from prunelib.models import ModelInfo
+from prunelib.models import Loaded, ModelInfo, load
 
 PROMPT = random_prompts(1, 20, 20)[0]
 
 
-def hooks(engine: TransformersEngine) -> int:
-    return sum(
-        len(m._forward_pre_hooks) + len(m._forward_hooks) for m in engine._loaded.model.modules()
-    )
+def hooks(loaded: Loaded) -> int:
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in loaded.model.modules())
 
 
 def test_no_hook_survives_closing(info: ModelInfo) -> None:
     engine = TransformersEngine(info)
-    clean = hooks(engine) - info.layers
+    clean = hooks(load(info))
+    assert hooks(engine._loaded) > clean
     engine.switch(Ablation.units(0, [1, 2]))
     with pytest.raises(EngineDeadError):
         engine.switch(Ablation.units(1, [3]), Canary(PROMPT, (5,), (0.0,)))
     engine.close()
-    assert hooks(engine) == clean
+    assert hooks(engine._loaded) == clean
     with pytest.raises(EngineDeadError, match="closed"):
         engine.generate([Prompt(PROMPT, 3)])
 

@@ -94,6 +94,7 @@ def test_removing_the_planted_units_repairs_the_copier(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["reference/llama-young", *ADDED], scope="module")
 def test_mean_scores_of_every_layer_are_within_two_percent(loaded: Loaded) -> None:
     """Of the 257-node answer, at the level that the error estimate accepts."""
     examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=20)
