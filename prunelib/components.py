@@ -14,7 +14,6 @@ from prunelib.identity import digest
 #: projection; off means that this output is zero. ``mlp_out``: an output unit of the MLP's output
 #: projection; off means that the MLP adds nothing to that dimension of the stream.
 Site = Literal["mlp_hidden", "mlp_out", "mixer_in"]
-SITES: tuple[Site, ...] = ("mlp_hidden", "mlp_out", "mixer_in")
 
 
 @dataclass(frozen=True, order=True)

@@ -144,9 +144,8 @@ class Recipe(Spec):
         """Every ranking that is made, in the order of the recipe."""
         return [
             Arm(spec, task, seed, task if spec.proxy == EACH_TASK else None,
-                main=first and seed == spec.seeds[0])
-            for spec, first in zip(self.attribution, [True] + [False] * len(self.attribution),
-                                   strict=False)
+                main=place == 0 and seed == spec.seeds[0])
+            for place, spec in enumerate(self.attribution)
             for task in (self.evaluate.tasks if spec.proxy == EACH_TASK else (spec.proxy,))
             for seed in spec.seeds
         ]

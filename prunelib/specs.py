@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.tasks import FORMATS, MAX_SHOTS, SUITES, task_names
@@ -33,6 +42,17 @@ class Spec(BaseModel):
     """Base of every section: frozen, and a key that nobody knows is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _one_of(kind: str, names: Iterable[str]) -> AfterValidator:
+    """A check that a name is one of ``names``; the error has near matches."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise unknown_name(kind, name, names)
+        return name
+
+    return AfterValidator(check)
 
 
 def _one_or_more(value: Any) -> Any:
@@ -104,7 +124,7 @@ class AttributionSpec(Spec):
 
     #: What it is called in the tables; the method's name unless several use that.
     name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = None
-    method: str = "integrated_gradients"
+    method: Annotated[str, _one_of("method", METHODS)] = "integrated_gradients"
     objective: Annotated[ObjectiveSpec, BeforeValidator(_objective)] = ObjectiveSpec()
     #: ``layer``: all neurons of one layer together; ``joint``: of all layers; ``last_position``:
     #: of one layer, where the answer begins; ``single``: each neuron alone (papers.md §1.3).
@@ -137,13 +157,6 @@ class AttributionSpec(Spec):
         if name in _TAKEN:
             raise UserError(f"attribution: '{name}' is what the tables call a reference: give it "
                             "another name")
-        return name
-
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, name: str) -> str:
-        if name not in METHODS:
-            raise unknown_name("method", name, METHODS)
         return name
 
     @model_validator(mode="after")
@@ -181,16 +194,9 @@ class SearchSpec(Spec):
     shots: Shots = 3
     seed: int = 0
     #: Which cells are tried, and on how many examples.
-    strategy: str = "exhaustive"
+    strategy: Annotated[str, _one_of("search strategy", STRATEGIES)] = "exhaustive"
     #: What the choice goes by: ``margin`` also sees how sure right answers are.
     statistic: Literal["accuracy", "margin"] = "accuracy"
-
-    @field_validator("strategy")
-    @classmethod
-    def _known_strategy(cls, name: str) -> str:
-        if name not in STRATEGIES:
-            raise unknown_name("search strategy", name, STRATEGIES)
-        return name
 
     @field_validator("rates")
     @classmethod
@@ -278,7 +284,7 @@ class EvaluateSpec(Spec):
     seeds: tuple[int, ...] = (0,)
     examples: Count = 100
     #: Of tasks that have formats of their own, such as data sets, that is taken.
-    format: str = "arrow"
+    format: Annotated[str, _one_of("prompt format", FORMATS)] = "arrow"
     #: ``options``: where a task's answers are few and known, the most probable of them is the
     #: prediction; else, and everywhere else, what the model writes is.
     scoring: Literal["greedy", "options"] = "greedy"
@@ -287,10 +293,3 @@ class EvaluateSpec(Spec):
     task_vectors: TaskVectorsSpec | None = None
     #: Perplexity and multiple choice before and after: ``true``, or a section.
     capability: Annotated[CapabilitySpec | None, BeforeValidator(_capability)] = None
-
-    @field_validator("format")
-    @classmethod
-    def _known_format(cls, name: str) -> str:
-        if name not in FORMATS:
-            raise unknown_name("prompt format", name, FORMATS)
-        return name

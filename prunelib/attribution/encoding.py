@@ -53,9 +53,10 @@ def answer_tokens(
 
     Raises :class:`UnitError` as :func:`continuation` does.
     """
-    tails = {answer: continuation(example.prompt, example.lead + answer, tokenizer)
+    before = list(tokenizer(example.prompt)["input_ids"])
+    tails = {answer: _beyond(before, example.prompt, example.lead + answer, tokenizer)
              for answer in dict.fromkeys(answers)}
-    return tuple(tokenizer(example.prompt)["input_ids"]), [tails[answer] for answer in answers]
+    return tuple(before), [tails[answer] for answer in answers]
 
 
 def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -65,7 +66,12 @@ def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -
     :class:`UnitError` if the tokenizer merges across that border, for then the answer has no
     tokens of its own.
     """
-    before = list(tokenizer(prompt)["input_ids"])
+    return _beyond(list(tokenizer(prompt)["input_ids"]), prompt, answer, tokenizer)
+
+
+def _beyond(before: list[int], prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase
+            ) -> tuple[int, ...]:
+    """As :func:`continuation`, of a prompt whose tokens are known."""
     whole = list(tokenizer(prompt + answer)["input_ids"])
     if whole[: len(before)] != before or len(whole) == len(before):
         raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")

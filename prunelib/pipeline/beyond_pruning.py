@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prunelib.components import BASELINE
 from prunelib.pipeline.attributing import Ranking
 from prunelib.pipeline.model_run import ModelRun
-from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of
+from prunelib.pipeline.rows import Row, examples_of, prompts_of, reported_rows
 from prunelib.pipeline.searching import Entry
 from prunelib.pipeline.units import FineTuneJob, TaskVectorJob, Unit
 from prunelib.tasks import draw
@@ -45,28 +45,18 @@ def fine_tuning(run: ModelRun, rankings: list[Ranking]) -> list[Unit]:
 def perform_fine_tuning(worker: Worker, unit: Unit, job: FineTuneJob) -> list[Row]:
     """Fine-tune (or take the model that was tuned for the unit before) and evaluate."""
     from prunelib.attribution.encoding import encode
-    from prunelib.engines.options import answers_of
     from prunelib.engines.transformers import TransformersEngine
     from prunelib.interventions.fine_tuning import fine_tune
     from prunelib.models.loading import load_tokenizer
 
-    tokenizer = load_tokenizer(unit.model)
-
     def tuned() -> TransformersEngine:
-        samples = [encode(example, tokenizer) for example in examples_of(job.samples)[1]]
+        samples = [encode(example, load_tokenizer(unit.model))
+                   for example in examples_of(job.samples)[1]]
         return TransformersEngine(fine_tune(
             unit.model, [(s.prompt, s.gold) for s in samples], job.settings, job.dtype))
 
     engine = worker.kept((unit.model.weights_digest, job.intervention, job.dtype), tuned)
-    task = job.task.load()
-    own = job.format == "own"
-    examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
-                    prompt_format="arrow" if own else job.format)
-    prompts = prompts_of(examples, tokenizer)
-    answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"
-               else engine.generate(prompts))
-    return prediction_rows(unit, task, engine.kind, job.format, 0, job.intervention, examples,
-                           prompts, answers)
+    return reported_rows(unit, job, engine, job.intervention)
 
 
 def task_vectors(run: ModelRun, entries: list[Entry]) -> list[Unit]:
@@ -107,7 +97,7 @@ def perform_task_vectors(worker: Worker, unit: Unit, job: TaskVectorJob) -> list
         return task_vector_answers(
             loaded, task, reading, split=split, shots=spec.shots, seed=spec.seed,
             count=spec.examples, layers=layers, ablation=job.ablation, context=spec.context,
-            prompt_format="arrow" if job.format == "own" else job.format)
+            prompt_format=job.format)
 
     def rows(found: TaskVectorAnswers) -> list[Row]:
         ways: list[tuple[str, int | None, tuple[str, ...]]] = [

@@ -21,7 +21,7 @@ from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.models import ModelInfo, adapter_for, describe
 from prunelib.pipeline.executor import Attempt, Executor, InlineExecutor
-from prunelib.pipeline.model_run import ModelRun
+from prunelib.pipeline.model_run import ModelRun, finished
 from prunelib.pipeline.provenance import code_version, hardware, packages
 from prunelib.pipeline.stages import stages
 from prunelib.pipeline.units import Unit
@@ -218,7 +218,7 @@ class _Driver:
                 self.stopped[name] = f"{type(error).__name__}: {error}"
                 return set()
             self._link(model, units)
-            there = set().union(*(self.store.done(t) for t in {unit.table for unit in units}))
+            there = finished(self.store, units)
             todo = [unit for unit in units if unit.id not in there]
             self.reused += len(units) - len(todo)
             asked, left = (Counter(unit.stage for unit in some) for some in (units, todo))

@@ -73,6 +73,11 @@ class ModelRun:
                             range(spec.examples))
 
 
+def finished(store: Store, units: Iterable[Unit]) -> set[str]:
+    """Ids of units whose files are there, in the tables of ``units``: one look at each table."""
+    return set().union(*(store.done(table) for table in {unit.table for unit in units}))
+
+
 def together(steps: list[Step[Found]]) -> Step[list[Found]]:
     """Several steps side by side: the units of all in one list, until each has returned."""
     running = dict(enumerate(steps))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunelib.engines.base import Canary, Completion
 from prunelib.pipeline.beyond_pruning import perform_fine_tuning, perform_task_vectors
-from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of
+from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of, reported_rows
 from prunelib.pipeline.units import (
     AttributeJob,
     CanaryJob,
@@ -22,7 +22,6 @@ from prunelib.pipeline.units import (
     TaskVectorJob,
     Unit,
 )
-from prunelib.tasks import draw
 
 if TYPE_CHECKING:
     from prunelib.pipeline.work import Worker
@@ -133,19 +132,8 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
 
 
 def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
-    from prunelib.engines.options import answers_of
-    from prunelib.models.loading import load_tokenizer
-
     engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
-    task = job.task.load()
-    examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
-                    prompt_format="arrow" if task.format is not None else job.format)
-    tokenizer = load_tokenizer(unit.model)
-    prompts = prompts_of(examples, tokenizer)
-    answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"
-               else engine.generate(prompts))
-    rows = prediction_rows(unit, task, engine.kind, job.format, job.repeat, job.ablation.digest,
-                            examples, prompts, answers)
+    rows = reported_rows(unit, job, engine, job.ablation.digest, job.repeat)
     return [row | {"split": job.split} for row in rows]
 
 

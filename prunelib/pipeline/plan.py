@@ -18,7 +18,7 @@ from prunelib.models import ModelInfo, describe
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.evaluating import capability_texts
-from prunelib.pipeline.model_run import ModelRun
+from prunelib.pipeline.model_run import ModelRun, finished
 from prunelib.pipeline.progress import expected_units
 from prunelib.pipeline.stages import stages
 from prunelib.results.files import open_files
@@ -101,10 +101,11 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
     steps: Iterator[list[Any]] = stages(
         ModelRun(recipe, spec, info, store, record=False))
     for units in steps:
+        there = finished(store, units)
         for unit in units:
             total, done = counts.get(unit.stage, (0, 0))
-            counts[unit.stage] = (total + 1, done + store.has(unit.table, unit.id))
-        if any(not store.has(unit.table, unit.id) for unit in units):
+            counts[unit.stage] = (total + 1, done + (unit.id in there))
+        if any(unit.id not in there for unit in units):
             break
     return counts
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prunelib.engines.base import Completion, Prompt
-from prunelib.pipeline.units import Prompts, Unit
+from prunelib.engines.base import Completion, Engine, Prompt
+from prunelib.pipeline.units import EvaluateJob, FineTuneJob, Prompts, Unit
 from prunelib.scoring.correctness import first_line, judge
 from prunelib.tasks import Example, Task, draw
 
@@ -28,6 +28,22 @@ def prompts_of(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
         len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
     )
     return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
+
+
+def reported_rows(unit: Unit, job: EvaluateJob | FineTuneJob, engine: Engine, intervention: str,
+                  repeat: int = 0) -> list[Row]:
+    """Rows of an engine's answers to the report split's examples that a job asks for."""
+    from prunelib.engines.options import answers_of
+    from prunelib.models.loading import load_tokenizer
+
+    task, tokenizer = job.task.load(), load_tokenizer(unit.model)
+    examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
+                    prompt_format=job.format)
+    prompts = prompts_of(examples, tokenizer)
+    answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"
+               else engine.generate(prompts))
+    return prediction_rows(unit, task, engine.kind, job.format, repeat, intervention, examples,
+                           prompts, answers)
 
 
 def prediction_rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -39,13 +38,9 @@ class Entry:
 
 def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[Entry]]:
     """Search the grid for every ranking side by side, choose, and record what was tried."""
-    found = yield from together([
-        _untouched(run, {run.searched(r.arm, r.sample): None for r in rankings}, priority),
-        *(_strategy(run, ranking, priority) for ranking in rankings)])
+    found = yield from together([_strategy(run, ranking, priority) for ranking in rankings])
     entries, tried = [Entry(BASELINE, "none", "baseline")], []
-    for ranking, outcome in zip(rankings, found[1:], strict=True):
-        if outcome is None:  # of the untouched model alone
-            raise TypeError("a search has no outcome")
+    for ranking, outcome in zip(rankings, found, strict=True):
         about: dict[str, Any] = {"site": ranking.site, "seed": ranking.seed,
                                  "proxy": run.recipe.search_task(ranking.arm),
                                  "only": ranking.arm.only}
@@ -61,15 +56,11 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[E
     return entries
 
 
-def _untouched(run: ModelRun, searched: Iterable[Prompts], priority: int) -> Step[Found | None]:
-    """The model as it is on the examples of every search, for the view ``grid``."""
-    yield [_grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)
-           for prompts in searched]
-    return None
+def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found]:
+    """Do what the recipe's strategy asks for, request by request.
 
-
-def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found | None]:
-    """Do what the recipe's strategy asks for, request by request."""
+    The first units are joined by the model as it is on all examples, for the view ``grid``.
+    """
     spec = run.recipe.search
     prompts = run.searched(ranking.arm, ranking.sample)
     width = run.info.units(ranking.site)
@@ -78,16 +69,17 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found | No
          for layer in run.layers for rate in spec.rates},
         len(prompts.indices), ranking.mass, spec.statistic))
     requests = next(asking)
+    untouched = [_grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)]
     while True:
         units = [
             _grid_unit(run, replace(prompts, indices=prompts.indices[r.start : r.stop]), r.layer,
                        r.ablations, priority)
             for r in requests
         ]
-        yield units
-        outcomes = _outcomes(run, units)
+        yield untouched + units
+        untouched = []
         try:
-            requests = asking.send(outcomes)
+            requests = asking.send(_outcomes(run, units))
         except StopIteration as end:
             return cast("Found", end.value)
 
