@@ -12,8 +12,11 @@ from prunelib.identity import digest
 #: ``mlp_hidden``: a unit feeding the MLP's output projection; off means that its value entering
 #: that projection is zero, bias included. ``mixer_in``: an output unit of a Mamba mixer's input
 #: projection; off means that this output is zero. ``mlp_out``: an output unit of the MLP's output
-#: projection; off means that the MLP adds nothing to that dimension of the stream.
-Site = Literal["mlp_hidden", "mlp_out", "mixer_in"]
+#: projection; off means that the MLP adds nothing to that dimension of the stream. ``head``: an
+#: attention (query) head; off means that its output entering the attention's output projection is
+#: zero (papers.md §3.1). ``ffn``: a whole MLP, index 0; off means that it adds nothing to the
+#: stream, the bias of its output included.
+Site = Literal["mlp_hidden", "mlp_out", "mixer_in", "head", "ffn"]
 
 
 @dataclass(frozen=True, order=True)

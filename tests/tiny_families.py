@@ -21,6 +21,7 @@ _GEMMA = _LLAMA | {"initializer_range": 0.05, "query_pre_attn_scalar": 32, "slid
 #: Name → ``model_type`` and what its config has beyond the vocabulary.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _LLAMA),
+    "llama, shared keys": ("llama", _LLAMA | {"num_attention_heads": 4}),
     "llama with bias": ("llama", _LLAMA | {"mlp_bias": True}),
     "gemma": ("gemma", _LLAMA),
     "gemma2": ("gemma2", _GEMMA),

@@ -56,7 +56,17 @@ class Oracle:
     def ablated(self, ablation: Ablation) -> Any:
         model = copy.deepcopy(self.model)
         for layer, site, index in ((c.layer, c.site, c.index) for c in ablation.components):
-            projection = self.adapter.layers(model)[layer].get_submodule(self.adapter.switched)
+            block = self.adapter.layers(model)[layer]
+            if site == "head":
+                out = block.get_submodule(self.adapter.heads.out)
+                weight = out.weight.data if units_dim(out) else out.weight.data.T
+                weight.unflatten(0, (model.config.num_attention_heads, -1))[index].zero_()
+                continue
+            projection = block.get_submodule(self.adapter.switched)
+            if site == "ffn":
+                for parameter in projection.parameters():
+                    parameter.data.zero_()
+                continue
             dim = units_dim(projection)
             if site == "mlp_hidden":
                 dim = 1 - dim

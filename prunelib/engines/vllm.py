@@ -97,9 +97,10 @@ class VllmEngine:
             config = self._llm.llm_engine.model_config
             self._context = min(context, int(config.max_model_len))
             adapter = adapter_for(info.model_type)
-            units = {site: info.units(site) for site in adapter.sites}
+            places = [[site, *adapter.place(site), info.units(site), info.span(site)]
+                      for site in adapter.sites]
             self._slices: list[list[Any]] = self._llm.collective_rpc(
-                "prunelib_install", args=(adapter.switched, info.layers, units)
+                "prunelib_install", args=(places, info.layers)
             )
         self._memory = _Memory(0.0 if on_cpu else TOLERANCE[dtype])
         self._own_canary = _own_canary(self._tokenizer)

@@ -13,6 +13,7 @@ graphs hold.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prunelib.components import Ablation, Component, Site
@@ -115,36 +116,58 @@ class _Biased:
         return sorted(set(self._parts[0].off()) & set(self._parts[1].off()))
 
 
+class _Spanning:
+    """Components that are several successive lines each."""
+
+    def __init__(self, lines: _Switch, span: int) -> None:
+        self._lines, self._span = lines, span
+
+    def set(self, indices: list[int]) -> None:
+        self._lines.set([i * self._span + line for i in indices for line in range(self._span)])
+
+    def off(self) -> list[int]:
+        lines = Counter(line // self._span for line in self._lines.off())
+        return [i for i, count in sorted(lines.items()) if count == self._span]
+
+
 class PrunelibWorker:
     """The worker extension. Every name starts with ``prunelib_``: vLLM forbids clashes."""
 
     prunelib_switches: dict[Site, list[_Switch]]
-    #: Site → units of every layer that this rank owns.
+    #: Site → components of every layer that this rank owns.
     prunelib_own: dict[Site, range]
+    #: Site → dotted path of the projection where its components are switched off.
+    prunelib_paths: dict[Site, str]
+    #: (site, layer) → what the last switch asked for.
+    prunelib_wanted: dict[tuple[Site, int], list[int]]
 
-    def prunelib_install(self, path: str, layers: int, units: dict[Site, int]) -> list[Any]:
+    def prunelib_install(self, places: list[list[Any]], layers: int) -> list[Any]:
         """Prepare every layer for switching. Called once.
 
         Args:
-            path: dotted path of the projection below a layer at which units are switched off.
+            places: ``[[site, path, enters, count, span], …]``: dotted path of a projection below
+                a layer; whether components are what enters it, else what leaves it; components of
+                a layer, over all ranks; successive inputs or outputs that one component is.
             layers: how many layers there are to be.
-            units: site → units of a layer, over all ranks. ``mlp_hidden``: inputs of the
-                projection; ``mixer_in`` and ``mlp_out``: its outputs.
 
         Returns:
-            ``[[site, start, stop], …]``: the units of every layer that this rank owns.
+            ``[[site, start, stop], …]``: the components of every layer that this rank owns.
 
         Raises:
             RuntimeError: the model inside vLLM does not look like that.
         """
         model: nn.Module = self.model_runner.get_model()  # type: ignore[attr-defined]
-        projections = _projections(model, path, layers)
         like = next(model.parameters())
-        self.prunelib_switches, self.prunelib_own = {}, {}
-        for site, width in units.items():
-            self.prunelib_own[site] = own = _own_units(projections, site, width)
-            self.prunelib_switches[site] = [_switch_for(p, len(own), like, site)
-                                            for p in projections]
+        self.prunelib_switches, self.prunelib_own, self.prunelib_paths = {}, {}, {}
+        self.prunelib_wanted = {}
+        for site, path, enters, count, span in places:
+            projections = _projections(model, path, layers)
+            lines = _own_lines(projections, site, enters, count * span)
+            self.prunelib_own[site] = range(lines.start // span, lines.stop // span)
+            self.prunelib_paths[site] = path
+            switches = [_switch_for(p, len(lines), like, enters) for p in projections]
+            self.prunelib_switches[site] = (
+                switches if span == 1 else [_Spanning(switch, span) for switch in switches])
         return [[site, own.start, own.stop] for site, own in self.prunelib_own.items()]
 
     def prunelib_switch(self, request: list[list[Any]]) -> None:
@@ -154,6 +177,7 @@ class PrunelibWorker:
             request: ``[[site, layer, [indices]], …]``, indices over all ranks.
         """
         wanted = {(site, int(layer)): indices for site, layer, indices in request}
+        self.prunelib_wanted = wanted
         # Two sites may share a weight: all is put back, last first, before anything is zeroed.
         for switches in reversed(self.prunelib_switches.values()):
             for switch in switches:
@@ -171,26 +195,39 @@ class PrunelibWorker:
         ablation read back.
         """
         off: list[tuple[Site, int, list[int]]] = [
-            (site, layer, [self.prunelib_own[site].start + i for i in indices])
+            (site, layer, indices)
             for site, switches in self.prunelib_switches.items()
             for layer, switch in enumerate(switches)
-            if (indices := switch.off())
+            if (indices := self.prunelib_off(site, layer, switch))
         ]
         found = Ablation.of(
             Component(layer, site, index) for site, layer, indices in off for index in indices
         )
         return [[list(row) for row in off], found.digest]
 
+    def prunelib_off(self, site: Site, layer: int, switch: _Switch) -> list[int]:
+        """What is off at a site of a layer, by indices over all ranks.
 
-def _own_units(projections: list[nn.Module], site: Site, width: int) -> range:
-    """The units of a site that this rank owns, of ``width`` in all."""
-    size_of = "input_size_per_partition" if site == "mlp_hidden" else "output_size_per_partition"
+        Another site that is off in the same weight can leave zeros that nobody asked for here.
+        """
+        off = [self.prunelib_own[site].start + i for i in switch.off()]
+        path = self.prunelib_paths[site]
+        if any(self.prunelib_wanted.get((other, layer)) for other in self.prunelib_paths
+               if other != site and self.prunelib_paths[other] == path):
+            asked = set(self.prunelib_wanted.get((site, layer), []))
+            off = [i for i in off if i in asked]
+        return off
+
+
+def _own_lines(projections: list[nn.Module], site: Site, enters: bool, width: int) -> range:
+    """The inputs or outputs of a projection that this rank owns, of ``width`` in all."""
+    size_of = "input_size_per_partition" if enters else "output_size_per_partition"
     units = {int(getattr(p, size_of)) for p in projections}
     ranks = {(int(p.tp_rank), int(p.tp_size)) for p in projections}  # type: ignore[arg-type]
     if len(units) != 1 or len(ranks) != 1:
         raise RuntimeError(f"layers differ: {units} units per rank, ranks {ranks}")
     (own,), ((rank, size),) = units, ranks
-    if site == "mlp_out":  # every rank computes a part of each of these sums
+    if site in ("mlp_out", "ffn"):  # every rank computes a part of each of these sums
         rank, size = 0, 1
     if site == "mixer_in" and size > 1:
         raise RuntimeError(f"a rank's units are no slice of a layer's at {site}: use one GPU")
@@ -208,15 +245,14 @@ def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
     return [found[layer] for layer in range(layers)]
 
 
-def _switch_for(projection: nn.Module, units: int, like: Tensor, site: Site) -> _Switch:
-    """The way to switch units of this projection on the device that it runs on."""
-    outputs = site != "mlp_hidden"
+def _switch_for(projection: nn.Module, units: int, like: Tensor, enters: bool) -> _Switch:
+    """The way to switch inputs or outputs of this projection on the device that it runs on."""
     if like.device.type == "cpu":
-        return _Masked(projection, units, like, outputs)
+        return _Masked(projection, units, like, outputs=not enters)
     weight: Any = projection.weight
-    dim = 0 if outputs else 1
+    dim = 1 if enters else 0
     if weight.dim() != 2 or weight.shape[dim] != units:
         raise RuntimeError(f"weight {tuple(weight.shape)} has no line for each of {units} units")
-    if site == "mlp_out" and getattr(projection, "bias", None) is not None:
+    if not enters and getattr(projection, "bias", None) is not None:
         return _Biased(projection)
     return _Zeroed(weight.data, dim)

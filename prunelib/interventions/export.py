@@ -65,12 +65,14 @@ def switch_off(model: PreTrainedModel, info: ModelInfo, ablation: Ablation) -> N
     adapter = adapter_for(info.model_type)
     with torch.no_grad():
         for component in ablation.components:
-            projection: Any = adapter.layers(model)[component.layer].get_submodule(adapter.switched)
+            path, enters = adapter.place(component.site)
+            projection: Any = adapter.layers(model)[component.layer].get_submodule(path)
             outputs = units_dim(projection)
-            dim = 1 - outputs if component.site == "mlp_hidden" else outputs
-            projection.weight.select(dim, component.index).zero_()
-            if component.site == "mlp_out" and projection.bias is not None:
-                projection.bias[component.index] = 0
+            span = info.span(component.site)
+            first = component.index * span
+            projection.weight.narrow(1 - outputs if enters else outputs, first, span).zero_()
+            if not enters and projection.bias is not None:
+                projection.bias[first : first + span] = 0
 
 
 def _about(info: ModelInfo, ablation: Ablation) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Zero in the mask means that the unit's value entering the output projection of an MLP is zero, bias
 included, which for every family is the same function as a zeroed input column of that projection.
 In a Mamba mixer it is the output of the input projection, so the same as a zeroed row; at
-``mlp_out`` the output of an MLP's output projection, bias included.
+``mlp_out`` the output of an MLP's output projection, bias included, and at ``ffn`` all of it; at
+``head`` a slice of what enters the attention's output projection.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class ActivationMasks:
         self._masks: dict[tuple[int, Site], Tensor] = {}
         self._handles: list[RemovableHandle] = []
         for i, layer in enumerate(loaded.adapter.layers(loaded.model)):
-            projection = layer.get_submodule(loaded.adapter.switched)
             for site in loaded.adapter.sites:
+                path, enters = loaded.adapter.place(site)
+                projection = layer.get_submodule(path)
                 self._handles.append(
                     projection.register_forward_pre_hook(self._on_input((i, site)))
-                    if site == "mlp_hidden"
+                    if enters
                     else projection.register_forward_hook(self._on_output((i, site))))
 
     def _on_input(self, place: tuple[int, Site]) -> Any:
@@ -67,11 +69,12 @@ class ActivationMasks:
             for layer, indices in ablation.by_layer(site).items():
                 mask = torch.ones(info.units(site), dtype=weight.dtype, device=weight.device)
                 mask[indices] = 0
-                self._masks[layer, site] = mask
+                self._masks[layer, site] = mask.repeat_interleave(info.span(site))
 
     def set_rows(self, layer: int, keep: Tensor, site: Site) -> None:
-        """Give every batch row its own mask in one layer: ``keep`` is ``[rows, units]``."""
-        self._masks = {(layer, site): keep}
+        """Give every batch row its own mask in one layer: ``keep`` is ``[rows, components]``."""
+        span = self._loaded.info.span(site)
+        self._masks = {(layer, site): keep.repeat_interleave(span, dim=1)}
 
     def __enter__(self) -> ActivationMasks:
         return self
@@ -103,7 +106,7 @@ def check_fits(ablation: Ablation, info: ModelInfo) -> None:
     for component in ablation.components:
         if not (component.site in sites and 0 <= component.layer < info.layers
                 and 0 <= component.index < info.units(component.site)):
-            known = ", ".join(f"{info.units(site)} units each at {site}" for site in sites)
+            known = ", ".join(f"{info.units(site)} each at {site}" for site in sites)
             raise UserError(
                 f"component {component.layer}.{component.site}.{component.index} is not in a "
                 f"model of {info.layers} layers with {known}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prunelib.components import Site
 from prunelib.errors import UserError
+from prunelib.models.heads import Heads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,14 +33,15 @@ class Adapter:
         hidden: projections below a layer whose output units are its units; attribution scales
             the first one (papers.md §1.4).
         switched: projection below a layer at which a unit is switched off: what enters it for
-            ``mlp_hidden``, what leaves it for ``mixer_in``.
+            ``mlp_hidden``, what leaves it for ``mixer_in``, ``mlp_out`` and ``ffn``.
         width: number of units of a layer, from the config.
         attention: module below a layer that runs before its MLP, if there is one.
         mlp_norm: norm below a layer whose output only the MLP reads, if the MLP can be given the
             last position alone.
         site: the kind of unit that the papers' projection has. A family with an MLP (one with
-            ``attention``) also has units at ``mlp_out``.
+            ``attention``) also has units at ``mlp_out`` and is itself the component of ``ffn``.
         tuples: whether a layer returns a tuple, its output first.
+        heads: where its attention heads are, if it has any.
         refusal: why a model with this config is not supported, or ``None``.
     """
 
@@ -52,6 +54,7 @@ class Adapter:
     mlp_norm: str | None = None
     site: Site = "mlp_hidden"
     tuples: bool = False
+    heads: Heads | None = None
     refusal: Callable[[PreTrainedConfig], str | None] = _nothing
 
     @property
@@ -64,8 +67,24 @@ class Adapter:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Where this family's units can be switched off."""
-        return (self.site,) if self.attention is None else (self.site, "mlp_out")
+        """Where this family's components can be switched off."""
+        if self.attention is None:
+            return (self.site,)
+        return (self.site, "mlp_out", "ffn", *(("head",) if self.heads else ()))
+
+    def place(self, site: Site) -> tuple[str, bool]:
+        """Where components of a site are switched off.
+
+        Dotted path of a projection below a layer, and whether components are (slices of) what
+        enters it, else of what leaves it.
+        """
+        if site == "head" and self.heads is not None:
+            return self.heads.out, True
+        return self.switched, site == "mlp_hidden"
+
+    def untouched(self, site: Site) -> tuple[str, ...]:
+        """Modules below a layer whose outputs do not change when components of a site do."""
+        return () if site == "head" else self.unscaled
 
     def projection(self, name: Literal["gate", "up", "down"] | None) -> tuple[str, Site]:
         """Dotted path of a projection below a layer, and the site of its output units.

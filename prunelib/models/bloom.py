@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunelib.models.adapter import Adapter
+from prunelib.models.heads import Heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -26,5 +27,7 @@ BLOOM = Adapter(
     attention="self_attention",
     mlp_norm="post_attention_layernorm",
     tuples=True,
+    heads=Heads("self_attention.dense", "self_attention.query_key_value", "interleaved",
+                "alibi"),
     refusal=_refusal,
 )

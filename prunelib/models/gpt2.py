@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunelib.models.adapter import Adapter
+from prunelib.models.heads import Heads
 
 GPT2 = Adapter(
     model_types=("gpt2",),
@@ -12,4 +13,5 @@ GPT2 = Adapter(
     width=lambda config: int(config.n_inner or 4 * config.hidden_size),
     attention="attn",
     mlp_norm="ln_2",
+    heads=Heads("attn.c_proj", "attn.c_attn", "thirds", "learned"),
 )

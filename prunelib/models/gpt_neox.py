@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunelib.models.adapter import Adapter
+from prunelib.models.heads import Heads
 
 GPT_NEOX = Adapter(
     model_types=("gpt_neox",),
@@ -12,4 +13,5 @@ GPT_NEOX = Adapter(
     width=lambda config: int(config.intermediate_size),
     attention="attention",
     mlp_norm="post_attention_layernorm",
+    heads=Heads("attention.dense", "attention.query_key_value", "interleaved", "rotary"),
 )

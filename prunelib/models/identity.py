@@ -44,6 +44,9 @@ class ModelInfo:
     bytes: int
     #: Dimensions of the residual stream.
     stream: int
+    #: Attention heads of a layer, and dimensions of what one of them gives; 0 without attention.
+    heads: int = 0
+    head_size: int = 0
     #: Whether code that lies beside the weights may run.
     trust_remote_code: bool = False
 
@@ -53,8 +56,12 @@ class ModelInfo:
         return adapter_for(self.model_type).site
 
     def units(self, site: Site) -> int:
-        """How many units a layer has at a site."""
-        return self.stream if site == "mlp_out" else self.width
+        """How many components a layer has at a site."""
+        return {"mlp_out": self.stream, "head": self.heads, "ffn": 1}.get(site, self.width)
+
+    def span(self, site: Site) -> int:
+        """How many successive dimensions of its projection one component of a site is."""
+        return {"head": self.head_size, "ffn": self.stream}.get(site, 1)
 
     @property
     def key(self) -> list[str]:
@@ -149,6 +156,8 @@ def describe(
         width=adapter.width(parsed),
         bytes=sum(file.stat().st_size for file in weights),
         stream=int(parsed.hidden_size),
+        heads=adapter.heads.count(parsed) if adapter.heads else 0,
+        head_size=adapter.heads.size(parsed) if adapter.heads else 0,
         trust_remote_code=trust_remote_code,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunelib.models.adapter import Adapter
+from prunelib.models.heads import Heads
 
 #: Neurons are output units of ``gate_proj``; they enter ``down_proj`` (papers.md §1.4).
 LLAMA = Adapter(
@@ -13,4 +14,5 @@ LLAMA = Adapter(
     width=lambda config: int(config.intermediate_size),
     attention="self_attn",
     mlp_norm="post_attention_layernorm",
+    heads=Heads("self_attn.o_proj", "self_attn.v_proj", "own", "rotary"),
 )

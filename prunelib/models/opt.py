@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunelib.models.adapter import Adapter
+from prunelib.models.heads import Heads
 
 OPT = Adapter(
     model_types=("opt",),
@@ -11,4 +12,5 @@ OPT = Adapter(
     switched="fc2",
     width=lambda config: int(config.ffn_dim),
     attention="self_attn",
+    heads=Heads("self_attn.out_proj", "self_attn.v_proj", "own", "learned"),
 )

@@ -110,7 +110,7 @@ def _continue(
     pad, device = loaded.tokenizer.pad_token_id, loaded.device
     batch = pad_left([p.prompt for p in prompts], pad, device)
     masks.set_rows(layer, keep.repeat_interleave(len(prompts), 0), site)
-    modules = loaded.adapter.unscaled
+    modules = loaded.adapter.untouched(site)
     prefix = clean_prefix(loaded, batch, layer, modules)
     with started_at(loaded, layer, modules) as replayed, last_position_only(loaded):
         replayed.prefix = prefix.repeat(len(keep))

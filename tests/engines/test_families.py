@@ -9,13 +9,13 @@ import torch
 from tiny_families import FAMILIES
 from tiny_llama import Oracle, random_prompts, start_here, with_answers
 
-from prunelib.components import BASELINE, Ablation
+from prunelib.components import BASELINE, Ablation, Component
 from prunelib.engines.base import Prompt
 from prunelib.engines.choose import choose_engine
 from prunelib.engines.stopping import stop_token_ids
 from prunelib.errors import UserError
 from prunelib.interventions.masking import ActivationMasks
-from prunelib.models import ModelInfo, load
+from prunelib.models import ModelInfo, adapter_for, load
 from prunelib.models.loading import load_tokenizer
 from prunelib.search.grid import greedy_rows
 
@@ -38,16 +38,23 @@ def half(info: ModelInfo, layer: int) -> Ablation:
     return Ablation.units(layer, range(layer, info.width, 2), info.site)
 
 
+def everywhere(info: ModelInfo) -> list[Ablation]:
+    """A component of every other site alone, then one of each at once, in both layers."""
+    sites = adapter_for(info.model_type).sites
+    alone = [Ablation.units(1, [info.units(site) - 1], site) for site in sites if site != info.site]
+    return [*alone, Ablation.of(Component(layer, site, 0) for site in sites for layer in (0, 1))]
+
+
 def test_masks_equal_zeroed_weights(info: ModelInfo, oracle: Oracle) -> None:
     loaded = load(info, "float64")
     both = Ablation.of(half(info, 0).components + half(info, 1).components)
     ids = torch.tensor([PROMPTS[0], PROMPTS[0]])
     with torch.no_grad(), ActivationMasks(loaded) as masks:
         untouched = loaded.model(ids).logits
-        for ablation in (half(info, 0), both):
+        for ablation in (half(info, 0), both, *everywhere(info)):
             masks.set(ablation)
             zeroed = oracle.ablated(ablation).double()(ids).logits
-            assert (zeroed - untouched).abs().max() > 1e-2
+            assert (zeroed - untouched).abs().max() > 1e-5
             torch.testing.assert_close(loaded.model(ids).logits, zeroed, rtol=0, atol=1e-12)
         keep = torch.ones(2, info.width, dtype=torch.float64)
         keep[1, half(info, 1).by_layer(info.site)[1]] = 0
@@ -73,12 +80,22 @@ def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) 
         assert found[0] != found[1]
 
 
+def test_the_grid_switches_heads_and_ffns(info: ModelInfo, oracle: Oracle) -> None:
+    stops = stop_token_ids(load_tokenizer(info))
+    for site in ("head", "ffn"):
+        if site in adapter_for(info.model_type).sites:
+            ablations = [Ablation.units(1, [i], site) for i in range(info.units(site))]
+            found = greedy_rows(load(info), 1, ablations, with_answers(PROMPTS), TOKENS, stops)
+            assert found.tokens == [[list(oracle.greedy(a, p, TOKENS, stops)) for p in PROMPTS]
+                                    for a in ablations]
+
+
 def check_engine(kind: str, info: ModelInfo, oracle: Oracle) -> None:
     """Greedy answers and log-probabilities under three ablations, switched back and forth."""
     stops = stop_token_ids(load_tokenizer(info))
     engine = start_here(kind, info)
     try:
-        for ablation in (half(info, 0), BASELINE, half(info, 1), half(info, 0)):
+        for ablation in (half(info, 0), BASELINE, half(info, 1), *everywhere(info), half(info, 0)):
             engine.switch(ablation)
             answers = [c.token_ids for c in engine.generate([Prompt(p, TOKENS) for p in PROMPTS])]
             assert answers == [oracle.greedy(ablation, p, TOKENS, stops) for p in PROMPTS]

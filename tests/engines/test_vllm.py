@@ -59,12 +59,13 @@ def ranks(
     """Two ranks of a two-layer model, switched in either of the two ways."""
     if request.param == "columns":
         monkeypatch.setattr(
-            vllm_worker, "_switch_for", lambda p, *_: _Zeroed(p.weight.data, 1)
+            vllm_worker, "_switch_for",
+            lambda p, _, __, enters: _Zeroed(p.weight.data, 1 if enters else 0),
         )
     torch.manual_seed(0)
     weights = [torch.randn(6, WIDTH) for _ in range(LAYERS)]
     workers = [rank_of_two(rank, weights) for rank in (0, 1)]
-    slices = [w.prunelib_install("mlp.down_proj", LAYERS, {"mlp_hidden": WIDTH})
+    slices = [w.prunelib_install([["mlp_hidden", "mlp.down_proj", True, WIDTH, 1]], LAYERS)
               for w in workers]
     assert slices == [[["mlp_hidden", 0, WIDTH // 2]], [["mlp_hidden", WIDTH // 2, WIDTH]]]
     return weights, workers
@@ -127,7 +128,7 @@ def test_a_model_of_another_shape_is_refused() -> None:
         ("mlp.down_proj", 1, WIDTH + 2),
     ):
         with pytest.raises(RuntimeError):
-            worker.prunelib_install(path, layers, {"mlp_hidden": width})
+            worker.prunelib_install([["mlp_hidden", path, True, width, 1]], layers)
 
 
 def test_the_canarys_memory(caplog: pytest.LogCaptureFixture) -> None:
