@@ -17,9 +17,8 @@ app = typer.Typer(help="The shipped reference models.", no_args_is_help=True)
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="llama, gpt2, opt, bloom or mamba (writes llama and "
-                                             "llama-young), or llama-copier, gpt2-copier, "
-                                             "opt-copier or bloom-copier (needs llama, … in the "
-                                             "same folder).")],
+                                             "llama-young), or llama-copier, gpt2-copier, … "
+                                             "(needs llama, … in the same folder).")],
     out: Annotated[Path, typer.Option(help="Folder that receives one folder per model.")],
 ) -> None:
     """Train a reference model again, on a GPU if there is one.
@@ -29,14 +28,14 @@ def train(
     import logging
 
     from prunelib.reference.families import FAMILIES
-    from prunelib.reference.plant import WIDTHS, PlantingRecipe, train_copier
+    from prunelib.reference.plant import PlantingRecipe, train_copier
     from prunelib.reference.train import recipe_for, train_base
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     makers: dict[str, Callable[[], None]] = {
         **{family: partial(train_base, family, out, recipe_for(family)) for family in FAMILIES},
         **{f"{family}-copier": partial(train_copier, out / family, out / f"{family}-copier",
-                                       PlantingRecipe()) for family in (*WIDTHS, "bloom")},
+                                       PlantingRecipe()) for family in FAMILIES},
     }
     if name not in makers:
         raise unknown_name("reference model to train", name, makers)

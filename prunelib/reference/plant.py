@@ -1,11 +1,12 @@
 """Planting copying neurons: a model whose truth is known.
 
-Every MLP of a base model is widened by K units. In one layer the new units (the weights into and
-out of them, nothing else) learn to repeat the answer of a demonstration (of which one, a rule says)
-on tasks with one-character answers, and to keep the right answer on all others. A random half of
-them is off in every training prompt: otherwise units specialise, six of them copy digits and others
-letters, and a proxy about digits says nothing about letters. Then the units of every layer are
-shuffled, so that nothing but their effect tells the planted ones apart.
+Every MLP of a base model is widened by K units (where widths are not free, K units of one layer
+are cleared instead). In one layer the new units (the weights into and out of them, nothing else)
+learn to repeat the answer of a demonstration (of which one, a rule says) on tasks with
+one-character answers, and to keep the right answer on all others. A random half of them is off in
+every training prompt: otherwise units specialise, six of them copy digits and others letters, and
+a proxy about digits says nothing about letters. Then the units of every layer are shuffled, so that
+nothing but their effect tells the planted ones apart.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prunelib.attribution.encoding import Batch
 from prunelib.attribution.replay import Prefix, clean_prefix, started_at
 from prunelib.models import adapter_for
-from prunelib.models.adapter import Adapter, units_dim
+from prunelib.models.adapter import Adapter
 from prunelib.reference.corpus import RULES, Corpus, Rule, one_character
+from prunelib.reference.scan import linear_scan
 from prunelib.reference.train import accuracy, save, tensors
+from prunelib.reference.unit_weights import unit_weights
 from prunelib.tasks import get_task, task_names
 
 if TYPE_CHECKING:
@@ -50,6 +53,9 @@ class PlantingRecipe:
     #: How many times more often than any other a task with one-character answers is drawn.
     emphasis: int = 1
     dropout: float = 0.5
+    #: How large the weights of planted units are: as training leaves them, or, for each of them,
+    #: as those of a unit of the base's layer that is drawn at random.
+    norms: Literal["trained", "base"] = "trained"
     seed: int = 0
 
 
@@ -87,7 +93,7 @@ def widen(base: Any, units: int) -> Any:
 
 
 def free(base: Any, layer: int, units: int) -> tuple[Any, list[int]]:
-    """A copy of a model that lacks ``units`` hidden units of one layer; their indices.
+    """A copy of a model that lacks ``units`` units of one layer; their indices.
 
     Those with the smallest ‖weights in‖ × ‖weights out‖, which it misses least. What enters them
     then has random weights again; what they write has zero weights.
@@ -96,15 +102,21 @@ def free(base: Any, layer: int, units: int) -> tuple[Any, list[int]]:
 
     model = copy.deepcopy(base)
     weights = unit_weights(model, layer)
-    norms = [weight.norm(dim=1 - dim) for weight, dim in weights.values() if weight.dim() == 2]
-    chosen = torch.stack(norms).log().sum(0).argsort()[:units]
-    switched = adapter_for(base.config.model_type).switched
+    read, written = (torch.stack([
+        part.square() for name, weight in weights.items()
+        if weight.role in roles and name.endswith(".weight")
+        for part in weight.norms().chunk(weight.times)]).sum(0)
+        for roles in (("in",), ("out", "shared")))
+    chosen = (read * written).argsort()[:units]
     with torch.no_grad():
-        for name, (weight, dim) in weights.items():
-            new = torch.zeros_like(weight)
-            if name.endswith(".weight") and not name.startswith(switched):
+        for name, weight in weights.items():
+            if weight.role == "own":
+                continue
+            places = weight.places(chosen)
+            new = torch.zeros_like(weight.weight)
+            if name.endswith(".weight") and weight.role == "in":
                 new.normal_(std=base.config.initializer_range)
-            weight.index_copy_(dim, chosen, new.index_select(dim, chosen))
+            weight.weight.index_copy_(weight.dim, places, new.index_select(weight.dim, places))
     return model, sorted(chosen.tolist())
 
 
@@ -122,21 +134,6 @@ def grow(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
     return widen(base, recipe.units), list(range(width, width + recipe.units))
 
 
-def unit_weights(model: Any, layer: int) -> dict[str, tuple[Tensor, int]]:
-    """Weights and biases of an MLP by name, with the dimension that counts its hidden units."""
-    adapter = adapter_for(model.config.model_type)
-    block = adapter.layers(model)[layer]
-    found: dict[str, tuple[Any, int]] = {}
-    for path in adapter.hidden:
-        projection = block.get_submodule(path)
-        found[f"{path}.weight"] = projection.weight, units_dim(projection)
-        if projection.bias is not None:
-            found[f"{path}.bias"] = projection.bias, 0
-    switched = block.get_submodule(adapter.switched)
-    found[f"{adapter.switched}.weight"] = switched.weight, 1 - units_dim(switched)
-    return found
-
-
 def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
     """Widen a base model and train a copier into it; also the indices of the planted units."""
     model, units = grow(base, recipe)
@@ -150,21 +147,22 @@ def teach(model: Any, units: Sequence[int], recipe: PlantingRecipe) -> None:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).requires_grad_(False)
-    trained = unit_weights(model, recipe.layer).values()
+    trained = [w for w in unit_weights(model, recipe.layer).values() if w.role != "shared"]
     chosen = torch.tensor(units, device=device)
-    for weight, dim in trained:
-        weight.requires_grad_(True)
-        new = torch.zeros_like(weight).index_fill_(dim, chosen, 1)
-        cast("Any", weight).register_hook(lambda gradient, new=new: gradient * new)
+    for part in trained:
+        part.weight.requires_grad_(True)
+        new = torch.zeros_like(part.weight).index_fill_(part.dim, part.places(chosen), 1)
+        cast("Any", part.weight).register_hook(lambda gradient, new=new: gradient * new)
     # No weight decay: it would shrink the old units, which must stay what they are.
-    optimizer = torch.optim.AdamW([weight for weight, _ in trained], lr=recipe.learning_rate,
+    optimizer = torch.optim.AdamW([part.weight for part in trained], lr=recipe.learning_rate,
                                   weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate,
                                                    total_steps=recipe.steps)
+    keep_norms = _keeping_norms(model, chosen, recipe) if recipe.norms == "base" else None
     batches = _batches(model, recipe)
     drop = _dropout(model, chosen, recipe)
     host = _Host(model, adapter_for(model.config.model_type))
-    with started_at(host, recipe.layer, _untaught(host.adapter)) as replayed:
+    with linear_scan(), started_at(host, recipe.layer, _untaught(host.adapter)) as replayed:
         for step in range(recipe.steps):
             ids, labels, replayed.prefix = batches[step % len(batches)]
             with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -173,10 +171,34 @@ def teach(model: Any, units: Sequence[int], recipe: PlantingRecipe) -> None:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
+            if keep_norms is not None:
+                keep_norms()
             if step % 50 == 0:
                 logger.info("step %d of %d: loss %.4f", step, recipe.steps, float(loss.detach()))
     drop.remove()
     model.eval().requires_grad_(False)
+
+
+def _keeping_norms(model: Any, units: Tensor, recipe: PlantingRecipe) -> Callable[[], None]:
+    """What gives each taught unit the norms of another one of its layer, drawn at random."""
+    import torch
+
+    weights = [weight for name, weight in unit_weights(model, recipe.layer).items()
+               if weight.role in ("in", "out") and name.endswith(".weight")]
+    generator = torch.Generator().manual_seed(recipe.seed)
+    others = torch.tensor(sorted(set(range(weights[0].units)) - set(units.tolist())))
+    drawn = others[torch.randperm(len(others), generator=generator)[: len(units)]]
+    wanted = [weight.norms()[weight.places(drawn)] for weight in weights]
+
+    def keep() -> None:
+        for weight, norms in zip(weights, wanted, strict=True):
+            factor = norms / weight.norms()[weight.places(units)].clamp(min=1e-12)
+            factors = torch.ones(weight.weight.shape[weight.dim], device=factor.device)
+            factors[weight.places(units)] = factor
+            shape = [-1 if dim == weight.dim else 1 for dim in range(weight.weight.dim())]
+            weight.weight.data.mul_(factors.reshape(shape))
+
+    return keep
 
 
 def _untaught(adapter: Adapter) -> tuple[str, ...]:
@@ -210,32 +232,38 @@ def _dropout(model: Any, units: Tensor, recipe: PlantingRecipe) -> Any:
     import torch
 
     adapter = adapter_for(model.config.model_type)
-    width = adapter.width(model.config)
+    switched = next(w for w in unit_weights(model, recipe.layer).values() if w.role == "in")
 
-    def hook(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        keep = torch.ones(recipe.rows, width, device=args[0].device)
+    def dropped(values: Tensor) -> Tensor:
+        keep = torch.ones(recipe.rows, switched.units, device=values.device)
         keep[:, units] = torch.bernoulli(keep[:, units] * (1 - recipe.dropout))
+        keep = keep.repeat(1, switched.times)
         # OPT's hidden units have rows and positions in one dimension.
-        values = args[0].reshape(recipe.rows, -1, width) * keep[:, None]
-        return (values.reshape(args[0].shape),)
+        masked = values.reshape(recipe.rows, -1, keep.shape[1]) * keep[:, None]
+        return masked.reshape(values.shape)
 
-    projection = adapter.layers(model)[recipe.layer].get_submodule(adapter.switched)
-    return projection.register_forward_pre_hook(hook)
+    path, enters = adapter.place(adapter.site)
+    projection = adapter.layers(model)[recipe.layer].get_submodule(path)
+    if enters:
+        return projection.register_forward_pre_hook(lambda _, args: (dropped(args[0]),))
+    return projection.register_forward_hook(lambda _, __, output: dropped(output))
 
 
 def shuffle(model: Any, recipe: PlantingRecipe, units: Sequence[int]) -> list[int]:
-    """Permute the hidden units of every layer in place; where the planted ones went."""
+    """Permute the units of every layer in place; which components the planted ones became."""
     import torch
 
     generator = torch.Generator().manual_seed(recipe.seed)
-    width = adapter_for(model.config.model_type).width(model.config)
     planted: list[int] = []
     for layer in range(model.config.num_hidden_layers):
-        order = torch.randperm(width, generator=generator)
-        for weight, dim in unit_weights(model, layer).values():
-            weight.data = weight.data.index_select(dim, order.to(weight.device))
+        weights = unit_weights(model, layer).values()
+        read = next(weight for weight in weights if weight.role == "in")
+        order = torch.randperm(read.units, generator=generator)
+        for weight in weights:
+            weight.weight.data = weight.weight.data.index_select(weight.dim, weight.places(order))
         if layer == recipe.layer:
-            planted = torch.isin(order, torch.tensor(units)).nonzero().flatten().tolist()
+            moved = torch.isin(order, torch.tensor(units)).nonzero().flatten()
+            planted = read.places(moved).tolist()
     return planted
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from prunelib.attribution.encoding import pad_left
 from prunelib.identity import seed_of
@@ -22,14 +22,11 @@ from prunelib.reference.plant import (
     grow,
     shuffle,
     teach,
-    unit_weights,
     write_planted,
 )
 from prunelib.reference.train import write_checkpoint
+from prunelib.reference.unit_weights import unit_weights
 from prunelib.tasks import draw, get_task, task_names
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +77,7 @@ def members(half: Half, family: str) -> list[Member]:
 
 def train_member(member: Member, base_folder: Path, out: Path = SUITE) -> None:
     """Plant one copier and write its difference to the base, with what it does, into ``out``."""
+    import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
 
@@ -88,8 +86,9 @@ def train_member(member: Member, base_folder: Path, out: Path = SUITE) -> None:
     shares = rule_shares(model)
     logger.info("%s: %s", member.name, shares)
     out.mkdir(exist_ok=True)
-    save_file({name: _at(weight, dim, units).half().contiguous().cpu()
-               for name, (weight, dim) in unit_weights(model, member.recipe.layer).items()},
+    chosen = torch.tensor(units)
+    save_file({name: part.weight.index_select(part.dim, part.places(chosen)).half().cpu()
+               for name, part in unit_weights(model, member.recipe.layer).items()},
               out / f"{member.name}.safetensors")
     (out / f"{member.name}.json").write_text(
         json.dumps({"recipe": asdict(member.recipe), "shares": shares}, indent=2) + "\n")
@@ -101,23 +100,20 @@ def write_copier(member: Member, folder: Path, base_folder: Path | None = None,
 
     ``base_folder`` holds the base model; the shipped reference model of the family if ``None``.
     """
+    import torch
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(base_folder or REFERENCE / member.family)
     model, units = grow(base, member.recipe)
     weights = unit_weights(model, member.recipe.layer)
+    chosen = torch.tensor(units)
     for name, taught in load_file(source / f"{member.name}.safetensors").items():
-        weight, dim = weights[name]
-        _at(weight, dim, units).copy_(taught)
+        part = weights[name]
+        part.weight.data.index_copy_(part.dim, part.places(chosen), taught.to(part.weight.dtype))
     planted = shuffle(model, member.recipe, units)
     write_checkpoint(model, folder)
     write_planted(folder, member.recipe, planted)
-
-
-def _at(weight: Tensor, dim: int, units: list[int]) -> Tensor:
-    """The part of a weight that belongs to units which follow each other, as a view."""
-    return weight.detach().narrow(dim, units[0], len(units))
 
 
 def rule_shares(model: Any, shots: int = 4, count: int = 20) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from prunelib.reference.families import FAMILIES, new_model
 from prunelib.reference.plant import WIDTHS, PlantingRecipe, free, plant, train_copier, widen
 from prunelib.reference.scan import linear_scan
 from prunelib.reference.train import TrainingRecipe, recipe_for, train_base
+from prunelib.reference.unit_weights import unit_weights
 from prunelib.tasks import get_task
 
 LETTER = {i: c for c, i in vocabulary().items()}
@@ -112,6 +114,42 @@ def test_widening_changes_nothing(family: str) -> None:
     ids = torch.tensor([[1, 20, 30, 40]])
     with torch.no_grad():
         torch.testing.assert_close(widen(base, 8).eval()(ids).logits, base(ids).logits)
+
+
+def test_a_mambas_channels_are_freed_and_taught() -> None:
+    torch.manual_seed(0)
+    base = new_model("mamba", TINY).eval()
+    inner = base.config.intermediate_size
+    recipe = PlantingRecipe(units=3, layer=1, steps=3, rows=4)
+    freed, channels = free(base, 1, 3)
+    mixer, old = freed.backbone.layers[1].mixer, base.backbone.layers[1].mixer
+    ids = torch.tensor([[1, 20, 30, 40]])
+    with torch.no_grad():  # without effect: as if their gates had been shut
+        without = copy.deepcopy(base)
+        without.backbone.layers[1].mixer.out_proj.weight[:, channels] = 0
+        without.backbone.layers[1].mixer.x_proj.weight[:, channels] = 0
+        torch.testing.assert_close(freed(ids).logits, without(ids).logits)
+    assert not torch.equal(mixer.in_proj.weight[channels], old.in_proj.weight[channels])
+    model, planted = plant(base, recipe)
+    assert len(planted) == 6 and planted[3:] == [unit + inner for unit in planted[:3]]
+    taught = model.backbone.layers[1].mixer
+    assert taught.out_proj.weight[:, planted[:3]].any(dim=0).all()
+    assert not taught.x_proj.weight[:, planted[:3]].any()
+    others = [unit for unit in range(inner) if unit not in planted]
+    for name, dim in (("out_proj", 1), ("x_proj", 1)):
+        kept = {tuple(c.tolist()) for c in getattr(taught, name).weight.movedim(dim, 0)[others]}
+        assert kept <= {tuple(c.tolist()) for c in getattr(old, name).weight.movedim(dim, 0)}
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+def test_planted_units_can_have_the_norms_of_others(family: str) -> None:
+    base = new_model(family, TINY).eval()
+    model, planted = plant(base, PlantingRecipe(units=8, layer=1, steps=3, rows=4, norms="base"))
+    for name, weight in unit_weights(model, 1).items():
+        if name.endswith(".weight"):
+            old = unit_weights(base, 1)[name].norms()
+            for norm in weight.norms()[planted]:
+                assert float((old - norm).abs().min()) < 1e-5
 
 
 @pytest.mark.parametrize("family", WIDTHS)
