@@ -126,7 +126,8 @@ def raised_share(probabilities: Tensor, attended: Tensor) -> Tensor:
 
     seen = probabilities.double().tril()
     count = torch.arange(1, len(seen) + 1, device=seen.device)
-    raised = (seen - (seen.sum(1) / count)[:, None]).relu().tril()
+    # Later tokens are zero here, so never above the mean.
+    raised = (seen - (seen.sum(1) / count)[:, None]).relu()
     total = raised.sum(1)
     share = raised.gather(1, attended[:, None])[:, 0] / total.where(total > 0, 1)
     return share[1:].mean()
