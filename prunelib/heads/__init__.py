@@ -1,0 +1,1 @@
+"""Attention heads: how important they are and what they do."""
