@@ -22,8 +22,8 @@ from prunelib.models.adapter import units_dim
 Families = Callable[[str], ModelInfo]
 
 ATTENTIVE = [name for name in FAMILIES if not name.startswith("mamba")]
-GOLDS = [(5, 9), (6,), (7, 8, 9), (10,), (11, 12), (5,), (9, 9)]
-#: Of different lengths, with answers of one to three tokens.
+GOLDS = [(5, 9), (6,), (7, 8, 9), (10,), (0, 12), (5,), (9, 9)]
+#: Of different lengths, with answers of one to three tokens; one begins with that of padding.
 PROMPTS = [Encoded(ids, gold, ())
            for ids, gold in zip(random_prompts(len(GOLDS), 5, 20), GOLDS, strict=True)]
 
