@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import digest
@@ -25,14 +25,17 @@ from prunelib.specs import (
     CapabilitySpec,
     ControlsSpec,
     EvaluateSpec,
+    ImportanceSpec,
     ModelSpec,
     SearchSpec,
     Spec,
+    section,
 )
 from prunelib.tasks import (
     SUITES,
     TASKS,
     DatasetSpec,
+    Split,
     Task,
     build_task,
     get_task,
@@ -89,15 +92,25 @@ class Recipe(Spec):
     #: When results are wanted: ``07:00`` (the next one, local time of the driver) or a date and
     #: time. Every model gets its main comparison before any gets extras.
     deadline: Annotated[str | None, BeforeValidator(_clock)] = None
-    #: One or several; the first is the one that random controls are matched to.
+    #: One or several; the first is the one that random controls are matched to. None in a recipe
+    #: that studies heads and says nothing of neurons.
     attribution: Annotated[
-        tuple[AttributionSpec, ...], BeforeValidator(_attributions), Field(min_length=1)
+        tuple[AttributionSpec, ...], BeforeValidator(_attributions)
     ] = (AttributionSpec(),)
     search: SearchSpec = SearchSpec()
     controls: ControlsSpec = ControlsSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+    #: Heads and FFNs: ``true``, or a section.
+    importance: Annotated[ImportanceSpec | None, BeforeValidator(section)] = None
     #: Data sets that are tasks of this recipe, by the names under which other sections use them.
     tasks: tuple[DatasetSpec, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_heads_alone(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("importance"):
+            return {"attribution": ()} | content
+        return content
 
     @property
     def run_id(self) -> str:
@@ -156,6 +169,8 @@ class Recipe(Spec):
 
     def check(self) -> None:
         """Raise :class:`UserError` for what no section can see alone."""
+        if not self.attribution and self.importance is None:
+            raise UserError("attribution is empty: give one, or the section importance")
         labels = Counter(spec.label for spec in self.attribution)
         if twice := [label for label, count in labels.items() if count > 1]:
             raise UserError(f"attribution: two are called '{twice[0]}': give each a name")
@@ -186,6 +201,17 @@ class Recipe(Spec):
             self._check_reported(name, max(self.evaluate.shots), self.evaluate.examples)
         if self.evaluate.capability:
             self._check_capability(self.evaluate.capability)
+        if self.importance:
+            self._check_importance(self.importance)
+
+    def _check_importance(self, spec: ImportanceSpec) -> None:
+        for name in self.evaluate.tasks:
+            for split, examples in (("attribute", spec.prompts), ("search", spec.examples)):
+                task = self.task(name)
+                task.check(cast("Split", split), max(self.evaluate.shots), examples)
+                if not task.labelled(cast("Split", split)):
+                    raise UserError(f"importance: task '{name}' has no labels in its {split} "
+                                    "split, by which to see what a component is for")
 
     def _check_reported(self, name: str, shots: int, examples: int) -> None:
         task = self.task(name)

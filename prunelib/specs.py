@@ -59,6 +59,11 @@ def _one_or_more(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+def section(value: Any) -> Any:
+    """A section that is asked for by ``true``, with its defaults, or left out by ``false``."""
+    return {} if value is True else None if value is False else value
+
+
 class ModelSpec(Spec):
     """A model: ``reference/NAME``, a local folder, or a hub name with an optional revision."""
 
@@ -271,8 +276,58 @@ class CapabilitySpec(Spec):
     examples: Count = 100
 
 
-def _capability(value: Any) -> Any:
-    return {} if value is True else None if value is False else value
+#: Scores by which heads or FFNs can be removed, least important first: the variants of gradient
+#: importance (papers.md §3.2), and what removing the component alone costs (§3.1).
+RANKINGS = ("gradient_per_token", "gradient_gate", "gradient_signed", "oracle")
+#: By whose importance components are removed, each on every evaluated task and number of shots:
+#: the task's own; the mean over all tasks; that of the other task whose ranking is most, or least,
+#: like the task's own; none (random orders).
+ORDERS = ("own", "aggregate", "closest", "farthest", "random")
+
+
+class RemovalSpec(Spec):
+    """Removing heads and FFNs, least important first, in growing shares (papers.md §3.4)."""
+
+    #: Shares of the model's heads, and of its FFNs, that are removed (rounded down).
+    fractions: tuple[Rate, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    #: Which score orders heads, and FFNs; ``none`` leaves that kind alone. ``gradient_gate`` is
+    #: the formula as written (Eq. 8), ``gradient_per_token`` what the authors' code computes.
+    heads: Annotated[str, _one_of("ranking", (*RANKINGS, "none"))] = "gradient_gate"
+    ffns: Annotated[str, _one_of("ranking", (*RANKINGS, "none"))] = "oracle"
+    orders: tuple[Annotated[str, _one_of("order", ORDERS)], ...] = ORDERS
+    #: Heads and FFNs at once, every pair of fractions, in the task's own order.
+    joint: bool = False
+    #: How many random orders there are.
+    random: Count = 3
+
+
+class ImportanceSpec(Spec):
+    """How much a model needs each head and FFN (papers.md §3): task by task, as it is evaluated.
+
+    Importance is measured for every task and number of shots of ``evaluate``, on splits that
+    are not reported.
+    """
+
+    #: Prompts of the attribute split behind gradient importance.
+    prompts: Count = 100
+    #: Kinds of component that are removed one at a time (oracle importance). The paper does so
+    #: with FFNs only, as heads are too many in a model of its size.
+    oracle: tuple[Literal["head", "ffn"], ...] = ("ffn",)
+    #: Prompts of the search split behind oracle importance.
+    examples: Count = 100
+    seed: int = 0
+    #: Random sequences behind prefix-matching and copying scores (papers.md §3.3); 0 for none.
+    sequences: Annotated[int, Field(ge=0)] = 100
+    removal: Annotated[RemovalSpec | None, BeforeValidator(section)] = RemovalSpec()
+
+    @model_validator(mode="after")
+    def _ranked(self) -> ImportanceSpec:
+        for kind, ranking in (("head", "heads"), ("ffn", "ffns")):
+            if (self.removal and getattr(self.removal, ranking) == "oracle"
+                    and kind not in self.oracle):
+                raise UserError(f"importance: removal.{ranking} is oracle, so oracle needs to "
+                                f"name '{kind}'")
+        return self
 
 
 class EvaluateSpec(Spec):
@@ -292,4 +347,4 @@ class EvaluateSpec(Spec):
     transfer: bool = False
     task_vectors: TaskVectorsSpec | None = None
     #: Perplexity and multiple choice before and after: ``true``, or a section.
-    capability: Annotated[CapabilitySpec | None, BeforeValidator(_capability)] = None
+    capability: Annotated[CapabilitySpec | None, BeforeValidator(section)] = None

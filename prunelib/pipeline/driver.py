@@ -93,6 +93,9 @@ def prepare(recipe: Recipe) -> list[ModelInfo]:
         for attribution in recipe.attribution:
             adapter_for(info.model_type).projection(attribution.projection)
             objective_digest(attribution.objective)
+        if recipe.importance and "head" not in adapter_for(info.model_type).sites:
+            raise UserError(f"importance: model '{info.id}' ({info.model_type}) has no attention "
+                            "heads")
         infos.append(info)
     ids = [info.id for info in infos]
     if len(set(ids)) < len(ids):

@@ -5,6 +5,7 @@ And, if a recipe asks for it, on what else a model can do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,29 +14,38 @@ from prunelib.components import BASELINE, Ablation
 from prunelib.config import Recipe
 from prunelib.engines.base import Canary
 from prunelib.engines.choose import choose_engine
-from prunelib.pipeline.attributing import Ranking
 from prunelib.pipeline.model_run import ModelRun
 from prunelib.pipeline.performing import canary_of
 from prunelib.pipeline.searching import Entry
-from prunelib.pipeline.units import CanaryJob, EvaluateJob, LikelihoodJob, Texts, Unit
+from prunelib.pipeline.units import (
+    CanaryJob,
+    EvaluateJob,
+    LikelihoodJob,
+    Prompts,
+    Texts,
+    Unit,
+)
 from prunelib.specs import CapabilitySpec
 from prunelib.tasks import draw, prose, text_file
 
 
-def canaries(run: ModelRun, entries: list[Entry], first: Ranking, priority: int) -> list[Unit]:
+def canaries(run: ModelRun, entries: Sequence[Entry], prompt: Prompts, priority: int
+             ) -> list[Unit]:
     """One prompt under every ablation, to be answered alike by the engine."""
-    searched = run.searched(first.arm, first.sample)
-    prompt = run.prompts(searched.task.name, searched.split, searched.shots, searched.seed,
-                         searched.indices[:1])
     return [run.unit(CanaryJob(prompt, ablation, run.spec.dtype), priority=priority)
             for ablation in _different(entries)]
+
+
+def canary_answers(run: ModelRun, asked: list[Unit]) -> dict[str, Canary]:
+    """By digest, what the model must answer under each ablation."""
+    rows = run.store.read("canaries", [unit.id for unit in asked]).to_pylist()
+    return {row["ablation"]: canary_of(row) for row in rows}
 
 
 def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: bool
                ) -> list[Unit]:
     """Every ablation on its tasks; the baseline twice, for the noise floor (an extra)."""
-    rows = run.store.read("canaries", [unit.id for unit in asked]).to_pylist()
-    expected = {row["ablation"]: canary_of(row) for row in rows}
+    expected = canary_answers(run, asked)
     spec = run.recipe.evaluate
     # Only a deadline is worth ending an engine whose model still has extras to do.
     hurry = run.recipe.deadline is not None
@@ -46,8 +56,8 @@ def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: b
         passes |= {(BASELINE, 1, task): None for task in spec.tasks}
     units = [
         run.unit(
-            _asking(run, task, shots, seed, spec.examples, ablation, expected[ablation.digest],
-                    repeat),
+            asking(run, task, shots, seed, spec.examples, ablation, expected[ablation.digest],
+                   repeat),
             priority=int(hurry and (repeat > 0 or ablation.digest not in urgent)),
         )
         for ablation, repeat, task in passes
@@ -59,19 +69,20 @@ def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: b
     return units
 
 
-def _different(entries: list[Entry]) -> list[Ablation]:
+def _different(entries: Sequence[Entry]) -> list[Ablation]:
     """The ablations, each once."""
     return list({entry.ablation.digest: entry.ablation for entry in entries}.values())
 
 
-def _asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, ablation: Ablation,
-            canary: Canary, repeat: int) -> EvaluateJob:
-    """A task that is reported, under an ablation."""
+def asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, ablation: Ablation,
+           canary: Canary, repeat: int = 0, split: Literal["search", "report"] = "report"
+           ) -> EvaluateJob:
+    """A task under an ablation."""
     written, scoring = run.written(task)
     return EvaluateJob(
         task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
         format=written, scoring=scoring, ablation=ablation, engine=_engine(run),
-        dtype=run.spec.dtype, canary=canary,
+        dtype=run.spec.dtype, split=split, canary=canary,
     )
 
 
@@ -83,8 +94,8 @@ def _capability(run: ModelRun, spec: CapabilitySpec, ablations: list[Ablation],
     units = [run.unit(LikelihoodJob(texts, ablation, run.spec.dtype), len(texts.content), priority)
              for ablation in ablations]
     questions = [
-        replace(_asking(run, task, spec.shots, 0, spec.examples, ablation,
-                        expected[ablation.digest], 0), split="capability", scoring="options")
+        replace(asking(run, task, spec.shots, 0, spec.examples, ablation,
+                       expected[ablation.digest]), split="capability", scoring="options")
         for ablation in ablations
         for task in spec.tasks
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunelib.engines.base import Canary, Completion
 from prunelib.pipeline.beyond_pruning import perform_fine_tuning, perform_task_vectors
+from prunelib.pipeline.importance import perform_importance, perform_induction
 from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of, reported_rows
 from prunelib.pipeline.units import (
     AttributeJob,
@@ -15,6 +16,8 @@ from prunelib.pipeline.units import (
     EvaluateJob,
     FineTuneJob,
     GridJob,
+    ImportanceJob,
+    InductionJob,
     LikelihoodJob,
     PoolJob,
     Prompts,
@@ -158,6 +161,8 @@ _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     FineTuneJob: perform_fine_tuning,
     TaskVectorJob: perform_task_vectors,
     LikelihoodJob: _likelihood,
+    ImportanceJob: perform_importance,
+    InductionJob: perform_induction,
 }
 
 

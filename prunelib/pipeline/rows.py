@@ -8,7 +8,7 @@ from typing import Any
 from prunelib.engines.base import Completion, Engine, Prompt
 from prunelib.pipeline.units import EvaluateJob, FineTuneJob, Prompts, Unit
 from prunelib.scoring.correctness import first_line, judge
-from prunelib.tasks import Example, Task, draw
+from prunelib.tasks import Example, Split, Task, draw
 
 Row = dict[str, Any]
 
@@ -32,12 +32,13 @@ def prompts_of(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
 
 def reported_rows(unit: Unit, job: EvaluateJob | FineTuneJob, engine: Engine, intervention: str,
                   repeat: int = 0) -> list[Row]:
-    """Rows of an engine's answers to the report split's examples that a job asks for."""
+    """Rows of an engine's answers to the examples that a job asks for."""
     from prunelib.engines.options import answers_of
     from prunelib.models.loading import load_tokenizer
 
     task, tokenizer = job.task.load(), load_tokenizer(unit.model)
-    examples = draw(task, split="report", shots=job.shots, seed=job.seed, count=job.examples,
+    split: Split = "search" if getattr(job, "split", "") == "search" else "report"
+    examples = draw(task, split=split, shots=job.shots, seed=job.seed, count=job.examples,
                     prompt_format=job.format)
     prompts = prompts_of(examples, tokenizer)
     answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"

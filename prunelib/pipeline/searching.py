@@ -51,8 +51,8 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[E
                              rate=cell.rate, **about))
         if ranking.arm.main and not ranking.random:
             entries += _same_cell(run, ranking, cell)
-    _record_ablations(run, entries, "choice")
-    _record_ablations(run, tried, "grid")
+    record_ablations(run, entries, "choice")
+    record_ablations(run, tried, "grid")
     return entries
 
 
@@ -119,7 +119,8 @@ def _same_cell(run: ModelRun, ranking: Ranking, cell: Cell) -> list[Entry]:
     ]
 
 
-def _record_ablations(run: ModelRun, entries: list[Entry], stage: str) -> None:
+def record_ablations(run: ModelRun, entries: list[Entry], stage: str) -> None:
+    """Write where ablations come from into the table ``ablations``."""
     run.record("ablations", [
         {
             "model": run.info.id,

@@ -9,11 +9,13 @@ starts from the beginning.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from prunelib.models import planted_units
 from prunelib.pipeline.attributing import Ranking, random_rankings, rank
 from prunelib.pipeline.beyond_pruning import fine_tuning, task_vectors
 from prunelib.pipeline.evaluating import canaries, evaluation
+from prunelib.pipeline.importance import importance
 from prunelib.pipeline.model_run import ModelRun, together
 from prunelib.pipeline.searching import search
 from prunelib.pipeline.units import Unit
@@ -32,6 +34,13 @@ def stages(run: ModelRun) -> Iterator[list[Unit]]:
 def _stages(run: ModelRun) -> Iterator[list[Unit]]:
     """As :func:`stages`; with a deadline, later stages name units of earlier ones again."""
     _record_model(run)
+    if run.recipe.attribution:
+        yield from _neurons(run)
+    yield from importance(run)
+
+
+def _neurons(run: ModelRun) -> Iterator[list[Unit]]:
+    """Attribute, search and evaluate neurons."""
     rankings = yield from together([rank(run, arm) for arm in run.recipe.arms()])
     main = [ranking for ranking in rankings if ranking.arm.main]
     controls = [control for ranking in main for control in random_rankings(run, ranking)]
@@ -47,7 +56,9 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
     """Search the grid, choose, evaluate: the main comparison ``first``, then ``extras``."""
     urgency = 0 if first else 1
     entries = yield from search(run, rankings, urgency)
-    yield (asked := canaries(run, entries, rankings[0], urgency))
+    searched = run.searched(rankings[0].arm, rankings[0].sample)
+    prompt = replace(searched, indices=searched.indices[:1])
+    yield (asked := canaries(run, entries, prompt, urgency))
     yield evaluation(run, entries, asked, extras)
     if extras:
         yield fine_tuning(run, rankings) + task_vectors(run, entries)

@@ -127,10 +127,27 @@ class EvaluateJob:
     ablation: Ablation
     engine: Literal["transformers", "vllm"]
     dtype: str
-    #: What the answers are for; the examples are of the task's report split either way.
-    split: Literal["report", "capability"] = "report"
+    #: What the answers are for; for ``capability`` too the examples are of the report split.
+    split: Literal["search", "report", "capability"] = "report"
     #: How the engine is checked; not part of the id.
     canary: Canary | None = None
+
+
+@dataclass(frozen=True)
+class ImportanceJob:
+    """Gradient importance of every head and FFN, all variants, on some prompts."""
+
+    prompts: Prompts
+    dtype: str
+
+
+@dataclass(frozen=True)
+class InductionJob:
+    """Prefix-matching and copying scores of every head, on random sequences."""
+
+    sequences: int
+    seed: int
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +205,7 @@ class LikelihoodJob:
 
 
 Job = (AttributeJob | ScoreJob | PoolJob | GridJob | CanaryJob | EvaluateJob | FineTuneJob
-       | TaskVectorJob | LikelihoodJob)
+       | TaskVectorJob | LikelihoodJob | ImportanceJob | InductionJob)
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
@@ -200,6 +217,8 @@ _STAGES: dict[type, tuple[Stage, str]] = {
     FineTuneJob: ("evaluate", "predictions"),
     TaskVectorJob: ("evaluate", "task_vectors"),
     LikelihoodJob: ("evaluate", "likelihoods"),
+    ImportanceJob: ("attribute", "component_scores"),
+    InductionJob: ("attribute", "component_scores"),
 }
 _NOT_IN_ID = ("canary", "objective")
 
@@ -251,6 +270,10 @@ class Unit:
             return f"ablation {job.ablation.digest[:8]}"
         if isinstance(job, LikelihoodJob):
             return f"{len(job.texts.content)} texts, {job.ablation.digest[:8]}"
+        if isinstance(job, ImportanceJob):
+            return f"importance, {job.prompts.task.name}, {job.prompts.shots} shots"
+        if isinstance(job, InductionJob):
+            return f"induction scores, {job.sequences} sequences"
         if isinstance(job, TaskVectorJob):
             return f"task vectors of {job.task.name}, {job.ablation.digest[:8]}"
         what = (f"fine-tuned {job.intervention[:8]}" if isinstance(job, FineTuneJob)

@@ -174,7 +174,8 @@ _ABLATIONS = _table(
     _MODEL,
     _ABLATION,
     _column("method", _TEXT, "ranking that chose the components; none for the baseline"),
-    _column("role", _TEXT, "baseline, grid (a cell of the search), chosen or control"),
+    _column("role", _TEXT, "baseline, grid (a cell of the search), chosen, control, component "
+            "(a head or FFN alone) or removal (several of them)"),
     _column("site", _TEXT, "where the components sit, null for the baseline", null=True),
     _column("layer", _SMALL, "layer, null if none or several", null=True),
     _column("rate", _REAL, "share of the layer's components that are off", null=True),
@@ -237,6 +238,37 @@ _PREDICTIONS = _table(
     _column("error", _TEXT, "why there is no answer, null if there is one", null=True),
     _UNIT,
 )
+_COMPONENT_SCORES = _table(
+    "component_scores",
+    "one row per score of a head or FFN that is no count of answers",
+    _MODEL,
+    _column("site", _TEXT, "head or ffn"),
+    _LAYER,
+    _column("index", _SMALL, "head within the layer, from 0; 0 for an FFN"),
+    _column("score", _TEXT, "name of the score, such as gradient_gate or prefix_matching"),
+    _column("task", _TEXT, "task, null for scores on random sequences", null=True),
+    _column("shots", _SMALL, "demonstrations per prompt, null likewise", null=True),
+    _column("value", _REAL, "mean over the prompts or sequences"),
+    _column("prompts", _SMALL, "prompts or sequences behind it"),
+    _UNIT,
+)
+_REMOVALS = _table(
+    "removals",
+    "one row per use of an ablation in an order of removal: which share was removed, by what",
+    _MODEL,
+    _ABLATION,
+    _column("order", _TEXT, "own, aggregate, closest, farthest or random"),
+    _column("task", _TEXT, "task it is evaluated on, null for all", null=True),
+    _column("shots", _SMALL, "demonstrations that it is evaluated with, null for all", null=True),
+    _column("ranked_by", _TEXT, "task whose importance gave the order of heads (of FFNs, where "
+            "only these are removed), null for several or none", null=True),
+    _column("seed", _LARGE, "seed of a random order, else null", null=True),
+    _column("heads", _REAL, "share of the model's heads that was asked for"),
+    _column("ffns", _REAL, "share of the model's FFNs that was asked for"),
+    _column("heads_removed", _SMALL, "heads that are off"),
+    _column("ffns_removed", _SMALL, "FFNs that are off"),
+    _UNIT,
+)
 _LIKELIHOODS = _table(
     "likelihoods",
     "one row per text and ablation: how probable the text is",
@@ -282,6 +314,8 @@ TABLES: dict[str, pa.Schema] = {
     "attribution_units": _USED,
     "completeness_gaps": _GAPS,
     "ablations": _ABLATIONS,
+    "component_scores": _COMPONENT_SCORES,
+    "removals": _REMOVALS,
     "canaries": _CANARIES,
     "predictions": _PREDICTIONS,
     "task_vectors": _TASK_VECTORS,

@@ -84,8 +84,9 @@ LEFT JOIN _labels l
   ON l.run = p.run AND l.model = p.model AND l.ablation = p.ablation
  AND (l.role = 'baseline'
       OR (l.role = 'grid' AND p.split IN ('attribute', 'search') AND l.proxy = p.task)
-      OR (l.role <> 'grid' AND p.split = 'report' AND coalesce(l.only_task, p.task) = p.task)
-      OR (l.role <> 'grid' AND p.split = 'capability'))
+      OR (l.role IN ('chosen', 'control')
+          AND (p.split = 'report' AND coalesce(l.only_task, p.task) = p.task
+               OR p.split = 'capability')))
 """,
     **_ANSWER,
 )
