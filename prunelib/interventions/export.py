@@ -27,7 +27,8 @@ def export(info: ModelInfo, ablation: Ablation, out: str | Path) -> Path:
 
     Off means zero: the input columns of the MLP's output projection, or the rows of another
     projection, with their biases except at ``mlp_row``, so plain transformers and plain vLLM
-    compute what an engine computes under the ablation. Weights keep their dtype; shapes stay as they are.
+    compute what an engine computes under the ablation. Weights keep their dtype; shapes stay as
+    they are.
 
     Returns the folder, which appears whole or not at all.
 

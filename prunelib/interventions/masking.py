@@ -96,8 +96,8 @@ class ActivationMasks:
 def _masked(values: Tensor, mask: Tensor, bias: Any = None) -> Tensor:
     """``values`` times a mask for all rows ``[units]``, or for each row ``[rows, units]``.
 
-    Of a ``bias`` that is in the values nothing is taken away. OPT's values have rows and positions
-    in one dimension.
+    A ``bias`` is a part of the values that the mask leaves alone. OPT's values have rows and
+    positions in one dimension.
     """
     rows = values
     if mask.dim() == 2:
