@@ -202,6 +202,9 @@ class SearchSpec(Spec):
     strategy: Annotated[str, _one_of("search strategy", STRATEGIES)] = "exhaustive"
     #: What the choice goes by: ``margin`` also sees how sure right answers are.
     statistic: Literal["accuracy", "margin"] = "accuracy"
+    #: What switching a unit off means where it has a bias: nothing is left of the ``unit``, or
+    #: its ``weight_row`` is zero and its bias stays (papers.md §6, row 5).
+    prune: Literal["unit", "weight_row"] = "unit"
 
     @field_validator("rates")
     @classmethod

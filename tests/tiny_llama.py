@@ -62,6 +62,10 @@ class Oracle:
                 weight = out.weight.data if units_dim(out) else out.weight.data.T
                 weight.unflatten(0, (model.config.num_attention_heads, -1))[index].zero_()
                 continue
+            if site == "mlp_row":
+                scaled = block.get_submodule(self.adapter.hidden[0])
+                scaled.weight.data.select(units_dim(scaled), index).zero_()
+                continue
             projection = block.get_submodule(self.adapter.switched)
             if site == "ffn":
                 for parameter in projection.parameters():

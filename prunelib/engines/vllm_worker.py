@@ -7,7 +7,7 @@ nothing of vLLM: all it needs of a layer is a handful of attributes.
 On a CPU build the weights of a linear layer are repacked and the originals deleted, so a mask
 is multiplied into the projection's input there (into its output, where units are outputs).
 Elsewhere the columns (the rows) are zeroed in place, which keeps the addresses that captured
-graphs hold.
+graphs hold. At ``mlp_row`` the bias stays, either way.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ class _Switch(Protocol):
 class _Masked:
     """A mask multiplied into what enters or leaves a projection; for eager execution only."""
 
-    def __init__(self, projection: nn.Module, units: int, like: Tensor, outputs: bool) -> None:
+    def __init__(self, projection: nn.Module, units: int, like: Tensor, outputs: bool,
+                 bias: Tensor | None = None) -> None:
         self._units, self._dtype, self._device = units, like.dtype, like.device
         self._mask: Tensor | None = None
+        # Stays in the output. Some CPU kernels keep it in another dtype than the weights.
+        self._bias = None if bias is None else bias.to(like.dtype)
         if outputs:
             projection.register_forward_hook(self._on_output)
         else:
@@ -50,7 +53,12 @@ class _Masked:
 
     def _on_output(self, _: nn.Module, __: object, output: tuple[Any, ...]) -> Any:
         # vLLM's projections return (output, bias that was not added).
-        return None if self._mask is None else (output[0] * self._mask, *output[1:])
+        if self._mask is None:
+            return None
+        masked = output[0] * self._mask
+        if self._bias is not None:
+            masked = masked + self._bias * (1 - self._mask)
+        return (masked, *output[1:])
 
     def set(self, indices: list[int]) -> None:
         import torch
@@ -165,7 +173,7 @@ class PrunelibWorker:
             lines = _own_lines(projections, site, enters, count * span)
             self.prunelib_own[site] = range(lines.start // span, lines.stop // span)
             self.prunelib_paths[site] = path
-            switches = [_switch_for(p, len(lines), like, enters) for p in projections]
+            switches = [_switch_for(p, len(lines), like, site, enters) for p in projections]
             self.prunelib_switches[site] = (
                 switches if span == 1 else [_Spanning(switch, span) for switch in switches])
         return [[site, own.start, own.stop] for site, own in self.prunelib_own.items()]
@@ -245,14 +253,18 @@ def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
     return [found[layer] for layer in range(layers)]
 
 
-def _switch_for(projection: nn.Module, units: int, like: Tensor, enters: bool) -> _Switch:
+def _switch_for(
+    projection: nn.Module, units: int, like: Tensor, site: Site, enters: bool
+) -> _Switch:
     """The way to switch inputs or outputs of this projection on the device that it runs on."""
+    bias: Any = None if enters else getattr(projection, "bias", None)
+    stays = site == "mlp_row"
     if like.device.type == "cpu":
-        return _Masked(projection, units, like, outputs=not enters)
+        return _Masked(projection, units, like, not enters, bias if stays else None)
     weight: Any = projection.weight
     dim = 1 if enters else 0
     if weight.dim() != 2 or weight.shape[dim] != units:
         raise RuntimeError(f"weight {tuple(weight.shape)} has no line for each of {units} units")
-    if not enters and getattr(projection, "bias", None) is not None:
+    if bias is not None and not stays:
         return _Biased(projection)
     return _Zeroed(weight.data, dim)

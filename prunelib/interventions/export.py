@@ -25,9 +25,10 @@ ABOUT = "ablation.json"
 def export(info: ModelInfo, ablation: Ablation, out: str | Path) -> Path:
     """Write ``info``'s checkpoint with ``ablation`` in its weights to the new folder ``out``.
 
-    Off means zero: the input columns of the MLP's output projection, or the rows of a Mamba
-    mixer's input projection, so plain transformers and plain vLLM compute what an engine
-    computes under the ablation. Weights keep their dtype; shapes stay as they are.
+    Off means zero: the input columns of the MLP's output projection, or the rows of another
+    projection, with their biases except at ``mlp_row``, so plain transformers and plain vLLM
+    compute what an engine computes under the ablation. Weights keep their dtype; shapes stay as
+    they are.
 
     Returns the folder, which appears whole or not at all.
 
@@ -71,7 +72,7 @@ def switch_off(model: PreTrainedModel, info: ModelInfo, ablation: Ablation) -> N
             span = info.span(component.site)
             first = component.index * span
             projection.weight.narrow(1 - outputs if enters else outputs, first, span).zero_()
-            if not enters and projection.bias is not None:
+            if not enters and component.site != "mlp_row" and projection.bias is not None:
                 projection.bias[first : first + span] = 0
 
 

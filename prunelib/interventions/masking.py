@@ -2,9 +2,10 @@
 
 Zero in the mask means that the unit's value entering the output projection of an MLP is zero, bias
 included, which for every family is the same function as a zeroed input column of that projection.
-In a Mamba mixer it is the output of the input projection, so the same as a zeroed row; at
-``mlp_out`` the output of an MLP's output projection, bias included, and at ``ffn`` all of it; at
-``head`` a slice of what enters the attention's output projection.
+At ``mlp_row`` it is the output of the papers' projection, of which the bias stays: the same as a
+zeroed row of its weight. In a Mamba mixer it is the output of the input projection, so the same as
+a zeroed row; at ``mlp_out`` the output of an MLP's output projection, bias included, and at ``ffn``
+all of it; at ``head`` a slice of what enters the attention's output projection.
 """
 
 from __future__ import annotations
@@ -51,9 +52,11 @@ class ActivationMasks:
         return hook
 
     def _on_output(self, place: tuple[int, Site]) -> Any:
-        def hook(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
+        def hook(projection: nn.Module, _: object, output: Tensor) -> Tensor | None:
             mask = self._masks.get(place)
-            return None if mask is None else _masked(output, mask)
+            if mask is None:
+                return None
+            return _masked(output, mask, projection.bias if place[1] == "mlp_row" else None)
 
         return hook
 
@@ -90,14 +93,17 @@ class ActivationMasks:
             handle.remove()
 
 
-def _masked(values: Tensor, mask: Tensor) -> Tensor:
+def _masked(values: Tensor, mask: Tensor, bias: Any = None) -> Tensor:
     """``values`` times a mask for all rows ``[units]``, or for each row ``[rows, units]``.
 
-    OPT's values have rows and positions in one dimension.
+    A ``bias`` is a part of the values that the mask leaves alone. OPT's values have rows and
+    positions in one dimension.
     """
-    if mask.dim() == 1:
-        return values * mask
-    return (values.reshape(len(mask), -1, mask.shape[1]) * mask[:, None, :]).reshape(values.shape)
+    rows = values
+    if mask.dim() == 2:
+        rows, mask = values.reshape(len(mask), -1, mask.shape[1]), mask[:, None, :]
+    masked = rows * mask if bias is None else rows * mask + bias * (1 - mask)
+    return masked.reshape(values.shape)
 
 
 def check_fits(ablation: Ablation, info: ModelInfo) -> None:

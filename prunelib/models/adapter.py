@@ -23,6 +23,10 @@ def _nothing(_: Any) -> None:
     return None
 
 
+def _never(_: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One architecture family. Stateless; models are passed in.
@@ -35,6 +39,7 @@ class Adapter:
         switched: projection below a layer at which a unit is switched off: what enters it for
             ``mlp_hidden``, what leaves it for ``mixer_in``, ``mlp_out`` and ``ffn``.
         width: number of units of a layer, from the config.
+        bias: whether the projections of its MLP have biases, from the config.
         attention: module below a layer that runs before its MLP, if there is one.
         mlp_norm: norm below a layer whose output only the MLP reads, if the MLP can be given the
             last position alone.
@@ -50,6 +55,7 @@ class Adapter:
     hidden: tuple[str, ...]
     switched: str
     width: Callable[[PreTrainedConfig], int]
+    bias: Callable[[PreTrainedConfig], bool] = _never
     attention: str | None = None
     mlp_norm: str | None = None
     site: Site = "mlp_hidden"
@@ -67,10 +73,14 @@ class Adapter:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Where this family's components can be switched off."""
+        """Where this family's components can be switched off.
+
+        A gated MLP has no ``mlp_row``: hardly any has biases, and vLLM merges its projections.
+        """
         if self.attention is None:
             return (self.site,)
-        return (self.site, "mlp_out", "ffn", *(("head",) if self.heads else ()))
+        row: tuple[Site, ...] = ("mlp_row",) if len(self.hidden) == 1 else ()
+        return (self.site, *row, "mlp_out", "ffn", *(("head",) if self.heads else ()))
 
     def place(self, site: Site) -> tuple[str, bool]:
         """Where components of a site are switched off.
@@ -80,11 +90,15 @@ class Adapter:
         """
         if site == "head" and self.heads is not None:
             return self.heads.out, True
+        if site == "mlp_row":
+            return self.hidden[0], False
         return self.switched, site == "mlp_hidden"
 
     def untouched(self, site: Site) -> tuple[str, ...]:
         """Modules below a layer whose outputs do not change when components of a site do."""
-        return () if site == "head" else self.unscaled
+        if site == "head":
+            return ()
+        return self.unscaled[:1] if site == "mlp_row" else self.unscaled
 
     def projection(self, name: Literal["gate", "up", "down"] | None) -> tuple[str, Site]:
         """Dotted path of a projection below a layer, and the site of its output units.

@@ -24,6 +24,7 @@ BLOOM = Adapter(
     hidden=("mlp.dense_h_to_4h",),
     switched="mlp.dense_4h_to_h",
     width=lambda config: 4 * int(config.hidden_size),
+    bias=lambda _: True,
     attention="self_attention",
     mlp_norm="post_attention_layernorm",
     tuples=True,

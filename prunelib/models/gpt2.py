@@ -11,6 +11,7 @@ GPT2 = Adapter(
     hidden=("mlp.c_fc",),
     switched="mlp.c_proj",
     width=lambda config: int(config.n_inner or 4 * config.hidden_size),
+    bias=lambda _: True,
     attention="attn",
     mlp_norm="ln_2",
     heads=Heads("attn.c_proj", "attn.c_attn", "thirds", "learned"),

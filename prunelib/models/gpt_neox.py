@@ -11,6 +11,7 @@ GPT_NEOX = Adapter(
     hidden=("mlp.dense_h_to_4h",),
     switched="mlp.dense_4h_to_h",
     width=lambda config: int(config.intermediate_size),
+    bias=lambda _: True,
     attention="attention",
     mlp_norm="post_attention_layernorm",
     heads=Heads("attention.dense", "attention.query_key_value", "interleaved", "rotary"),

@@ -47,6 +47,8 @@ class ModelInfo:
     #: Attention heads of a layer, and dimensions of what one of them gives; 0 without attention.
     heads: int = 0
     head_size: int = 0
+    #: Whether the projections of its MLPs have biases.
+    mlp_bias: bool = False
     #: Whether code that lies beside the weights may run.
     trust_remote_code: bool = False
 
@@ -158,6 +160,7 @@ def describe(
         stream=int(parsed.hidden_size),
         heads=adapter.heads.count(parsed) if adapter.heads else 0,
         head_size=adapter.heads.size(parsed) if adapter.heads else 0,
+        mlp_bias=adapter.bias(parsed),
         trust_remote_code=trust_remote_code,
     )
 

@@ -12,6 +12,7 @@ LLAMA = Adapter(
     hidden=("mlp.gate_proj", "mlp.up_proj"),
     switched="mlp.down_proj",
     width=lambda config: int(config.intermediate_size),
+    bias=lambda config: bool(getattr(config, "mlp_bias", False)),
     attention="self_attn",
     mlp_norm="post_attention_layernorm",
     heads=Heads("self_attn.o_proj", "self_attn.v_proj", "own", "rotary"),

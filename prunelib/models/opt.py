@@ -11,6 +11,7 @@ OPT = Adapter(
     hidden=("fc1",),
     switched="fc2",
     width=lambda config: int(config.ffn_dim),
+    bias=lambda config: bool(config.enable_bias),
     attention="self_attn",
     heads=Heads("self_attn.out_proj", "self_attn.v_proj", "own", "learned"),
 )

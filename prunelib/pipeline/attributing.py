@@ -14,11 +14,11 @@ from prunelib.attribution.objectives import objective_digest
 from prunelib.components import BASELINE, Site
 from prunelib.config import Arm
 from prunelib.errors import UserError
-from prunelib.models import adapter_for
+from prunelib.models import ModelInfo, adapter_for
 from prunelib.pipeline.model_run import Found, ModelRun, Step
 from prunelib.pipeline.units import AttributeJob, PoolJob, Prompts, ScoreJob, Unit
 from prunelib.search.ranking import by_score, positive_mass, random_order
-from prunelib.specs import GRADIENT_METHODS
+from prunelib.specs import GRADIENT_METHODS, AttributionSpec, SearchSpec
 
 #: Prompts that are answered to find one that is answered correctly, or wrongly.
 POOL = 4
@@ -69,7 +69,8 @@ def rank(run: ModelRun, arm: Arm) -> Step[Ranking]:
     }
     seed = arm.seed if len(spec.seeds) > 1 else None
     mass = {layer: positive_mass(found) for layer, found in scores.items()}
-    return Ranking(spec.label, seed, orders, _site(run, arm), arm, sample, mass)
+    site = pruned_site(run.info, spec, run.recipe.search)
+    return Ranking(spec.label, seed, orders, site, arm, sample, mass)
 
 
 def _noting(step: Step[Found], used: set[str]) -> Step[Found]:
@@ -97,6 +98,22 @@ def random_rankings(run: ModelRun, ranking: Ranking) -> list[Ranking]:
 def random_units(run: ModelRun, site: Site, layer: int, seed: int) -> tuple[int, ...]:
     """A seeded random order of a layer's units."""
     return random_order(run.info.units(site), layer, seed)
+
+
+def pruned_site(info: ModelInfo, spec: AttributionSpec, search: SearchSpec) -> Site:
+    """Where units that were scored are switched off.
+
+    Without biases a unit whose weight row is zero is off, so ``weight_row`` asks for nothing else
+    than ``unit``. Raises :class:`UserError` if the model does not have what is asked for.
+    """
+    adapter = adapter_for(info.model_type)
+    path, site = adapter.projection(spec.projection)
+    if search.prune == "unit" or not info.mlp_bias:
+        return site
+    if site != "mlp_hidden" or "mlp_row" not in adapter.sites:
+        raise UserError(f"search.prune: '{path}' of model '{info.id}' has a bias, and its weight "
+                        "rows cannot be pruned alone: use prune: unit")
+    return "mlp_row"
 
 
 def _site(run: ModelRun, arm: Arm) -> Site:

@@ -19,7 +19,8 @@ from prunelib.attribution.objectives import objective_digest
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.identity import digest
-from prunelib.models import ModelInfo, adapter_for, describe
+from prunelib.models import ModelInfo, describe
+from prunelib.pipeline.attributing import pruned_site
 from prunelib.pipeline.executor import Attempt, Executor, InlineExecutor
 from prunelib.pipeline.model_run import ModelRun, finished
 from prunelib.pipeline.provenance import code_version, hardware, packages
@@ -91,7 +92,7 @@ def prepare(recipe: Recipe) -> list[ModelInfo]:
             raise UserError(f"search.layers: model '{info.id}' has layers 0 to {info.layers - 1}, "
                             f"not {missing[0]}")
         for attribution in recipe.attribution:
-            adapter_for(info.model_type).projection(attribution.projection)
+            pruned_site(info, attribution, recipe.search)
             objective_digest(attribution.objective)
         if recipe.importance and "head" not in adapter_for(info.model_type).sites:
             raise UserError(f"importance: model '{info.id}' ({info.model_type}) has no attention "

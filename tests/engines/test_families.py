@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_families import FAMILIES
 from tiny_llama import Oracle, random_prompts, start_here, with_answers
+from transformers import AutoModelForCausalLM
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import BASELINE, Ablation, Component, Site
 from prunelib.engines.base import Prompt
 from prunelib.engines.choose import choose_engine
 from prunelib.engines.stopping import stop_token_ids
 from prunelib.errors import UserError
+from prunelib.interventions.export import export
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import ModelInfo, adapter_for, load
 from prunelib.models.loading import load_tokenizer
@@ -34,15 +37,24 @@ def oracle(info: ModelInfo) -> Oracle:
     return Oracle(info)
 
 
-def half(info: ModelInfo, layer: int) -> Ablation:
-    return Ablation.units(layer, range(layer, info.width, 2), info.site)
+def half(info: ModelInfo, layer: int, site: Site | None = None) -> Ablation:
+    return Ablation.units(layer, range(layer, info.width, 2), site or info.site)
+
+
+def unit_sites(info: ModelInfo) -> list[Site]:
+    """Where the units of the papers' projection can be switched off."""
+    sites = adapter_for(info.model_type).sites
+    return [info.site, "mlp_row"] if "mlp_row" in sites else [info.site]
 
 
 def everywhere(info: ModelInfo) -> list[Ablation]:
-    """A component of every other site alone, then one of each at once, in both layers."""
+    """Weight rows alone, a component of every other site, then one of each, in both layers."""
     sites = adapter_for(info.model_type).sites
-    alone = [Ablation.units(1, [info.units(site) - 1], site) for site in sites if site != info.site]
-    return [*alone, Ablation.of(Component(layer, site, 0) for site in sites for layer in (0, 1))]
+    rows = [half(info, layer, site) for layer in (0, 1) for site in unit_sites(info)[1:]]
+    alone = [Ablation.units(1, [info.units(site) - 1], site) for site in sites
+             if site not in unit_sites(info)]
+    return [*rows, *alone,
+            Ablation.of(Component(layer, site, 0) for site in sites for layer in (0, 1))]
 
 
 def test_masks_equal_zeroed_weights(info: ModelInfo, oracle: Oracle) -> None:
@@ -56,23 +68,53 @@ def test_masks_equal_zeroed_weights(info: ModelInfo, oracle: Oracle) -> None:
             zeroed = oracle.ablated(ablation).double()(ids).logits
             assert (zeroed - untouched).abs().max() > 1e-5
             torch.testing.assert_close(loaded.model(ids).logits, zeroed, rtol=0, atol=1e-12)
-        keep = torch.ones(2, info.width, dtype=torch.float64)
-        keep[1, half(info, 1).by_layer(info.site)[1]] = 0
-        masks.set_rows(1, keep, info.site)
-        rows = loaded.model(ids).logits
-        one = oracle.ablated(half(info, 1)).double()(ids).logits
-        torch.testing.assert_close(rows[0], untouched[0], rtol=0, atol=1e-12)
-        torch.testing.assert_close(rows[1], one[1], rtol=0, atol=1e-12)
+        for site in unit_sites(info):
+            keep = torch.ones(2, info.width, dtype=torch.float64)
+            keep[1, half(info, 1).by_layer(info.site)[1]] = 0
+            masks.set_rows(1, keep, site)
+            rows = loaded.model(ids).logits
+            one = oracle.ablated(half(info, 1, site)).double()(ids).logits
+            torch.testing.assert_close(rows[0], untouched[0], rtol=0, atol=1e-12)
+            torch.testing.assert_close(rows[1], one[1], rtol=0, atol=1e-12)
     other = "mlp_hidden" if info.site == "mixer_in" else "mixer_in"
     with ActivationMasks(loaded) as masks, pytest.raises(UserError, match=info.site):
         masks.set(Ablation.units(0, [0], other))
 
 
+def test_a_unit_without_its_weight_row_still_has_its_bias(info: ModelInfo, oracle: Oracle) -> None:
+    """So the site is another function than ``mlp_hidden``; without biases it would be the same."""
+    if "mlp_row" not in adapter_for(info.model_type).sites:
+        assert not info.mlp_bias or info.model_type == "llama"
+        return
+    assert info.mlp_bias
+    ids = torch.tensor([PROMPTS[0]])
+    with torch.no_grad():
+        rows, units = (oracle.ablated(half(info, 0, site))(ids).logits for site in unit_sites(info))
+        assert (rows - units).abs().max() > 1e-3
+        oracle = Oracle(info)
+        for layer in oracle.adapter.layers(oracle.model):
+            layer.get_submodule(oracle.adapter.hidden[0]).bias.zero_()
+        rows, units = (oracle.ablated(half(info, 0, site))(ids).logits for site in unit_sites(info))
+    torch.testing.assert_close(rows, units, rtol=0, atol=1e-5)
+
+
+def test_a_pruned_checkpoint_is_the_model_with_zeroed_weights(
+    info: ModelInfo, oracle: Oracle, tmp_path: Path
+) -> None:
+    ids = torch.tensor([PROMPTS[0]])
+    for i, ablation in enumerate((half(info, 0), *everywhere(info))):
+        folder = export(info, ablation, tmp_path / str(i))
+        pruned = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(pruned(ids).logits, oracle.ablated(ablation)(ids).logits,
+                                       rtol=0, atol=1e-6)
+
+
 def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) -> None:
     """Prefix replay, a mask for each row, padded prompts and texts that grow apart."""
     stops = stop_token_ids(load_tokenizer(info))
-    for layer in (0, 1):
-        ablations = [BASELINE, half(info, layer)]
+    for layer, site in [(layer, site) for site in unit_sites(info) for layer in (0, 1)]:
+        ablations = [BASELINE, half(info, layer, site)]
         found = greedy_rows(load(info), layer, ablations, with_answers(PROMPTS), TOKENS,
                             stops).tokens
         expected = [[list(oracle.greedy(a, p, TOKENS, stops)) for p in PROMPTS] for a in ablations]

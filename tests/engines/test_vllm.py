@@ -32,16 +32,42 @@ def request(ablation: Ablation) -> list[list[Any]]:
 def rank_of_two(rank: int, weights: list[torch.Tensor]) -> PrunelibWorker:
     """A worker that owns one half of every layer's columns, with layers named as in vLLM."""
     half = WIDTH // 2
-    layers = nn.ModuleList()
+    projections = []
     for weight in weights:
         projection = nn.Linear(half, weight.shape[0], bias=False)
         projection.weight.data = weight[:, rank * half : (rank + 1) * half].clone()
+        projection.input_size_per_partition = half  # type: ignore[assignment]
+        projections.append(projection)
+    return worker_with("down_proj", projections, rank)
+
+
+class ColumnParallel(nn.Linear):
+    """A rank's part of vLLM's projection of that name: with the output comes what was not added."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x), None
+
+
+def half_of_the_rows(rank: int, whole: list[nn.Linear]) -> PrunelibWorker:
+    """A worker that owns one half of every layer's rows and of their biases."""
+    projections = []
+    for projection in whole:
+        part = ColumnParallel(projection.in_features, WIDTH // 2)
+        part.weight.data = projection.weight.data.chunk(2)[rank].clone()
+        part.bias.data = projection.bias.data.chunk(2)[rank].clone()
+        part.output_size_per_partition = WIDTH // 2  # type: ignore[assignment]
+        projections.append(part)
+    return worker_with("c_fc", projections, rank)
+
+
+def worker_with(name: str, projections: list[nn.Linear], rank: int) -> PrunelibWorker:
+    layers = nn.ModuleList()
+    for projection in projections:
         projection.requires_grad_(False)
-        for name, value in (("tp_rank", rank), ("tp_size", 2), ("input_size_per_partition", half)):
-            setattr(projection, name, value)
+        projection.tp_rank, projection.tp_size = rank, 2  # type: ignore[assignment]
         layer = nn.Module()
         layer.mlp = nn.Module()
-        layer.mlp.down_proj = projection
+        setattr(layer.mlp, name, projection)
         layers.append(layer)
     model = nn.Module()
     model.model = nn.Module()
@@ -52,16 +78,19 @@ def rank_of_two(rank: int, weights: list[torch.Tensor]) -> PrunelibWorker:
     return worker
 
 
-@pytest.fixture(params=["mask", "columns"])
-def ranks(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[torch.Tensor], list[PrunelibWorker]]:
+@pytest.fixture(params=["mask", "zeroed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Either of the two ways to switch: as on a CPU, as on a GPU."""
+    if request.param == "zeroed":
+        real, gpu = vllm_worker._switch_for, SimpleNamespace(device=SimpleNamespace(type="cuda"))
+        monkeypatch.setattr(vllm_worker, "_switch_for",
+                            lambda p, units, _, *place: real(p, units, gpu, *place))
+    return str(request.param)
+
+
+@pytest.fixture
+def ranks(way: str) -> tuple[list[torch.Tensor], list[PrunelibWorker]]:
     """Two ranks of a two-layer model, switched in either of the two ways."""
-    if request.param == "columns":
-        monkeypatch.setattr(
-            vllm_worker, "_switch_for",
-            lambda p, _, __, enters: _Zeroed(p.weight.data, 1 if enters else 0),
-        )
     torch.manual_seed(0)
     weights = [torch.randn(6, WIDTH) for _ in range(LAYERS)]
     workers = [rank_of_two(rank, weights) for rank in (0, 1)]
@@ -98,6 +127,57 @@ def test_every_rank_switches_its_own_slice(
     for worker in workers:
         worker.prunelib_switch([])
     assert all(torch.equal(run(workers, i, x), before[i]) for i in range(LAYERS))
+
+
+def test_every_rank_zeroes_its_own_weight_rows_and_keeps_their_biases(way: str) -> None:
+    torch.manual_seed(0)
+    whole = [nn.Linear(6, WIDTH).requires_grad_(False) for _ in range(LAYERS)]
+    workers = [half_of_the_rows(rank, whole) for rank in (0, 1)]
+    for rank, worker in enumerate(workers):
+        own = [rank * WIDTH // 2, (rank + 1) * WIDTH // 2]
+        assert worker.prunelib_install([["mlp_row", "mlp.c_fc", False, WIDTH, 1]], LAYERS) == [
+            ["mlp_row", *own]]
+    x = torch.randn(3, 6)
+
+    def said(layer: int) -> torch.Tensor:
+        parts = [w.model.model.layers[layer].mlp.c_fc(x) for w in workers]  # type: ignore
+        assert all(not_added is None for _, not_added in parts)
+        return torch.cat([part for part, _ in parts], dim=-1)
+
+    before = [said(layer) for layer in range(LAYERS)]
+    for ablation in (A, B, BOTH, BASELINE, A):
+        asked = ablation.by_layer("mlp_hidden")
+        for worker in workers:
+            worker.prunelib_switch([["mlp_row", *row] for row in asked.items()])
+        for layer, projection in enumerate(whole):
+            zeroed = projection.weight.clone()
+            zeroed[asked.get(layer, [])] = 0
+            torch.testing.assert_close(said(layer), x @ zeroed.T + projection.bias)
+            for unit in asked.get(layer, []):
+                assert (said(layer)[:, unit] == projection.bias[unit]).all()
+        for first, worker in zip((0, WIDTH // 2), workers, strict=True):
+            own = [["mlp_row", layer, found] for layer, units in asked.items()
+                   if (found := [i for i in units if first <= i < first + WIDTH // 2])]
+            assert worker.prunelib_readback()[0] == own
+    for worker in workers:
+        worker.prunelib_switch([])
+    assert all(torch.equal(said(layer), before[layer]) for layer in range(LAYERS))
+
+
+def test_a_bias_of_another_dtype_does_not_change_that_of_the_output() -> None:
+    """Some of vLLM's CPU kernels hold biases in float32 beside weights in bfloat16."""
+
+    class Mixed(nn.Linear):
+        def forward(self, x: torch.Tensor) -> Any:
+            return (x @ self.weight.T + self.bias).to(x.dtype), None
+
+    projection = Mixed(4, 3).to(torch.bfloat16).requires_grad_(False)
+    bias = projection.bias.clone()
+    projection.bias.data = bias.float()
+    switch = vllm_worker._switch_for(projection, 3, projection.weight, "mlp_row", False)
+    switch.set([1])
+    output, _ = projection(torch.ones(2, 4, dtype=torch.bfloat16))
+    assert output.dtype == torch.bfloat16 and (output[:, 1] == bias[1]).all()
 
 
 @pytest.mark.parametrize("dim", [0, 1])
