@@ -19,7 +19,7 @@ from prunelib.attribution.objectives import objective_digest
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.identity import digest
-from prunelib.models import ModelInfo, describe
+from prunelib.models import ModelInfo, adapter_for, describe
 from prunelib.pipeline.attributing import pruned_site
 from prunelib.pipeline.executor import Attempt, Executor, InlineExecutor
 from prunelib.pipeline.model_run import ModelRun, finished

@@ -15,7 +15,7 @@ from prunelib.config import Recipe
 from prunelib.engines.base import Canary
 from prunelib.engines.choose import choose_engine
 from prunelib.pipeline.model_run import ModelRun
-from prunelib.pipeline.performing import canary_of
+from prunelib.pipeline.rows import canary_of
 from prunelib.pipeline.searching import Entry
 from prunelib.pipeline.units import (
     CanaryJob,

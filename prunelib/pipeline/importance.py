@@ -187,10 +187,10 @@ def _removals(info: ModelInfo, spec: RemovalSpec, scores: dict[Site, Scores]
                     own.setdefault(site, {})[found.task or "", found.shots or 0] = found
                 for fraction in spec.fractions:
                     share = tuple(ranking.removed(found.places, fraction))
-                    parts = (share, (), fraction, 0.0) if site == "head" else (
-                        (), share, 0.0, fraction)
-                    yield Removal(*parts, name, found.task, found.shots, found.ranked_by,
-                                  found.seed)
+                    heads, ffns = ((share, ()) if site == "head" else ((), share))
+                    yield Removal(
+                        heads, ffns, fraction * (site == "head"), fraction * (site == "ffn"),
+                        name, found.task, found.shots, found.ranked_by, found.seed)
     if spec.joint and len(own) == 2:
         for setting, order in own["head"].items():
             for of_heads, of_ffns in itertools.product(spec.fractions, spec.fractions):

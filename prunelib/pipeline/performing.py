@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from prunelib.engines.base import Canary, Completion
+from prunelib.engines.base import Completion
 from prunelib.pipeline.beyond_pruning import perform_fine_tuning, perform_task_vectors
 from prunelib.pipeline.importance import perform_importance, perform_induction
 from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of, reported_rows
@@ -164,8 +164,3 @@ _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     ImportanceJob: perform_importance,
     InductionJob: perform_induction,
 }
-
-
-def canary_of(row: Row) -> Canary:
-    """The canary that a row of the table ``canaries`` holds."""
-    return Canary(tuple(row["token_ids"]), tuple(row["candidates"]), tuple(row["logprobs"]))

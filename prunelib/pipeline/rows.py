@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prunelib.engines.base import Completion, Engine, Prompt
+from prunelib.engines.base import Canary, Completion, Engine, Prompt
 from prunelib.pipeline.units import EvaluateJob, FineTuneJob, Prompts, Unit
 from prunelib.scoring.correctness import first_line, judge
 from prunelib.tasks import Example, Split, Task, draw
@@ -91,3 +91,8 @@ def prediction_rows(
             }
         )
     return rows
+
+
+def canary_of(row: Row) -> Canary:
+    """The canary that a row of the table ``canaries`` holds."""
+    return Canary(tuple(row["token_ids"]), tuple(row["candidates"]), tuple(row["logprobs"]))
