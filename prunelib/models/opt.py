@@ -13,4 +13,5 @@ OPT = Adapter(
     width=lambda config: int(config.ffn_dim),
     attention="self_attn",
     heads=Heads("self_attn.out_proj", "self_attn.v_proj", "own", "learned"),
+    final_norm="model.decoder.final_layer_norm",
 )

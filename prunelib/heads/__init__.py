@@ -1,0 +1,1 @@
+"""Attention heads and whole FFNs: importance, induction, in-context heads."""
