@@ -27,7 +27,7 @@ from prunelib.heads.labelled import (
 )
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
-from prunelib.models.adapter import units_dim
+from prunelib.models.parts import final_norm, heads_of, out_columns, unembedding
 
 if TYPE_CHECKING:
     import torch
@@ -36,42 +36,6 @@ if TYPE_CHECKING:
 #: How many heads of each score are candidates, and how many of each label are taken (papers.md
 #: §4.2: 10 and 6 of Llama-7B's 1024 and GPT-J's 448 heads).
 TOP, EACH = 10, 6
-
-
-def out_columns(loaded: Loaded, layer: int) -> Tensor:
-    """What each dimension of each head adds to the stream, without bias: ``[heads, size, width]``.
-
-    Raises :class:`UserError` if the model has no attention heads.
-    """
-    heads = loaded.adapter.heads
-    if heads is None:
-        raise UserError(f"model '{loaded.info.id}' has no attention heads")
-    out = loaded.adapter.layers(loaded.model)[layer].get_submodule(heads.out)
-    weight: Any = out.weight
-    columns: Tensor = weight if units_dim(out) else weight.T
-    return columns.reshape(loaded.info.heads, loaded.info.head_size, -1)
-
-
-def final_norm(loaded: Loaded) -> nn.Module:
-    """The norm before the unembedding.
-
-    Raises :class:`UserError` for models without one, and where a head's output is not added to
-    the stream as it is or the unembedding does not read the norm's output.
-    """
-    path = loaded.adapter.final_norm
-    norm = loaded.model.get_submodule(path.rpartition(".")[0]) if path else None
-    found = getattr(norm, path.rpartition(".")[2], None) if path else None
-    if found is None or _unembedding(loaded).weight.shape[1] != loaded.info.stream:
-        raise UserError(f"model '{loaded.info.id}' does not have one final norm between the sum of "
-                        "its heads' outputs and its unembedding: log-probabilities of one "
-                        "head's output are not defined there")
-    module: nn.Module = found
-    return module
-
-
-def _unembedding(loaded: Loaded) -> Any:
-    model: Any = loaded.model
-    return model.get_output_embeddings()
 
 
 def frozen_norm(norm: nn.Module, final: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,17 +151,15 @@ def _increase(loaded: Loaded, prompts: Sequence[LabelledPrompt]) -> tuple[Array,
     import torch
 
     ends = LastPositions()
-    out_columns(loaded, 0)  # complains about a model without heads
+    heads_of(loaded)
     known = ends.read(loaded, prompts).log_softmax(-1)
     labels = torch.tensor([prompt.labels for prompt in prompts], device=known.device)
     logprobs = known.gather(1, labels).double().cpu().numpy()
     chosen = labels[torch.arange(len(labels)), torch.tensor(predicted(logprobs))]
     gain, shift = frozen_norm(final_norm(loaded), ends.final)
-    unembedding = _unembedding(loaded)
-
     def logprob(streams: Tensor) -> Tensor:
         """Of the chosen labels, ``[rows, n]`` from ``[rows, n, width]``."""
-        logits: Tensor = unembedding(streams * gain[:, None] + shift[:, None])
+        logits: Tensor = unembedding(loaded)(streams * gain[:, None] + shift[:, None])
         wanted = chosen[:, None, None].expand(-1, streams.shape[1], 1)
         return logits.log_softmax(-1).gather(-1, wanted)[..., 0]
 
@@ -229,7 +191,7 @@ def accuracy_changes(
         UserError: the model has no attention heads, or not such a layer.
     """
     info = loaded.info
-    out_columns(loaded, 0)  # complains about a model without heads
+    heads_of(loaded)
     chosen = range(info.layers) if layers is None else layers
     if missing := sorted(set(chosen) - set(range(info.layers))):
         raise UserError(f"layer {missing[0]} is not in a model of {info.layers} layers")

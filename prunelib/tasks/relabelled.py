@@ -25,7 +25,8 @@ from prunelib.tasks.prompts import FORMATS, MAX_SHOTS, Example
 #: What the classes are called in the paper.
 LABELS = ("foo", "bar")
 #: ``grouped``: all demonstrations of the second label, then all of the first, as the paper prints
-#: them. ``shuffled``: every example in a random order of its own.
+#: them. ``shuffled``: every example in a random order of its own, in which one demonstration
+#: fewer leaves the others where they are.
 OrderName = Literal["grouped", "shuffled"]
 
 
@@ -156,7 +157,9 @@ def _labelled(
         chosen.append(rng.sample(others, min(MAX_SHOTS, len(others)))[:wanted])
     grouped = chosen[1] + chosen[0]
     if order == "shuffled":
-        rng.shuffle(grouped)
+        keys = [[rng.random() for _ in range(MAX_SHOTS)] for _ in chosen]
+        placed = sorted(zip(keys[1][:counts[1]] + keys[0][:counts[0]], grouped, strict=True))
+        grouped = [pair for _, pair in placed]
     elif order != "grouped":
         grouped = [grouped[int(i)] for i in order]
     return Example(

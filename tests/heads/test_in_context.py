@@ -14,14 +14,13 @@ from prunelib.errors import UserError
 from prunelib.heads.in_context import (
     LastPositions,
     accuracy_changes,
-    final_norm,
     frozen_norm,
     in_context_heads,
     log_probability_increase,
-    out_columns,
 )
 from prunelib.heads.labelled import LabelledPrompt, encode_labelled, label_logprobs, predicted
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.models.parts import final_norm, out_columns
 from prunelib.reference.tokenizer import build_tokenizer
 from prunelib.tasks import draw_labelled, get_task, relabelled
 
@@ -181,7 +180,7 @@ def test_log_probability_increase_is_that_of_explicit_matrices(name: str, famili
         assert scores
         # transformers rotates in float32.
         np.testing.assert_allclose(found[label], np.mean(scores, 0), atol=1e-4)
-        assert np.abs(found[label]).min() > 1e-2
+        assert np.abs(found[label]).max() > 0.1
 
 
 @pytest.mark.parametrize("name", ["bloom", "opt", "gpt_neox", "gemma"])

@@ -93,6 +93,13 @@ def test_one_demonstration_fewer_leaves_the_others() -> None:
         assert more.demonstrations[:-1] == fewer.demonstrations
 
 
+def test_one_demonstration_fewer_leaves_the_others_in_their_random_order() -> None:
+    for more, fewer in zip(some(counts=(3, 4), order="shuffled"),
+                           some(counts=(3, 3), order="shuffled"), strict=True):
+        left = [pair for pair in more.demonstrations if pair in fewer.demonstrations]
+        assert tuple(left) == fewer.demonstrations and len(left) == 6
+
+
 def test_an_order_is_the_same_permutation_for_all_prompts() -> None:
     for grouped, other in zip(some(), some(order=(3, 0, 2, 1)), strict=True):
         assert other.demonstrations == tuple(grouped.demonstrations[i] for i in (3, 0, 2, 1))
