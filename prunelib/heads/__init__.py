@@ -1,1 +1,1 @@
-"""Attention heads: how important they are and what they do."""
+"""Attention heads and whole FFNs: importance, induction, in-context heads."""

@@ -47,6 +47,8 @@ class Adapter:
             ``attention``) also has units at ``mlp_out`` and is itself the component of ``ffn``.
         tuples: whether a layer returns a tuple, its output first.
         heads: where its attention heads are, if it has any.
+        final_norm: norm between the last layer and the unembedding, from the model, if what a
+            head gives enters the stream as it leaves the attention.
         refusal: why a model with this config is not supported, or ``None``.
     """
 
@@ -61,6 +63,7 @@ class Adapter:
     site: Site = "mlp_hidden"
     tuples: bool = False
     heads: Heads | None = None
+    final_norm: str | None = None
     refusal: Callable[[PreTrainedConfig], str | None] = _nothing
 
     @property

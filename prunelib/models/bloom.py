@@ -30,5 +30,6 @@ BLOOM = Adapter(
     tuples=True,
     heads=Heads("self_attention.dense", "self_attention.query_key_value", "interleaved",
                 "alibi"),
+    final_norm="transformer.ln_f",
     refusal=_refusal,
 )

@@ -6,4 +6,6 @@ from dataclasses import replace
 
 from prunelib.models.llama import LLAMA
 
-GEMMA = replace(LLAMA, model_types=("gemma2", "gemma3_text"), mlp_norm="pre_feedforward_layernorm")
+#: A norm also stands between its attention and the stream.
+GEMMA = replace(LLAMA, model_types=("gemma2", "gemma3_text"), mlp_norm="pre_feedforward_layernorm",
+                final_norm=None)

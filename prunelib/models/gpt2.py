@@ -15,4 +15,5 @@ GPT2 = Adapter(
     attention="attn",
     mlp_norm="ln_2",
     heads=Heads("attn.c_proj", "attn.c_attn", "thirds", "learned"),
+    final_norm="transformer.ln_f",
 )

@@ -15,4 +15,5 @@ GPT_NEOX = Adapter(
     attention="attention",
     mlp_norm="post_attention_layernorm",
     heads=Heads("attention.dense", "attention.query_key_value", "interleaved", "rotary"),
+    final_norm="gpt_neox.final_layer_norm",
 )

@@ -16,4 +16,5 @@ LLAMA = Adapter(
     attention="self_attn",
     mlp_norm="post_attention_layernorm",
     heads=Heads("self_attn.o_proj", "self_attn.v_proj", "own", "rotary"),
+    final_norm="model.norm",
 )

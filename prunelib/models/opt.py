@@ -14,4 +14,5 @@ OPT = Adapter(
     bias=lambda config: bool(config.enable_bias),
     attention="self_attn",
     heads=Heads("self_attn.out_proj", "self_attn.v_proj", "own", "learned"),
+    final_norm="model.decoder.final_layer_norm",
 )

@@ -7,10 +7,11 @@ from prunelib.tasks.files import resolve_revision
 from prunelib.tasks.known import KNOWN
 from prunelib.tasks.prompts import FORMATS, MAX_SHOTS, Example, FormatName, draw
 from prunelib.tasks.registry import ICL18, SUITES, TASKS, get_task, task_names
+from prunelib.tasks.relabelled import LABELS, draw_labelled, orders, relabelled
 
 __all__ = [
-    "FORMATS", "ICL18", "KNOWN", "MAX_SHOTS", "SPLITS", "SUITES", "TASKS", "DatasetSpec",
-    "Example", "FormatName", "Pair", "PromptFormat", "Split", "Task", "build_task",
-    "count_vowels", "draw", "get_task", "pinned", "prose", "resolve_revision", "task_names",
-    "text_file",
+    "FORMATS", "ICL18", "KNOWN", "LABELS", "MAX_SHOTS", "SPLITS", "SUITES", "TASKS",
+    "DatasetSpec", "Example", "FormatName", "Pair", "PromptFormat", "Split", "Task", "build_task",
+    "count_vowels", "draw", "draw_labelled", "get_task", "orders", "pinned", "prose",
+    "relabelled", "resolve_revision", "task_names", "text_file",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
 from prunelib.tasks.base import Pair, PromptFormat, Split, Task
 
-FormatName = Literal["arrow", "example", "comma"]
+FormatName = Literal["arrow", "example", "comma", "colon"]
 #: The most demonstrations a prompt can have; drawing always draws this many and cuts, so that
 #: the demonstrations of k shots are the first k of those of k+1 shots (but for the place of the
 #: query's own pair, where a task has it in the prompt).
@@ -18,11 +18,13 @@ MAX_SHOTS = 16
 
 
 #: ``arrow`` is the default; ``example`` is that of Hendel et al.; ``comma`` the one printed in
-#: the introduction of the copy-bias paper (papers.md §1.1, §1.5).
+#: the introduction of the copy-bias paper (papers.md §1.1, §1.5), ``colon`` that of the paper on
+#: in-context heads (§4.1).
 FORMATS: dict[str, PromptFormat] = {
     "arrow": PromptFormat("", "->", "", "\n"),
     "example": PromptFormat("example:", "->", "", "\n"),
     "comma": PromptFormat("", " ->", " ", ", "),
+    "colon": PromptFormat("", " :", " ", " "),
 }
 
 

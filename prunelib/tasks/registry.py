@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from prunelib.errors import unknown_name
 from prunelib.tasks.base import Task
 from prunelib.tasks.bundled import TRAINED
+from prunelib.tasks.classification import CLASSIFICATION
 from prunelib.tasks.scenarios import CAPABILITY, OOD, PROXIES
 
-TASKS: dict[str, Callable[[], Task]] = TRAINED | PROXIES | OOD | CAPABILITY
+TASKS: dict[str, Callable[[], Task]] = (
+    TRAINED | PROXIES | OOD | CAPABILITY | CLASSIFICATION)
 
 #: The 18 tasks that Hendel et al. evaluate (papers.md §1.5).
 ICL18 = (
@@ -27,6 +29,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     #: Out of the reference models' distribution.
     "ood": tuple(OOD),
     "capability": tuple(CAPABILITY),
+    "classification": tuple(CLASSIFICATION),
 }
 
 

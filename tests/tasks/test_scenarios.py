@@ -13,7 +13,7 @@ from prunelib.models.loading import load_tokenizer
 from prunelib.reference.corpus import alphabet, vocabulary
 from prunelib.tasks import SPLITS, SUITES, TASKS, draw, get_task, task_names
 
-NEW = ("proxies", "ood", "capability")
+NEW = ("proxies", "ood", "capability", "classification")
 
 
 def test_what_reference_models_are_trained_on_has_not_changed() -> None:

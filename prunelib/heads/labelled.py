@@ -1,0 +1,146 @@
+"""Prompts of two labels as token ids, and what a model says after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunelib.attribution.encoding import Batch, answer_tokens, pad_left
+from prunelib.errors import UnitError, UserError
+from prunelib.models import Loaded
+from prunelib.tasks import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Array = NDArray[np.float64]
+#: Prompts of one forward pass. Fixed, so that results do not depend on the machine.
+ROWS = 50
+
+
+@dataclass(frozen=True)
+class LabelledPrompt:
+    """A prompt after which one of two tokens is expected.
+
+    Attributes:
+        ids: token ids, up to where the labels begin to differ (in most tokenizers the end of the
+            prompt).
+        labels: the tokens by which the two labels are told apart, there.
+        gold: 0 or 1, which of them is right.
+        places: position of that token in each demonstration, in order.
+        shown: 0 or 1, which label each demonstration has.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, int]
+    gold: int
+    places: tuple[int, ...]
+    shown: tuple[int, ...]
+
+    @property
+    def minority(self) -> tuple[tuple[int, ...], float]:
+        """Places of the label with fewer demonstrations, and how many times more the other has.
+
+        Places count from the end, so that they are the same in a batch padded on the left. No
+        place where both have the same number, or one has none (papers.md §4.4).
+        """
+        first = self.shown.count(0)
+        counts = (first, len(self.shown) - first)
+        if counts[0] == counts[1] or 0 in counts:
+            return (), 1.0
+        few = int(counts[1] < counts[0])
+        return (tuple(place - len(self.ids) for place, label in
+                      zip(self.places, self.shown, strict=True) if label == few),
+                counts[1 - few] / counts[few])
+
+
+def encode_labelled(
+    task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+) -> list[LabelledPrompt]:
+    """Tokenise prompts of :func:`~prunelib.tasks.draw_labelled`.
+
+    Raises:
+        UserError: one of the two labels is the beginning of the other in this tokenizer.
+        UnitError: the tokenizer merges across the end of a prompt or of a demonstration's input.
+    """
+    return [_encoded(task.options, example, tokenizer) for example in examples]
+
+
+def _encoded(labels: Sequence[str], example: Example, tokenizer: Any) -> LabelledPrompt:
+    prompt, tails = answer_tokens(example, labels, tokenizer)
+    shared = 0
+    while min(map(len, tails)) > shared and tails[0][shared] == tails[1][shared]:
+        shared += 1
+    if shared == min(map(len, tails)):
+        raise UserError(f"label '{min(labels, key=len)}' is the beginning of the other one in this "
+                        "tokenizer: choose other labels")
+    places = []
+    end = 0
+    for x, y in example.demonstrations:
+        end = example.prompt.index(example.lead + y + example.separator,
+                                   example.prompt.index(x, end) + len(x))
+        before = tuple(tokenizer(example.prompt[:end])["input_ids"])
+        if prompt[: len(before)] != before:
+            raise UnitError(f"the tokenizer merges a demonstration's input with its label {y!r}")
+        places.append(len(before) + shared)
+    return LabelledPrompt(
+        ids=(*prompt, *tails[0][:shared]),
+        labels=(tails[0][shared], tails[1][shared]),
+        gold=list(labels).index(example.gold),
+        places=tuple(places),
+        shown=tuple(list(labels).index(y) for y in example.answers),
+    )
+
+
+def batched(loaded: Loaded, prompts: Sequence[LabelledPrompt]) -> Batch:
+    """The prompts padded on the left."""
+    pad: Any = loaded.tokenizer.pad_token_id
+    return pad_left([prompt.ids for prompt in prompts], int(pad or 0), loaded.device)
+
+
+def label_logprobs(
+    loaded: Loaded,
+    prompts: Sequence[LabelledPrompt],
+    within: Callable[[Sequence[LabelledPrompt]], AbstractContextManager[object]] | None = None,
+    rows: int = ROWS,
+) -> Array:
+    """Log-probabilities of both labels after each prompt, natural, over the whole vocabulary.
+
+    Args:
+        loaded: the model.
+        prompts: from :func:`encode_labelled`.
+        within: makes the context in which some of the prompts, one batch, are read: a mitigation.
+        rows: prompts of a batch.
+
+    Returns:
+        ``[prompts, 2]``.
+    """
+    import torch
+
+    found = []
+    for start in range(0, len(prompts), rows):
+        some = prompts[start : start + rows]
+        with torch.inference_mode(), within(some) if within else nullcontext():
+            logits = loaded.model(**batched(loaded, some).inputs(), use_cache=False,
+                                  logits_to_keep=1).logits[:, -1]
+        labels = torch.tensor([prompt.labels for prompt in some], device=logits.device)
+        found.append(logits.double().log_softmax(-1).gather(1, labels).cpu().numpy())
+    return np.concatenate(found)
+
+
+def predicted(logprobs: Array) -> NDArray[np.intp]:
+    """Which label is more probable, the first of equals: ``[prompts]`` of ``[prompts, 2]``."""
+    return (logprobs[:, 1] > logprobs[:, 0]).astype(np.intp)
+
+
+def accuracies(prompts: Sequence[LabelledPrompt], logprobs: Array) -> Array:
+    """Share of right answers by gold label, ``[2]``; nan for a label that is nowhere gold."""
+    gold = np.array([prompt.gold for prompt in prompts])
+    right = predicted(logprobs) == gold
+    return np.array([right[gold == label].mean() if (gold == label).any() else np.nan
+                     for label in (0, 1)])
