@@ -6,18 +6,18 @@ implementation that gives attention probabilities. Nothing of a forward pass is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 from prunelib.errors import UserError
 from prunelib.heads.sequences import RandomSequence
+from prunelib.models.parts import eager_attention
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
     from prunelib.models import Loaded
     from prunelib.models.heads import Heads
@@ -256,24 +256,13 @@ def _attention(
 
     _, attention = _places(loaded)
     with ExitStack() as stack:
-        stack.enter_context(_eager(loaded.model))
+        stack.enter_context(eager_attention(loaded))
         for layer in loaded.adapter.layers(loaded.model):
             stack.callback(layer.get_submodule(attention).register_forward_hook(hook).remove)
         with torch.inference_mode():
             loaded.model(input_ids=torch.tensor([list(ids)], device=loaded.device),
                          use_cache=False)
     return found
-
-
-@contextmanager
-def _eager(model: PreTrainedModel) -> Iterator[None]:
-    """Within the context attention gives its probabilities."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def _unembedded(loaded: Loaded, stream: Tensor) -> Tensor:
