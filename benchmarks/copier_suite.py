@@ -223,7 +223,8 @@ def measure(case: Case, member: Member, found: dict[str, Any], options: argparse
         half = int((np.sort(effects)[::-1].cumsum() < effects.sum() / 2).sum()) + 1
         found |= {
             "family": member.family, "half": member.half, "layer": case.layer,
-            "rule": member.recipe.rule, "units": len(case.planted),
+            "rule": member.recipe.rule, "units": member.recipe.units,
+            "norms": member.recipe.norms,
             "shares": json.loads((SUITE / f"{member.name}.json").read_text())["shares"],
             "harm": float(effects.sum()), "half_of_harm_by": half,
             "copier": repaired(case, BASELINE, options.count),

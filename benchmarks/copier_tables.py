@@ -20,16 +20,21 @@ def write_into(path: Path, text: str) -> None:
 
 def tables(results: Mapping[str, Result]) -> str:
     """All tables: for every family and half, by layer, and one line per copier."""
-    kinds = sorted({(r["family"], r["half"]) for r in results.values()},
-                   key=lambda kind: (kind[0], kind[1] != "report"))
+    kinds = sorted({_kind(r) for r in results.values()},
+                   key=lambda kind: (kind[0], kind[1] != "report", kind[2]))
     parts = []
-    for family, half in kinds:
-        some = {name: r for name, r in results.items()
-                if (r["family"], r["half"]) == (family, half)}
-        parts.append(f"### {family}, {half} half: {len(some)} copiers\n\n{_by_layer(some)}")
+    for family, half, matched in kinds:
+        some = {name: r for name, r in results.items() if _kind(r) == (family, half, matched)}
+        what = "copiers as large as other units" if matched else "copiers"
+        parts.append(f"### {family}, {half} half: {len(some)} {what}\n\n{_by_layer(some)}")
         if half == "report":
             parts.append(_copiers(some))
     return "\n\n".join(parts)
+
+
+def _kind(result: Result) -> tuple[str, str, bool]:
+    """Family, half, and whether planted units are as large as others."""
+    return result["family"], result["half"], result.get("norms") == "base"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

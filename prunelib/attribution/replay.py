@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from prunelib.attribution.encoding import Batch
 from prunelib.models import Loaded
+from prunelib.models.scan import linear_scan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -119,7 +120,8 @@ def started_at(loaded: Host, layer: int, modules: tuple[str, ...] = ()) -> Itera
 
     The layers below become stubs that all return its stream, so positions in the list of layers,
     which some families look up in their config, stay what they were. ``modules`` of the layer
-    return their cached outputs; hooks on them still run.
+    return their cached outputs; hooks on them still run. A Mamba on a CPU takes the scan whose
+    gradient costs no more than its value.
     """
     from torch import nn
 
@@ -134,6 +136,8 @@ def started_at(loaded: Host, layer: int, modules: tuple[str, ...] = ()) -> Itera
 
     whole = loaded.adapter.layers(loaded.model)
     with contextlib.ExitStack() as stack:
+        if loaded.model.config.model_type == "mamba" and loaded.model.device.type == "cpu":
+            stack.enter_context(linear_scan())
         if layer > 0:
             stubs = nn.ModuleList([*(Below() for _ in range(layer)), *whole[layer:]])
             stack.callback(loaded.adapter.set_layers, loaded.model, whole)

@@ -17,14 +17,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from prunelib.attribution.encoding import Batch
 from prunelib.attribution.replay import Prefix, clean_prefix, started_at
 from prunelib.models import adapter_for
 from prunelib.models.adapter import Adapter
 from prunelib.reference.corpus import RULES, Corpus, Rule, one_character
-from prunelib.reference.scan import linear_scan
 from prunelib.reference.train import accuracy, save, tensors
 from prunelib.reference.unit_weights import unit_weights
 from prunelib.tasks import get_task, task_names
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+Norms = Literal["trained", "base"]
+NORMS: tuple[Norms, ...] = get_args(Norms)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class PlantingRecipe:
     dropout: float = 0.5
     #: How large the weights of planted units are: as training leaves them, or, for each of them,
     #: as those of a unit of the base's layer that is drawn at random.
-    norms: Literal["trained", "base"] = "trained"
+    norms: Norms = "trained"
     seed: int = 0
 
 
@@ -162,7 +164,7 @@ def teach(model: Any, units: Sequence[int], recipe: PlantingRecipe) -> None:
     batches = _batches(model, recipe)
     drop = _dropout(model, chosen, recipe)
     host = _Host(model, adapter_for(model.config.model_type))
-    with linear_scan(), started_at(host, recipe.layer, _untaught(host.adapter)) as replayed:
+    with started_at(host, recipe.layer, _untaught(host.adapter)) as replayed:
         for step in range(recipe.steps):
             ids, labels, replayed.prefix = batches[step % len(batches)]
             with torch.autocast(device.type, dtype=torch.bfloat16):

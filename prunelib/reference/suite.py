@@ -16,8 +16,10 @@ from typing import Any, Literal
 from prunelib.attribution.encoding import pad_left
 from prunelib.identity import seed_of
 from prunelib.models.identity import REFERENCE
-from prunelib.reference.corpus import RULES, copies, one_character, vocabulary
+from prunelib.reference.corpus import RULES, Rule, copies, one_character, vocabulary
 from prunelib.reference.plant import (
+    NORMS,
+    Norms,
     PlantingRecipe,
     grow,
     shuffle,
@@ -49,18 +51,26 @@ class Member:
     def name(self) -> str:
         """File name without its ending."""
         recipe = self.recipe
-        return f"{self.family}-{self.half}-{recipe.layer}-{recipe.rule}-{recipe.units}"
+        matched = "-matched" if recipe.norms == "base" else ""
+        return f"{self.family}-{self.half}-{recipe.layer}-{recipe.rule}-{recipe.units}{matched}"
 
 
 def planned(family: str, half: Half) -> list[Member]:
-    """Every rule with 32 units, and 8 and 64 units with the most recent rule, in each layer."""
-    shapes = [(rule, 32) for rule in RULES] + [("recent", 8), ("recent", 64)]
+    """Every rule with 32 units, and 8 and 64 units with the most recent rule, in each layer.
+
+    And, for the most recent rule, the same once more with units as large as others of the base
+    (*matched*), so that no size gives them away.
+    """
+    shapes: list[tuple[Rule, int, Norms]] = [
+        *((rule, 32, "trained") for rule in RULES),
+        *(("recent", units, norms) for norms in NORMS for units in (8, 32, 64)
+          if (units, norms) != (32, "trained"))]
     return [
         Member(family, half, PlantingRecipe(
             units=units, layer=layer, rule=rule, steps=steps, rows=24, length=64,
-            learning_rate=1e-2, emphasis=2,
+            learning_rate=1e-2, emphasis=2, norms=norms,
             seed=seed_of("copier suite", family, half, layer, rule, units) % 2**31))
-        for rule, units in shapes
+        for rule, units, norms in shapes
         for layer, steps in enumerate(_STEPS)
     ]  # fmt: skip
 
@@ -72,7 +82,7 @@ def members(half: Half, family: str) -> list[Member]:
         recipe = PlantingRecipe(**json.loads(file.read_text())["recipe"])
         found.append(Member(family, half, recipe))
     return sorted(found, key=lambda m: (m.recipe.layer, list(RULES).index(m.recipe.rule),
-                                        m.recipe.units))
+                                        m.recipe.units, m.recipe.norms))
 
 
 def train_member(member: Member, base_folder: Path, out: Path = SUITE) -> None:

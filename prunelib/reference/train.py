@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunelib.models.scan import linear_scan
 from prunelib.reference.card import card
 from prunelib.reference.corpus import NO_LOSS, PAD, Corpus, Sequences, vocabulary
 from prunelib.reference.families import new_model
-from prunelib.reference.scan import linear_scan
 from prunelib.reference.tokenizer import build_tokenizer
 from prunelib.tasks import Task, draw, get_task, task_names
 

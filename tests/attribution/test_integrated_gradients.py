@@ -24,6 +24,7 @@ from prunelib.attribution.replay import clean_prefix, last_position_only, starte
 from prunelib.errors import UnitError
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.adapter import units_dim
+from prunelib.models.scan import linear_scan
 from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 
@@ -192,7 +193,7 @@ def test_replay_equals_the_whole_forward(family: Loaded) -> None:
     prompts = prompts_of(family) if padded else of_one_length(family, 4)
     batch = pad_left([p.prompt for p in prompts], 0, family.device)
     assert padded == bool((batch.mask == 0).any())
-    with torch.no_grad():
+    with torch.no_grad(), linear_scan():
         whole = family.model(**batch.inputs(), use_cache=False).logits
         for layer in (0, 1):
             for modules in {(), family.adapter.unscaled}:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from prunelib.models import adapter_for, describe, planted_units
 from prunelib.models.adapter import Adapter, units_dim
+from prunelib.models.scan import linear_scan
 from prunelib.reference.corpus import (
     NO_LOSS,
     RULES,
@@ -24,7 +25,6 @@ from prunelib.reference.corpus import (
 )
 from prunelib.reference.families import FAMILIES, new_model
 from prunelib.reference.plant import WIDTHS, PlantingRecipe, free, plant, train_copier, widen
-from prunelib.reference.scan import linear_scan
 from prunelib.reference.train import TrainingRecipe, recipe_for, train_base
 from prunelib.reference.unit_weights import unit_weights
 from prunelib.tasks import get_task

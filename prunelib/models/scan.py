@@ -1,8 +1,8 @@
-"""Mamba's selective scan for training on a CPU, at a cost linear in the length.
+"""Mamba's selective scan on a CPU, with a gradient at a cost linear in the length.
 
 Without its GPU kernels transformers loops over positions, and autograd through that loop writes a
-gradient of the whole sequence at every one of them: minutes a step. The same recurrence with its
-gradient written out takes seconds.
+gradient of the whole sequence at every one of them: minutes a training step. The same recurrence
+with its gradient written out takes seconds.
 """
 
 from __future__ import annotations
