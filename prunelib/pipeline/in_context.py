@@ -217,7 +217,8 @@ def perform_head_readings(worker: Worker, unit: Unit, job: HeadReadingsJob) -> l
             found += [
                 score_row(unit, head, f"{name}{'_reversed' if reverse else ''}_{place}_label",
                           values[i, j], len(prompts), task.name, 2 * job.prompts.each)
-                for i, head in enumerate(job.heads.components) for j, place in enumerate(_PLACES)]
+                for i, head in enumerate(job.heads.components) for j, place in enumerate(_PLACES)
+                if not np.isnan(values[i, j])]  # nothing is paid, so what is read is not known
     return found
 
 

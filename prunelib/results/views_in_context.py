@@ -106,7 +106,7 @@ heads AS (
 )
 SELECT run, model, task, label, layer, "index", head_of, causal, log_probability_increase,
        logit_minus, value_minus, attention, attention_reversed,
-       attention_reversed / attention - 1 AS attention_change
+       attention_reversed / nullif(attention, 0) - 1 AS attention_change
 FROM wide JOIN heads USING (run, model, layer, "index")
 ORDER BY run, model, task, head_of, layer, "index", label
 """,
@@ -119,10 +119,10 @@ ORDER BY run, model, task, head_of, layer, "index", label
     "where it is predicted, in nats; null if it never is",
     logit_minus="log-probability of the first label minus that of the second by what the head "
     "reads at this label's places (attention times value-output), sum over places, in nats",
-    value_minus="the same without the attention",
+    value_minus="the same without the attention, null where there is none",
     attention="attention from the last position to this label's places, sum over places",
     attention_reversed="the same after the two labels changed places",
-    attention_change="attention_reversed / attention - 1",
+    attention_change="attention_reversed / attention - 1, null where there was none",
 )
 
 LABEL_BIAS = view(

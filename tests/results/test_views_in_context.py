@@ -102,6 +102,17 @@ def test_label_readings(folder: Folder) -> None:
     assert first["attention_change"] == pytest.approx(-0.75)
 
 
+def test_a_head_that_pays_no_attention_has_no_change_of_it(folder: Folder) -> None:
+    heads(folder, "foo", "in_context_first", 1, component_layers=[2], component_indices=[3])
+    for name, value in (("attention", 0.0), ("attention_reversed", 0.5)):
+        folder.add("component_scores", {
+            "model": "m", "site": "head", "layer": 2, "index": 3, "score": f"{name}_first_label",
+            "task": "t", "shots": 4, "value": value, "prompts": 9, "unit_id": "scores"})
+    folder.write()
+    (line,) = rows(folder, "from label_readings")
+    assert (line["attention_change"], line["value_minus"]) == (None, None)
+
+
 def biased(folder: Folder, mitigation: str, seed: int, balanced: float | None,
            fewer: tuple[float, float] = (0, 0), by_order: tuple[float, ...] = (),
            error: str | None = None) -> None:
