@@ -26,6 +26,7 @@ from prunelib.specs import (
     ControlsSpec,
     EvaluateSpec,
     ImportanceSpec,
+    InContextHeadsSpec,
     ModelSpec,
     SearchSpec,
     Spec,
@@ -38,8 +39,11 @@ from prunelib.tasks import (
     Split,
     Task,
     build_task,
+    draw_labelled,
     get_task,
+    orders,
     pinned,
+    relabelled,
     text_file,
 )
 
@@ -102,13 +106,16 @@ class Recipe(Spec):
     evaluate: EvaluateSpec = EvaluateSpec()
     #: Heads and FFNs: ``true``, or a section.
     importance: Annotated[ImportanceSpec | None, BeforeValidator(section)] = None
+    #: Heads that carry labels, and biases that they cause: ``true``, or a section.
+    in_context_heads: Annotated[InContextHeadsSpec | None, BeforeValidator(section)] = None
     #: Data sets that are tasks of this recipe, by the names under which other sections use them.
     tasks: tuple[DatasetSpec, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _of_heads_alone(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("importance"):
+        if isinstance(content, dict) and (
+                content.get("importance") or content.get("in_context_heads")):
             return {"attribution": ()} | content
         return content
 
@@ -169,8 +176,9 @@ class Recipe(Spec):
 
     def check(self) -> None:
         """Raise :class:`UserError` for what no section can see alone."""
-        if not self.attribution and self.importance is None:
-            raise UserError("attribution is empty: give one, or the section importance")
+        if not (self.attribution or self.importance or self.in_context_heads):
+            raise UserError("attribution is empty: give one, or the section importance or "
+                            "in_context_heads")
         labels = Counter(spec.label for spec in self.attribution)
         if twice := [label for label, count in labels.items() if count > 1]:
             raise UserError(f"attribution: two are called '{twice[0]}': give each a name")
@@ -203,6 +211,20 @@ class Recipe(Spec):
             self._check_capability(self.evaluate.capability)
         if self.importance:
             self._check_importance(self.importance)
+        if self.in_context_heads:
+            self._check_in_context(self.in_context_heads)
+
+    def _check_in_context(self, spec: InContextHeadsSpec) -> None:
+        try:
+            if spec.biases:
+                orders(2 * spec.each, spec.orders)
+            for name in spec.tasks:
+                task = relabelled(self.task(name), spec.labels)
+                splits: tuple[Split, ...] = ("attribute", "report")
+                for split in splits if name == spec.task else splits[1:]:
+                    draw_labelled(task, split=split, counts=(spec.each, spec.each), seed=0, count=2)
+        except UserError as error:
+            raise UserError(f"in_context_heads: {error}") from error
 
     def _check_importance(self, spec: ImportanceSpec) -> None:
         for name in self.evaluate.tasks:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from prunelib.errors import UserError, unknown_name
-from prunelib.tasks import FORMATS, MAX_SHOTS, SUITES, task_names
+from prunelib.tasks import FORMATS, LABELS, MAX_SHOTS, SUITES, task_names
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Shots = Annotated[int, Field(ge=0, le=MAX_SHOTS)]
@@ -331,6 +331,54 @@ class ImportanceSpec(Spec):
                 raise UserError(f"importance: removal.{ranking} is oracle, so oracle needs to "
                                 f"name '{kind}'")
         return self
+
+
+class InContextHeadsSpec(Spec):
+    """Heads that carry the labels of demonstrations, and what they do (papers.md §4).
+
+    Prompts have two classes whose names mean nothing, and as many demonstrations of each. Heads
+    are found on the attribute split of ``task``; everything else is measured on report splits.
+    """
+
+    #: Task on which heads are found; of more than two classes the two largest are kept.
+    task: str = "upper_or_lower"
+    #: Tasks on which removing them is reported too.
+    held_out: tuple[str, ...] = ("loud_or_quiet", "number_or_word")
+    #: What the two classes are called.
+    labels: tuple[str, str] = LABELS
+    #: Demonstrations of each label.
+    each: Annotated[int, Field(ge=1, le=MAX_SHOTS)] = 4
+    #: Prompts of each seed, behind scores and behind each accuracy that is reported.
+    prompts: Annotated[int, Field(ge=2)] = 200
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (0,)
+    #: How many heads of each score are candidates, and the most heads of each label.
+    top: Count = 10
+    heads: Count = 6
+    #: How many random sets of as many other heads are removed as well.
+    random: Annotated[int, Field(ge=0)] = 5
+    #: Of tasks that have no format of their own.
+    format: Annotated[str, _one_of("prompt format", FORMATS)] = "colon"
+    #: Majority-label and recency bias, before and after both mitigations (papers.md §4.4).
+    biases: bool = True
+    #: Orders of the demonstrations behind recency bias.
+    orders: Annotated[int, Field(ge=2)] = 6
+    #: The constant a_c by which minority labels weigh more.
+    strength: Annotated[float, Field(ge=0)] = 0.03
+    #: What a head's output without positions does to its own.
+    mode: Literal["replace", "add"] = "replace"
+
+    @field_validator("labels")
+    @classmethod
+    def _different(cls, labels: tuple[str, str]) -> tuple[str, str]:
+        if labels[0] == labels[1] or not all(labels):
+            raise UserError(f"in_context_heads.labels: '{labels[0]}' and '{labels[1]}': give two "
+                            "different labels")
+        return labels
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task on which something is measured, that of the heads first."""
+        return tuple(dict.fromkeys((self.task, *self.held_out)))
 
 
 class EvaluateSpec(Spec):

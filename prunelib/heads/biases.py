@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunelib.heads.labelled import LabelledPrompt, accuracies, encode_labelled, label_logprobs
+from prunelib.heads.labelled import (
+    ROWS,
+    LabelledPrompt,
+    accuracies,
+    encode_labelled,
+    label_logprobs,
+)
 from prunelib.models import Loaded
 from prunelib.tasks import Split, Task, draw_labelled, orders
 
@@ -67,6 +73,7 @@ def measure_biases(
     order_count: int = 6,
     prompt_format: str = "colon",
     within: Callable[[Sequence[LabelledPrompt]], AbstractContextManager[object]] | None = None,
+    rows: int = ROWS,
 ) -> Biases:
     """Measure both biases of a model on a relabelled task.
 
@@ -80,6 +87,7 @@ def measure_biases(
         order_count: orders that are compared.
         prompt_format: where the task has none of its own.
         within: a mitigation, as for :func:`~prunelib.heads.labelled.label_logprobs`.
+        rows: prompts of a batch.
 
     Raises:
         UserError: the split is too small, or there are fewer orders.
@@ -89,7 +97,8 @@ def measure_biases(
                                  order="shuffled" if order is None else order,
                                  prompt_format=prompt_format)
         prompts = encode_labelled(task, examples, loaded.tokenizer)
-        return float(accuracies(prompts, label_logprobs(loaded, prompts, within)).mean())
+        return float(accuracies(prompts, label_logprobs(loaded, prompts, within,
+                                                        rows)).mean())
 
     return Biases(
         balanced=accuracy((each, each)),

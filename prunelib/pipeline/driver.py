@@ -22,6 +22,7 @@ from prunelib.identity import digest
 from prunelib.models import ModelInfo, adapter_for, describe
 from prunelib.pipeline.attributing import pruned_site
 from prunelib.pipeline.executor import Attempt, Executor, InlineExecutor
+from prunelib.pipeline.in_context import check_in_context
 from prunelib.pipeline.model_run import ModelRun, finished
 from prunelib.pipeline.provenance import code_version, hardware, packages
 from prunelib.pipeline.stages import stages
@@ -94,9 +95,12 @@ def prepare(recipe: Recipe) -> list[ModelInfo]:
         for attribution in recipe.attribution:
             pruned_site(info, attribution, recipe.search)
             objective_digest(attribution.objective)
-        if recipe.importance and "head" not in adapter_for(info.model_type).sites:
-            raise UserError(f"importance: model '{info.id}' ({info.model_type}) has no attention "
-                            "heads")
+        for section in ("importance", "in_context_heads"):
+            if getattr(recipe, section) and "head" not in adapter_for(info.model_type).sites:
+                raise UserError(f"{section}: model '{info.id}' ({info.model_type}) has no "
+                                "attention heads")
+        if recipe.in_context_heads:
+            check_in_context(recipe, recipe.in_context_heads, info)
         infos.append(info)
     ids = [info.id for info in infos]
     if len(set(ids)) < len(ids):

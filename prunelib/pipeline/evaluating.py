@@ -81,7 +81,7 @@ def asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, ablat
     written, scoring = run.written(task)
     return EvaluateJob(
         task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
-        format=written, scoring=scoring, ablation=ablation, engine=_engine(run),
+        format=written, scoring=scoring, ablation=ablation, engine=engine_of(run),
         dtype=run.spec.dtype, split=split, canary=canary,
     )
 
@@ -118,5 +118,6 @@ def capability_texts(recipe: Recipe, spec: CapabilitySpec) -> Texts:
     return Texts("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples))
 
 
-def _engine(run: ModelRun) -> Literal["transformers", "vllm"]:
+def engine_of(run: ModelRun) -> Literal["transformers", "vllm"]:
+    """The kind of engine that answers for a model here."""
     return "vllm" if choose_engine(run.recipe.engine, run.info) == "vllm" else "transformers"

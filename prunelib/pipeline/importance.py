@@ -24,7 +24,7 @@ from prunelib.identity import seed_of
 from prunelib.models import ModelInfo
 from prunelib.pipeline.evaluating import asking, canaries, canary_answers
 from prunelib.pipeline.model_run import ModelRun, Step
-from prunelib.pipeline.rows import Row, examples_of
+from prunelib.pipeline.rows import Row, examples_of, score_row
 from prunelib.pipeline.searching import Entry, record_ablations
 from prunelib.pipeline.units import ImportanceJob, InductionJob, Unit
 from prunelib.specs import ImportanceSpec, RemovalSpec
@@ -266,12 +266,9 @@ def perform_induction(worker: Worker, unit: Unit, job: InductionJob) -> list[Row
             for row in _score_rows(unit, "head", name, values, job.sequences)]
 
 
-def _score_rows(unit: Unit, site: str, name: str, values: Array, prompts: int,
+def _score_rows(unit: Unit, site: Site, name: str, values: Array, prompts: int,
                 task: str | None = None, shots: int | None = None) -> list[Row]:
     """Rows of ``component_scores``: values are ``[layers, components]``, or ``[layers]``."""
-    return [
-        {"model": unit.model.id, "site": site, "layer": layer, "index": index, "score": name,
-         "task": task, "shots": shots, "value": float(value), "prompts": prompts,
-         "unit_id": unit.id}
-        for layer, of_layer in enumerate(values.reshape(len(values), -1))
-        for index, value in enumerate(of_layer)]  # fmt: skip
+    return [score_row(unit, Component(layer, site, index), name, value, prompts, task, shots)
+            for layer, of_layer in enumerate(values.reshape(len(values), -1))
+            for index, value in enumerate(of_layer)]

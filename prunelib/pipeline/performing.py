@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any
 from prunelib.engines.base import Completion
 from prunelib.pipeline.beyond_pruning import perform_fine_tuning, perform_task_vectors
 from prunelib.pipeline.importance import perform_importance, perform_induction
+from prunelib.pipeline.in_context import (
+    perform_head_readings,
+    perform_head_scores,
+    perform_label_bias,
+    perform_labelled,
+)
 from prunelib.pipeline.rows import Row, examples_of, prediction_rows, prompts_of, reported_rows
 from prunelib.pipeline.units import (
     AttributeJob,
@@ -16,8 +22,12 @@ from prunelib.pipeline.units import (
     EvaluateJob,
     FineTuneJob,
     GridJob,
+    HeadReadingsJob,
+    HeadScoresJob,
     ImportanceJob,
     InductionJob,
+    LabelBiasJob,
+    LabelledJob,
     LikelihoodJob,
     PoolJob,
     Prompts,
@@ -163,4 +173,8 @@ _PERFORM: dict[type, Callable[[Worker, Unit, Any], list[Row]]] = {
     LikelihoodJob: _likelihood,
     ImportanceJob: perform_importance,
     InductionJob: perform_induction,
+    HeadScoresJob: perform_head_scores,
+    HeadReadingsJob: perform_head_readings,
+    LabelledJob: perform_labelled,
+    LabelBiasJob: perform_label_bias,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from prunelib.components import Component
 from prunelib.engines.base import Canary, Completion, Engine, Prompt
 from prunelib.pipeline.units import EvaluateJob, FineTuneJob, Prompts, Unit
 from prunelib.scoring.correctness import first_line, judge
@@ -96,3 +97,13 @@ def prediction_rows(
 def canary_of(row: Row) -> Canary:
     """The canary that a row of the table ``canaries`` holds."""
     return Canary(tuple(row["token_ids"]), tuple(row["candidates"]), tuple(row["logprobs"]))
+
+
+def score_row(unit: Unit, component: Component, name: str, value: float, prompts: int,
+              task: str | None = None, shots: int | None = None) -> Row:
+    """A row of the table ``component_scores``."""
+    return {
+        "model": unit.model.id, "site": component.site, "layer": component.layer,
+        "index": component.index, "score": name, "task": task, "shots": shots,
+        "value": float(value), "prompts": prompts, "unit_id": unit.id,
+    }  # fmt: skip

@@ -16,6 +16,7 @@ from prunelib.pipeline.attributing import Ranking, random_rankings, rank
 from prunelib.pipeline.beyond_pruning import fine_tuning, task_vectors
 from prunelib.pipeline.evaluating import canaries, evaluation
 from prunelib.pipeline.importance import importance
+from prunelib.pipeline.in_context import in_context
 from prunelib.pipeline.model_run import ModelRun, together
 from prunelib.pipeline.searching import search
 from prunelib.pipeline.units import Unit
@@ -37,6 +38,7 @@ def _stages(run: ModelRun) -> Iterator[list[Unit]]:
     if run.recipe.attribution:
         yield from _neurons(run)
     yield from importance(run)
+    yield from in_context(run)
 
 
 def _neurons(run: ModelRun) -> Iterator[list[Unit]]:

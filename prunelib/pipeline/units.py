@@ -19,7 +19,16 @@ from prunelib.errors import UnitError
 from prunelib.identity import digest
 from prunelib.models.identity import ModelInfo
 from prunelib.specs import FineTuningSpec, ObjectiveSpec, TaskVectorsSpec
-from prunelib.tasks import DatasetSpec, Split, Task, build_task, get_task
+from prunelib.tasks import (
+    DatasetSpec,
+    Example,
+    Split,
+    Task,
+    build_task,
+    draw_labelled,
+    get_task,
+    relabelled,
+)
 
 #: Goes up whenever the same unit would write other rows than before.
 UNIT_VERSION = 2
@@ -151,6 +160,75 @@ class InductionJob:
 
 
 @dataclass(frozen=True)
+class LabelledPrompts:
+    """Prompts of a task whose two classes have other names, as many of every seed."""
+
+    task: TaskRef
+    labels: tuple[str, str]
+    split: Split
+    #: Demonstrations of each label.
+    each: int
+    seeds: tuple[int, ...]
+    count: int
+    format: str
+
+    def load(self) -> Task:
+        """The task with its new labels."""
+        return relabelled(self.task.load(), self.labels)
+
+    def draw(self, reverse: bool = False) -> list[Example]:
+        """The prompts, seed after seed; ``reverse``: the two labels change places."""
+        return [example for seed in self.seeds for example in draw_labelled(
+            self.load(), split=self.split, counts=(self.each, self.each), seed=seed,
+            count=self.count, reverse=reverse, prompt_format=self.format)]
+
+
+@dataclass(frozen=True)
+class HeadScoresJob:
+    """How much heads do for either label: of all heads, or in one layer what each is worth."""
+
+    prompts: LabelledPrompts
+    #: In which heads are removed one at a time; ``None``: what the outputs of all heads say.
+    layer: int | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class HeadReadingsJob:
+    """What heads read at the labels, which then change places."""
+
+    prompts: LabelledPrompts
+    heads: Ablation
+    dtype: str
+
+
+@dataclass(frozen=True)
+class LabelledJob:
+    """Which of two labels a model under an ablation says, on an engine."""
+
+    prompts: LabelledPrompts
+    ablation: Ablation
+    engine: Literal["transformers", "vllm"]
+    dtype: str
+    #: How the engine is checked; not part of the id.
+    canary: Canary | None = None
+
+
+@dataclass(frozen=True)
+class LabelBiasJob:
+    """Majority-label and recency bias, with or without a mitigation in some heads."""
+
+    prompts: LabelledPrompts
+    #: ``none``, or what is done in which heads.
+    mitigation: Literal["none", "minority_boost", "without_positions"]
+    heads: Ablation
+    strength: float | None
+    mode: Literal["replace", "add"] | None
+    orders: int
+    dtype: str
+
+
+@dataclass(frozen=True)
 class FineTuneJob:
     """A model fine-tuned on some prompts, on one task at one number of shots and one seed."""
 
@@ -205,7 +283,8 @@ class LikelihoodJob:
 
 
 Job = (AttributeJob | ScoreJob | PoolJob | GridJob | CanaryJob | EvaluateJob | FineTuneJob
-       | TaskVectorJob | LikelihoodJob | ImportanceJob | InductionJob)
+       | TaskVectorJob | LikelihoodJob | ImportanceJob | InductionJob | HeadScoresJob
+       | HeadReadingsJob | LabelledJob | LabelBiasJob)
 
 _STAGES: dict[type, tuple[Stage, str]] = {
     AttributeJob: ("attribute", "attribution_parts"),
@@ -219,6 +298,10 @@ _STAGES: dict[type, tuple[Stage, str]] = {
     LikelihoodJob: ("evaluate", "likelihoods"),
     ImportanceJob: ("attribute", "component_scores"),
     InductionJob: ("attribute", "component_scores"),
+    HeadScoresJob: ("attribute", "component_scores"),
+    HeadReadingsJob: ("evaluate", "component_scores"),
+    LabelledJob: ("evaluate", "predictions"),
+    LabelBiasJob: ("evaluate", "label_biases"),
 }
 _NOT_IN_ID = ("canary", "objective")
 
@@ -274,6 +357,14 @@ class Unit:
             return f"importance, {job.prompts.task.name}, {job.prompts.shots} shots"
         if isinstance(job, InductionJob):
             return f"induction scores, {job.sequences} sequences"
+        if isinstance(job, HeadScoresJob):
+            return "labels said by heads" if job.layer is None else f"heads of layer {job.layer}"
+        if isinstance(job, HeadReadingsJob):
+            return f"labels read by {len(job.heads)} heads"
+        if isinstance(job, LabelBiasJob):
+            return f"label biases, {job.prompts.task.name}, mitigation {job.mitigation}"
+        if isinstance(job, LabelledJob):
+            return f"labels of {job.prompts.task.name}, {job.ablation.digest[:8]}"
         if isinstance(job, TaskVectorJob):
             return f"task vectors of {job.task.name}, {job.ablation.digest[:8]}"
         what = (f"fine-tuned {job.intervention[:8]}" if isinstance(job, FineTuneJob)

@@ -175,7 +175,8 @@ _ABLATIONS = _table(
     _ABLATION,
     _column("method", _TEXT, "ranking that chose the components; none for the baseline"),
     _column("role", _TEXT, "baseline, grid (a cell of the search), chosen, control, component "
-            "(a head or FFN alone) or removal (several of them)"),
+            "(a head or FFN alone), removal (several of them), in_context (heads of both labels), "
+            "in_context_first and in_context_second (of one) or in_context_random"),
     _column("site", _TEXT, "where the components sit, null for the baseline", null=True),
     _column("layer", _SMALL, "layer, null if none or several", null=True),
     _column("rate", _REAL, "share of the layer's components that are off", null=True),
@@ -205,8 +206,8 @@ _PREDICTIONS = _table(
     _column("engine", _TEXT, "transformers or vllm"),
     _ABLATION,
     _column("task", _TEXT, "task"),
-    _column("split", _TEXT, "attribute, search, report, or capability: questions of the report "
-            "split that only the view capability counts"),
+    _column("split", _TEXT, "attribute, search, report; or, of the report split but counted in the "
+            "view of that name only, capability (questions) and in_context (two new labels)"),
     _column("shots", _SMALL, "demonstrations asked for"),
     _column("seed", _LARGE, "seed of queries and demonstrations"),
     _column("example", _SMALL, "example within task, split, shots and seed, from 0"),
@@ -250,6 +251,26 @@ _COMPONENT_SCORES = _table(
     _column("shots", _SMALL, "demonstrations per prompt, null likewise", null=True),
     _column("value", _REAL, "mean over the prompts or sequences"),
     _column("prompts", _SMALL, "prompts or sequences behind it"),
+    _UNIT,
+)
+_LABEL_BIASES = _table(
+    "label_biases",
+    "one row per accuracy from which majority-label and recency bias follow",
+    _MODEL,
+    _column("task", _TEXT, "task with two new labels"),
+    _column("seed", _LARGE, "seed of queries, demonstrations and orders"),
+    _column("mitigation", _TEXT, "none, minority_boost or without_positions"),
+    _column("strength", _REAL, "constant a_c of minority_boost, null for the others", null=True),
+    _column("mode", _TEXT, "whether what heads say without positions does replace or add, null "
+            "for the others", null=True),
+    _column("heads", _SMALL, "heads in which the mitigation works"),
+    _column("demonstrations", _TEXT, "balanced; first or second: one fewer of that label; or "
+            "order: balanced, in one order for all prompts"),
+    _column("order", _INTS, "that order, as indices into the second label's demonstrations and "
+            "then the first's; null for an own random order of each prompt", null=True),
+    _column("prompts", _SMALL, "prompts, as many of each label"),
+    _column("accuracy", _REAL, "share of right answers, null after an error", null=True),
+    _column("error", _TEXT, "why the model refuses the mitigation, else null", null=True),
     _UNIT,
 )
 _REMOVALS = _table(
@@ -316,6 +337,7 @@ TABLES: dict[str, pa.Schema] = {
     "ablations": _ABLATIONS,
     "component_scores": _COMPONENT_SCORES,
     "removals": _REMOVALS,
+    "label_biases": _LABEL_BIASES,
     "canaries": _CANARIES,
     "predictions": _PREDICTIONS,
     "task_vectors": _TASK_VECTORS,

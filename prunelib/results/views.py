@@ -11,6 +11,7 @@ from __future__ import annotations
 from prunelib.results.views_base import View
 from prunelib.results.views_base import view as _view
 from prunelib.results.views_beside import CAPABILITY, SCORERS, SEEDS, TRANSFER
+from prunelib.results.views_in_context import IN_CONTEXT, LABEL_BIAS, LABEL_READINGS
 from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
 from prunelib.results.views_runs import (
     COMPLETENESS,
@@ -309,6 +310,9 @@ VIEWS: tuple[View, ...] = (
     SEEDS,
     TRANSFER,
     CAPABILITY,
+    IN_CONTEXT,
+    LABEL_READINGS,
+    LABEL_BIAS,
     _NOISE_FLOOR,
     COSTS,
     FAILED_UNITS,

@@ -31,7 +31,8 @@ _COMMON = {
     "count": "number of components that are off",
     "control_seed": "seed of a random ranking, or of the prompts where a recipe has several",
     "task": "task",
-    "split": "attribute, search, report, or capability: counts in the view of that name only",
+    "split": "attribute, search, report; capability and in_context count in the views of these "
+    "names only",
     "shots": "demonstrations per prompt",
     "n": "answers",
     "stage": "step of the pipeline",

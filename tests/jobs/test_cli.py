@@ -252,8 +252,14 @@ def test_the_recipes_are_fine(
         content["models"] = ["reference/llama"]
         content["tasks"] = [
             {"name": name, "path": str(data / name.split("_")[0]).replace("balanced", name)}
-            | ({"config": "sw"} if "xcopa" in name else {}) for name in content["tasks"]
+            | ({"config": "sw"} if "xcopa" in name else {})
+            if isinstance(name, str) else
+            {"name": name["name"], "path": str(data / "sst2"), "template": "{text} : {answer}",
+             "answers": {"0": "negative", "1": "positive"}} for name in content["tasks"]
         ]
+        if "in_context_heads" in content:
+            content["in_context_heads"] |= {"each": 1, "orders": 2}
+            content |= {"attribution": [], "search": {}, "evaluate": {}}
         attributions = content["attribution"]
         for part in attributions if isinstance(attributions, list) else [attributions]:
             part["prompts"] = 1
