@@ -182,7 +182,7 @@ def _between_tasks(pairs: list[_Pair], called: str) -> Figure | None:
         return None
     of_tasks = [pair for pair in same if pair.shots == pair.other_shots]
     of_shots = [pair for pair in same if pair.shots != pair.other_shots]
-    columns = sorted({pair.shots for pair in of_tasks})
+    columns = sorted({pair.shots or 0 for pair in of_tasks})
     size = float(np.clip(1.8 + 0.2 * len({pair.task for pair in same}), 2.4, 5))
     figure, axes = _panels(len(scores), len(columns) + bool(of_shots), size, size)
     for line, score in zip(axes, scores, strict=True):

@@ -46,8 +46,10 @@ _ACROSS = 4
 
 def draw_removals(connection: duckdb.DuckDBPyConnection, run: str, model: str
                   ) -> dict[str, Figure | None]:
-    """By name: accuracy against the share removed, task by task, for heads and FFNs and every
-    number of shots; heads and FFNs at once; what is left of prefix matching and copying.
+    """The figures by name.
+
+    Accuracy against the share removed, task by task, for heads and FFNs and every number of shots;
+    heads and FFNs at once; what is left of prefix matching and copying.
     """
     figures: dict[str, Figure | None] = {}
     for share, other, called in (("heads", "ffns", "heads"), ("ffns", "heads", "FFNs")):

@@ -34,13 +34,11 @@ FROM chosen ORDER BY run, model, method, proxy, control_seed
 def draw_report(results: Path | str, out: Path | str) -> list[Path]:
     """PNGs of every run and model: one per choice, and those of an importance study; the paths.
 
-    Of a choice: left, the grid of the search as a heat map of accuracy over layers and rates, the chosen cell
-    framed. Right, accuracy on the reported tasks with its 95% interval and the copying error, for
-    the baseline, the choice and the controls. Of heads and FFNs: :func:`draw_heads`. Raises
-    :class:`UserError` if there is nothing to draw yet.
+    Of a choice: left, the grid of the search as a heat map of accuracy over layers and rates, the
+    chosen cell framed. Right, accuracy on the reported tasks with its 95% interval and the copying
+    error, for the baseline, the choice and the controls. Of heads and FFNs: :func:`draw_heads`.
+    Raises :class:`UserError` if there is nothing to draw yet.
     """
-    from matplotlib.figure import Figure
-
     connection = open_results(results)
     Path(out).mkdir(parents=True, exist_ok=True)
     written = _choices(connection, Path(out)) + draw_heads(connection, Path(out))
@@ -52,6 +50,8 @@ def draw_report(results: Path | str, out: Path | str) -> list[Path]:
 
 def _choices(connection: duckdb.DuckDBPyConnection, out: Path) -> list[Path]:
     """A picture of every choice."""
+    from matplotlib.figure import Figure
+
     chosen = connection.sql(_CHOSEN).fetchall()
     written = []
     for run, model, method, proxy, seed, layer, rate, choices in chosen:

@@ -159,11 +159,12 @@ _ABOUT_REMOVALS = {
     "difference": "accuracy - baseline_accuracy",
 }
 
+#: The uses of removals (``{where}``: of which ones), with one more each: nothing removed.
 _USES = """
 uses AS (
     SELECT DISTINCT run, model, ablation, "order", task AS only_task, shots AS only_shots,
            ranked_by, seed AS control_seed, heads, ffns, heads_removed, ffns_removed
-    FROM removals JOIN _scope USING (unit_id)
+    FROM removals JOIN _scope USING (unit_id) WHERE {where}
 ),
 baseline AS (SELECT DISTINCT run, model, ablation FROM _labels WHERE role = 'baseline'),
 shares AS (
@@ -181,7 +182,7 @@ REMOVAL_PAIRS = view(
     "run model order ranked_by control_seed task shots heads ffns heads_removed ffns_removed seed "
     "example correct untouched",
     f"""
-WITH {_USES.strip()},
+WITH {_USES.strip().format(where="true")},
 given AS MATERIALIZED (
     SELECT run, model, engine, ablation, task, shots, seed, example, format, correct
     FROM _given WHERE split = 'report' AND repeat = 0
@@ -282,7 +283,7 @@ RETENTION = view(
     "order, from none of them on (papers.md §3.3)",
     "run model score order ranked_by control_seed task shots heads heads_removed retained",
     f"""
-WITH {_USES.strip()},
+WITH {_USES.strip().format(where="ffns = 0")},
 capacity AS (
     SELECT DISTINCT run, model, layer, "index", score, "value"
     FROM component_scores JOIN _scope USING (unit_id)
@@ -303,7 +304,6 @@ SELECT run, model, t.score, "order", ranked_by, control_seed, only_task AS task,
        only_shots AS shots, heads, heads_removed,
        CASE WHEN total > 0 THEN 100 * (total - coalesce(lost, 0)) / total END AS retained
 FROM shares s JOIN totals t USING (run, model) LEFT JOIN lost l USING (run, model, ablation, score)
-WHERE ffns = 0
 ORDER BY run, model, t.score, "order", only_task, only_shots, ranked_by, control_seed, heads
 """,  # noqa: S608
     **{name: _ABOUT_REMOVALS[name] for name in (
