@@ -75,6 +75,7 @@ def draw_heads(connection: duckdb.DuckDBPyConnection, out: Path) -> list[Path]:
             if figure is not None:
                 figure.suptitle(f"{model} ({run})\n{figure.get_suptitle()}", fontsize=10)
                 path = out / f"{run}-{Path(model).name}-{name}.png"
+                out.mkdir(parents=True, exist_ok=True)
                 figure.savefig(path, dpi=130)
                 written.append(path)
     return written

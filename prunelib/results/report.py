@@ -40,7 +40,6 @@ def draw_report(results: Path | str, out: Path | str) -> list[Path]:
     Raises :class:`UserError` if there is nothing to draw yet.
     """
     connection = open_results(results)
-    Path(out).mkdir(parents=True, exist_ok=True)
     written = _choices(connection, Path(out)) + draw_heads(connection, Path(out))
     if not written:
         raise UserError(f"no run in {results} has come as far as a choice or an importance score: "
@@ -63,6 +62,7 @@ def _choices(connection: duckdb.DuckDBPyConnection, out: Path) -> list[Path]:
         figure.suptitle(", ".join([f"{model} ({run})", *which]), fontsize=11)
         name = "-".join([run, Path(model).name, *which]).replace(" ", "")
         path = out / f"{name}.png"
+        out.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130)
         written.append(path)
     return written

@@ -1,4 +1,4 @@
-"""Figures of the importance study: what is in them, read back from matplotlib and from the files."""
+"""Figures of the importance study: what is in them, read back from matplotlib and the files."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def test_results_without_anything_to_draw_say_so(folder: Folder, tmp_path: Path)
     folder.write()
     with pytest.raises(UserError, match="nothing to draw yet"):
         draw_report(folder.root, tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
 
 
 def panels(figure: Any) -> dict[str, Any]:
@@ -174,7 +175,8 @@ def test_a_part_of_a_study_is_drawn_too(folder: Folder, tmp_path: Path) -> None:
     for layer in range(2):
         folder.add("component_scores", {
             "model": "a/m", "site": "head", "layer": layer, "index": 0, "score": "prefix_matching",
-            "task": None, "shots": None, "value": 0.0, "prompts": 5, "unit_id": "scores"})  # fmt: skip
+            "task": None, "shots": None, "value": 0.0, "prompts": 5,
+            "unit_id": "scores"})  # fmt: skip
     folder.write()
     (path,) = draw_report(folder.root, tmp_path / "figures")
     assert path.name == "demo-0123abcd-m-heads.png"

@@ -146,9 +146,9 @@ def check_agreement(place: Path | Folder) -> dict[tuple[Any, ...], dict[str, Any
     pairs = {frozenset(keys) for keys in lines}
     assert len(pairs) == len(lines)
     wanted = {frozenset((a, b)) for a, b in itertools.combinations(tables, 2)
-              if a[0] == b[0] and 1 == sum(
+              if a[0] == b[0] and sum(
                   x != y and (place == 1 or None not in (x, y))
-                  for place, (x, y) in enumerate(zip(a, b, strict=True)))}
+                  for place, (x, y) in enumerate(zip(a, b, strict=True))) == 1}
     assert pairs == wanted
     return lines
 
