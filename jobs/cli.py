@@ -117,7 +117,10 @@ def report(
     results: Results,
     out: Annotated[Path, typer.Option(help="Folder that receives the pictures.")],
 ) -> None:
-    """Draw one picture per chosen ablation: the grid of the search, and what the choice did.
+    """Draw a picture of every chosen ablation, and those of a study of heads and FFNs.
+
+    Of a choice: the grid of the search, and what the choice did. Of a study: where important heads
+    and FFNs sit, how rankings agree, and what is left while they are removed.
 
     Example: `prunelib report --results results/demo --out figures`
     """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tiny_families import build_family
 from tiny_llama import Oracle, build
 
+import prunelib
 from prunelib.models import Loaded, ModelInfo, load
 
 
@@ -32,3 +34,20 @@ def doubled(info: ModelInfo) -> Loaded:
 def families(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModelInfo]:
     """Tiny models by the names of ``tiny_families.FAMILIES``."""
     return functools.cache(lambda name: build_family(name, tmp_path_factory.mktemp("family")))
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a small importance study of a reference model, which answers some of its tasks."""
+    folder = tmp_path_factory.mktemp("study") / "results"
+    recipe = prunelib.Recipe.model_validate({
+        "name": "study", "models": ["reference/llama"], "engine": "transformers",
+        "importance": {
+            "prompts": 8, "oracle": ["head", "ffn"], "examples": 8, "sequences": 2,
+            "removal": {"fractions": [0.2, 0.5], "random": 2, "joint": True},
+        },
+        "evaluate": {"tasks": ["antonyms", "country_capital", "to_upper"], "shots": [0, 2],
+                     "examples": 8},
+    })  # fmt: skip
+    assert prunelib.run(recipe, folder).complete
+    return folder

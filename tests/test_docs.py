@@ -11,21 +11,22 @@ from prunelib import specs
 from prunelib.tasks import DatasetSpec
 
 CHOICES = (Path(__file__).parent.parent / "docs" / "choices.md").read_text()
-#: Between single backticks: the three of a block would put every pair after them out of step.
-NAMED = set(re.findall(r"[A-Za-z_]+", " ".join(re.findall(r"(?<!`)`([^`]+)`(?!`)", CHOICES))))
+_PROSE = re.sub(r"```.*?```", "", CHOICES, flags=re.DOTALL)
+NAMED = set(re.findall(r"[A-Za-z_]+", " ".join(re.findall(r"`([^`]+)`", _PROSE))))
 
 
 @pytest.mark.parametrize("section", [
     specs.AttributionSpec, specs.ObjectiveSpec, specs.SearchSpec, specs.ControlsSpec,
     specs.FineTuningSpec, specs.EvaluateSpec, specs.TaskVectorsSpec, specs.CapabilitySpec,
-    specs.InContextHeadsSpec, DatasetSpec,
+    specs.ImportanceSpec, specs.RemovalSpec, DatasetSpec,
 ])  # fmt: skip
 def test_every_key_of_a_section_is_described(section: type[specs.Spec]) -> None:
     assert set(section.model_fields) <= NAMED
 
 
 def test_every_name_that_a_recipe_can_choose_is_described() -> None:
-    assert {*specs.METHODS, *specs.OBJECTIVES, *specs.STRATEGIES} <= NAMED
+    assert {*specs.METHODS, *specs.OBJECTIVES, *specs.STRATEGIES, *specs.RANKINGS,
+            *specs.ORDERS} <= NAMED
 
 
 def test_every_recipe_that_is_named_is_there() -> None:

@@ -57,7 +57,7 @@ def removed(order: Sequence[Place], fraction: float) -> list[Place]:
     Sets of growing fractions of one order are nested: nothing is scored again. Raises
     :class:`UserError` unless 0 <= fraction <= 1.
     """
-    return list(order[: _count(fraction, len(order))])
+    return list(order[: removed_count(fraction, len(order))])
 
 
 def rank_correlation(
@@ -97,7 +97,7 @@ def overlap(a: Array, b: Array, share: float = 0.3) -> float:
     Raises :class:`UserError` if the shapes differ, or unless 0 <= share <= 1.
     """
     _check_shapes(a, b)
-    count = _count(share, a.size)
+    count = removed_count(share, a.size)
     if count == 0:
         return math.nan
     return len(set(order(a)[-count:]) & set(order(b)[-count:])) / count
@@ -109,7 +109,7 @@ def aggregate(tasks: Sequence[Array]) -> Array:
     return mean
 
 
-def _count(fraction: float, count: int) -> int:
+def removed_count(fraction: float, count: int) -> int:
     """⌊fraction × count⌋ of the decimal fraction that is meant: 0.29 of 100 is 29."""
     if not 0 <= fraction <= 1:
         raise UserError(f"a fraction of components is between 0 and 1, not {fraction}")

@@ -305,6 +305,8 @@ class _AttemptLog:
             "attempt": attempt.attempt,
             "halvings": attempt.halvings,
             "seconds": attempt.seconds,
+            "start_seconds": attempt.start_seconds,
+            "switch_seconds": attempt.switch_seconds,
             "peak_memory_mb": attempt.peak_memory_mb,
             "error_kind": attempt.error_kind,
             "error_text": attempt.error_text,

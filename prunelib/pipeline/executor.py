@@ -30,6 +30,10 @@ class Attempt:
     again: bool = False
     #: How often the unit's batches were halved because memory ran out.
     halvings: int = 0
+    #: Seconds of ``seconds`` in which an engine was started, None if none was.
+    start_seconds: float | None = None
+    #: Seconds of ``seconds`` in which a live engine was switched, None if it was not.
+    switch_seconds: float | None = None
 
     @property
     def done(self) -> bool:
@@ -74,7 +78,8 @@ def attempt(worker: Worker, unit: Unit, name: str, number: int, halvings: int = 
         if isinstance(error, EngineDeadError):
             worker.forget()
     return Attempt(unit, name, number, time.monotonic() - started, _peak_memory(), kind, text,
-                   halvings=halvings)
+                   halvings=halvings, start_seconds=worker.start_seconds,
+                   switch_seconds=worker.switch_seconds)
 
 
 def _peak_memory() -> float:

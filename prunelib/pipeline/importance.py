@@ -168,12 +168,16 @@ def _removal(run: ModelRun, spec: RemovalSpec, settings: Sequence[Setting],
     run.record("removals", [_row(run, removal) for removal in removals], "removal")
     expected = yield from _checked(run, entries)
     evaluate = run.recipe.evaluate
-    wanted = {(BASELINE, s): None for s in settings} | {
-        (removal.ablation, s): None for removal in removals for s in settings
-        if removal.task in (None, s[0]) and removal.shots in (None, s[1])}
+    # By ablation: several orders may begin with the same one, and an engine switches to it once.
+    wanted = {BASELINE: dict.fromkeys(settings)}
+    for removal in removals:
+        wanted.setdefault(removal.ablation, {}).update(dict.fromkeys(
+            s for s in settings
+            if removal.task in (None, s[0]) and removal.shots in (None, s[1])))
     yield [run.unit(asking(run, task, shots, seed, evaluate.examples, ablation,
                            expected[ablation.digest]))
-           for ablation, (task, shots) in wanted for seed in evaluate.seeds]
+           for ablation, of in wanted.items() for task, shots in of
+           for seed in evaluate.seeds]
 
 
 def _removals(info: ModelInfo, spec: RemovalSpec, scores: dict[Site, Scores]

@@ -18,8 +18,9 @@ from prunelib.models import ModelInfo, describe
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.evaluating import capability_texts
+from prunelib.pipeline.importance_size import importance_tokens
 from prunelib.pipeline.model_run import ModelRun, finished
-from prunelib.pipeline.progress import expected_units
+from prunelib.pipeline.progress import expected_units, neuron_units
 from prunelib.pipeline.stages import stages
 from prunelib.results.files import open_files
 from prunelib.results.store import Store
@@ -38,7 +39,7 @@ class Line:
     """One model and stage of a plan.
 
     Attributes:
-        units: how many units there are at least.
+        units: how many units there are at least; if ``exact``, at most.
         exact: whether it is known that there are no more.
         done: units whose files are there.
         teraflop: floating-point work of what is left, in 10^12 operations.
@@ -81,10 +82,14 @@ def estimate(recipe: Recipe, results: str | Path | None = None,
     speeds = _speeds(measured)
     lines = []
     for spec, info in zip(recipe.models, infos, strict=True):
-        known = _known(recipe, spec, info, store) if store else {}
+        known, ended = _known(recipe, spec, info, store) if store else ({}, False)
         for stage, (units, flop) in _totals(recipe, info).items():
             total, done = known.get(stage, (units, 0))
-            exact = stage != "attribute" or "search" in known
+            if recipe.importance and not ended:  # which returns to canaries and evaluations
+                total = max(total, units)
+            if not total:
+                continue
+            exact = stage != "attribute" or "search" in known or not recipe.attribution
             left = max(0, total - done)
             teraflop = flop * left / max(1, total) / 1e12
             speed = speeds.get((stage, info.id), speeds.get((stage, None)))
@@ -95,8 +100,8 @@ def estimate(recipe: Recipe, results: str | Path | None = None,
 
 
 def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
-           ) -> dict[str, tuple[int, int]]:
-    """Stage → (units, done) as far as finished stages tell which units there are."""
+           ) -> tuple[dict[str, tuple[int, int]], bool]:
+    """Stage → (units, done) as far as finished stages tell which units there are; is that all?"""
     counts: dict[str, tuple[int, int]] = {}
     steps: Iterator[list[Any]] = stages(
         ModelRun(recipe, spec, info, store, record=False))
@@ -106,8 +111,8 @@ def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store
             total, done = counts.get(unit.stage, (0, 0))
             counts[unit.stage] = (total + 1, done + (unit.id in there))
         if any(unit.id not in there for unit in units):
-            break
-    return counts
+            return counts, False
+    return counts, True
 
 
 def _speeds(stores: list[Store]) -> dict[tuple[str, str | None], float]:
@@ -171,6 +176,7 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
             return above * info.width
         return (1.0 if spec.path == "joint" else above) * _USUAL_NODES * _FORWARD_AND_BACKWARD
 
+    study = importance_tokens(recipe, info, len(tokenizer), tokens)
     arms = recipe.arms()
     scored = sum(arm.spec.prompts * tokens(arm.task, "attribute", arm.spec.shots)
                  * passes(arm.spec) for arm in arms)
@@ -178,23 +184,23 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
                 * (1 + recipe.controls.random * arm.main) for arm in arms]
     reported = sum(tokens(task, "report", shots)
                    for task in evaluate.tasks for shots in evaluate.shots)
-    units = expected_units(recipe, info.layers)
+    neurons = neuron_units(recipe, info.layers)
     beside = 0.0  # prompts and texts, in tokens, of what is not reported; once for each ablation
     asked = 0
-    if (capability := evaluate.capability) is not None:
+    if arms and (capability := evaluate.capability) is not None:
         texts = capability_texts(recipe, capability).content
         some = texts[:: max(1, len(texts) // 20)]
         beside = len(texts) / len(some) * sum(
             len(tokenizer(before + text, verbose=False)["input_ids"]) for before, text in some)
         beside += capability.examples * sum(tokens(task, "report", capability.shots)
                                             for task in capability.tasks)
-        asked = units["canary"] * (1 + len(capability.tasks))
-    share = (units["evaluate"] - asked) / (len(evaluate.tasks) * len(evaluate.shots))
-    return {
-        "attribute": (units["attribute"], scored * per_token),
-        "search": (units["search"], len(chosen) * len(search.rates) * search.examples
-                   * sum(searched) * 2 * per_token),
-        "canary": (units["canary"], units["canary"] * searched[0] * per_token),
-        "evaluate": (units["evaluate"], (share * reported * evaluate.examples
-                                         + units["canary"] * beside) * per_token),
+        asked = neurons["canary"] * (1 + len(capability.tasks))
+    share = (neurons["evaluate"] - asked) / (len(evaluate.tasks) * len(evaluate.shots))
+    through: dict[str, float] = {
+        "attribute": scored,
+        "search": len(chosen) * len(search.rates) * search.examples * sum(searched) * 2,
+        "canary": neurons["canary"] * searched[0] if arms else 0.0,
+        "evaluate": share * reported * evaluate.examples + neurons["canary"] * beside,
     }
+    return {stage: (units, (through[stage] + study.get(stage, 0.0)) * per_token)
+            for stage, units in expected_units(recipe, info.layers, info.heads).items()}

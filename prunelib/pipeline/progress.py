@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from prunelib.config import Recipe
 from prunelib.errors import UserError, unknown_name
+from prunelib.pipeline.importance_size import importance_size
 from prunelib.pipeline.units import Stage
 from prunelib.results.schemas import TABLES
 from prunelib.results.store import Store
@@ -84,12 +85,28 @@ class RunProgress:
         return None if None in left else sum(s for s in left if s is not None)
 
 
-def expected_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
+def expected_units(recipe: Recipe, layers: int, heads: int | None = None) -> dict[Stage, int]:
     """Stage → units of a model with ``layers`` layers, from the recipe alone.
 
     Attribution may need more, where a layer needs more nodes than the first level has; canaries
-    and evaluations may be fewer, where two searches choose the same ablation.
+    and evaluations may be fewer, where two searches choose the same ablation or two rankings of
+    heads begin alike. ``heads`` is the number of a layer's heads, if it is known.
     """
+    units, study = neuron_units(recipe, layers), importance_size(recipe, layers, heads or 0)
+    evaluate = recipe.evaluate
+    shared = (len(evaluate.tasks) * len(evaluate.shots) * len(evaluate.seeds)
+              if study.removal and units["evaluate"] else 0)  # the untouched model's
+    return units | {
+        "attribute": units["attribute"] + study.scoring,
+        "canary": units["canary"] + study.ablations,
+        "evaluate": units["evaluate"] + study.oracle + study.removal - shared,
+    }
+
+
+def neuron_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
+    """As :func:`expected_units`, of neurons alone."""
+    if not recipe.attribution:
+        return {"attribute": 0, "search": 0, "canary": 0, "evaluate": 0}
     evaluate, arms = recipe.evaluate, recipe.arms()
     searched = layers if recipe.search.layers == "all" else len(recipe.search.layers)
     random = recipe.controls.random
@@ -148,7 +165,8 @@ def read_progress(results: str | Path, run: str | None = None, now: datetime | N
         row,
         links=[link for link in store.read("run_units").to_pylist() if link["run"] == row["run"]],
         attempts=store.read("units").to_pylist(),
-        layers={model["model"]: model["layers"] for model in store.read("models").to_pylist()},
+        layers={model["model"]: (model["layers"], model["heads"])
+                for model in store.read("models").to_pylist()},
         files=files,
         now=now or datetime.now(UTC),
         others=tuple(name for name in found if name != row["run"]),
@@ -159,12 +177,15 @@ def summarise(
     run: Row,
     links: Iterable[Row],
     attempts: list[Row],
-    layers: dict[str, int],
+    layers: dict[str, tuple[int, int | None]],
     files: set[str],
     now: datetime,
     others: tuple[str, ...] = (),
 ) -> RunProgress:
-    """As :func:`read_progress`, from rows of the tables and the unit ids that have a file."""
+    """As :func:`read_progress`, from rows of the tables and the unit ids that have a file.
+
+    ``layers`` has the layers of every model, and the heads of one.
+    """
     begun: dict[tuple[str, str], set[str]] = defaultdict(set)
     for link in links:
         begun[link["model"], link["stage"]].add(link["unit_id"])
@@ -173,13 +194,16 @@ def summarise(
     speed = _Speed(run, attempts, now)
     stages = []
     for model in models:
-        known = expected_units(recipe, layers[model]) if recipe and model in layers else {}
+        known = expected_units(recipe, *layers[model]) if recipe and model in layers else {}
         for stage in _STAGES:
             ids = begun.get((model, stage), set())
+            if known and not known.get(stage) and not ids:
+                continue  # what the recipe does not ask for
             total, exact = len(ids), run["status"] == "done"
             if not exact:
                 after = any(begun.get((model, later)) for later in _after(stage))
-                repeats = recipe is None or recipe.deadline is not None
+                repeats = (recipe is None or recipe.deadline is not None
+                           or recipe.importance is not None)
                 exact = bool(ids) and not repeats and (stage != "attribute" or after)
                 total = total if exact else max(total, known.get(stage, 0))
             done = len(ids & files)

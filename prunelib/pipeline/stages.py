@@ -68,7 +68,8 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
 
 def _record_model(run: ModelRun) -> None:
     info = run.info
-    names = ("revision", "weights_digest", "tokenizer_digest", "model_type", "layers", "width")
+    names = ("revision", "weights_digest", "tokenizer_digest", "model_type", "layers", "width",
+             "heads")
     run.record("models", [{"model": info.id} | {name: getattr(info, name) for name in names}],
                "model")
     planted = planted_units(info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,11 @@ class Worker:
         self._live: str | None = None
         self._kept: tuple[tuple[str, ...], Any] | None = None
         self.halvings = 0
+        #: Seconds that the unit in hand spent on starting an engine, and on switching a live one
+        #: to another ablation; None if it did not. The first switch is part of a start: engines
+        #: compile and warm up then.
+        self.start_seconds: float | None = None
+        self.switch_seconds: float | None = None
 
     def perform(self, unit: Unit, halvings: int = 0) -> int:
         """Do the work and commit its one file. Does nothing if the file is already there.
@@ -39,6 +45,7 @@ class Worker:
         shape shows in the last digits of what is computed, so how often is returned (and stands
         in the table ``units``). ``halvings`` is where to begin.
         """
+        self.start_seconds = self.switch_seconds = None
         if self._store.has(unit.table, unit.id):
             return 0
         unit = replace(unit, model=_on_this_node(unit.model))
@@ -87,6 +94,8 @@ class Worker:
         from prunelib.engines.transformers import BATCH_TOKENS, TransformersEngine
 
         key = (kind, unit.model.weights_digest, dtype)
+        began = time.monotonic()
+        fresh = self._engine is None or self._engine[0] != key
         if self._engine is None or self._engine[0] != key:
             self.forget()
             self._engine = (key, start(kind, unit.model, dtype, unit.tensor_parallel or 1))
@@ -97,6 +106,11 @@ class Worker:
             self._live = None
             engine.switch(ablation, canary)
             self._live = ablation.digest
+            took = time.monotonic() - began
+            if fresh:
+                self.start_seconds = took
+            else:
+                self.switch_seconds = took
         return engine
 
 

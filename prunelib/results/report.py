@@ -1,4 +1,4 @@
-"""Figures of a results folder: where the search looked, and what the choice did."""
+"""Figures of a results folder: what a search chose, and how much heads and FFNs matter."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunelib.errors import UserError
+from prunelib.results.head_figures import draw_heads
 from prunelib.results.query import open_results
 
 if TYPE_CHECKING:
@@ -31,19 +32,26 @@ FROM chosen ORDER BY run, model, method, proxy, control_seed
 
 
 def draw_report(results: Path | str, out: Path | str) -> list[Path]:
-    """One PNG per run and model, or per choice where there are several; the paths.
+    """PNGs of every run and model: one per choice, and those of an importance study; the paths.
 
-    Left, the grid of the search as a heat map of accuracy over layers and rates, the chosen cell
-    framed. Right, accuracy on the reported tasks with its 95% interval and the copying error, for
-    the baseline, the choice and the controls. Raises :class:`UserError` if nothing was chosen yet.
+    Of a choice: left, the grid of the search as a heat map of accuracy over layers and rates, the
+    chosen cell framed. Right, accuracy on the reported tasks with its 95% interval and the copying
+    error, for the baseline, the choice and the controls. Of heads and FFNs: :func:`draw_heads`.
+    Raises :class:`UserError` if there is nothing to draw yet.
     """
+    connection = open_results(results)
+    written = _choices(connection, Path(out)) + draw_heads(connection, Path(out))
+    if not written:
+        raise UserError(f"no run in {results} has come as far as a choice or an importance score: "
+                        "nothing to draw yet")
+    return written
+
+
+def _choices(connection: duckdb.DuckDBPyConnection, out: Path) -> list[Path]:
+    """A picture of every choice."""
     from matplotlib.figure import Figure
 
-    connection = open_results(results)
     chosen = connection.sql(_CHOSEN).fetchall()
-    if not chosen:
-        raise UserError(f"no run in {results} has come as far as a choice: nothing to draw yet")
-    Path(out).mkdir(parents=True, exist_ok=True)
     written = []
     for run, model, method, proxy, seed, layer, rate, choices in chosen:
         figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -53,7 +61,8 @@ def draw_report(results: Path | str, out: Path | str) -> list[Path]:
         which = [method, proxy, *([] if seed is None else [f"seed {seed}"])] * (choices > 1)
         figure.suptitle(", ".join([f"{model} ({run})", *which]), fontsize=11)
         name = "-".join([run, Path(model).name, *which]).replace(" ", "")
-        path = Path(out) / f"{name}.png"
+        path = out / f"{name}.png"
+        out.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130)
         written.append(path)
     return written

@@ -80,6 +80,10 @@ _UNITS = _table(
     _column("attempt", _SMALL, "attempt, from 1"),
     _column("halvings", _SMALL, "times that batches were halved for lack of memory", null=True),
     _column("seconds", _REAL, "wall-clock time of the attempt"),
+    _column("start_seconds", _REAL, "part of it in which an engine was started and first "
+            "switched to an ablation, null if none was", null=True),
+    _column("switch_seconds", _REAL, "part of it in which a live engine was switched to another "
+            "ablation and checked, null if it was not", null=True),
     _column("peak_memory_mb", _REAL, "peak resident memory of the worker in MB", null=True),
     _column("error_kind", _TEXT, "class of the error, null if done", null=True),
     _column("error_text", _TEXT, "message of the error, null if done", null=True),
@@ -95,6 +99,7 @@ _MODELS = _table(
     _column("model_type", _TEXT, "architecture family, as transformers names it"),
     _column("layers", _SMALL, "number of layers"),
     _column("width", _SMALL, "components per layer of the ablated site"),
+    _column("heads", _SMALL, "attention heads per layer, null in older files", null=True),
     _UNIT,
 )
 _ATTRIBUTIONS = _table(

@@ -11,6 +11,14 @@ from __future__ import annotations
 from prunelib.results.views_base import View
 from prunelib.results.views_base import view as _view
 from prunelib.results.views_beside import CAPABILITY, SCORERS, SEEDS, TRANSFER
+from prunelib.results.views_importance import (
+    IMPORTANCE,
+    IMPORTANCE_AGREEMENT,
+    REMOVAL_CURVES,
+    REMOVAL_MEANS,
+    REMOVAL_PAIRS,
+    RETENTION,
+)
 from prunelib.results.views_in_context import IN_CONTEXT, LABEL_BIAS, LABEL_READINGS
 from prunelib.results.views_leaderboard import COMPARISONS, LEADERBOARD
 from prunelib.results.views_runs import (
@@ -313,6 +321,12 @@ VIEWS: tuple[View, ...] = (
     IN_CONTEXT,
     LABEL_READINGS,
     LABEL_BIAS,
+    IMPORTANCE,
+    IMPORTANCE_AGREEMENT,
+    REMOVAL_PAIRS,
+    REMOVAL_CURVES,
+    REMOVAL_MEANS,
+    RETENTION,
     _NOISE_FLOOR,
     COSTS,
     FAILED_UNITS,

@@ -97,10 +97,14 @@ ORDER BY ALL
 COSTS = view(
     "costs",
     "what each stage of a run cost, failed attempts included; reused units cost nothing",
-    "run stage model units seconds seconds_per_unit peak_memory_mb",
+    "run stage model units seconds seconds_per_unit starts seconds_per_start switches "
+    "seconds_per_switch peak_memory_mb",
     """
 SELECT run, stage, model, count(DISTINCT unit_id) AS units, sum(seconds) AS seconds,
-       sum(seconds) / count(DISTINCT unit_id) AS seconds_per_unit,
+       (sum(seconds) - coalesce(sum(start_seconds), 0) - coalesce(sum(switch_seconds), 0))
+           / count(DISTINCT unit_id) AS seconds_per_unit,
+       count(start_seconds) AS starts, avg(start_seconds) AS seconds_per_start,
+       count(switch_seconds) AS switches, avg(switch_seconds) AS seconds_per_switch,
        max(peak_memory_mb) AS peak_memory_mb
 FROM units
 GROUP BY ALL
@@ -108,7 +112,11 @@ ORDER BY ALL
 """,
     units="units of work",
     seconds="time of all attempts together",
-    seconds_per_unit="seconds / units",
+    seconds_per_unit="time per unit, without starts and switches of engines",
+    starts="times that an engine was started (files of before this was measured count none)",
+    seconds_per_start="mean time of a start, with the first ablation and its check; null if none",
+    switches="times that a live engine was switched to another ablation (likewise)",
+    seconds_per_switch="mean time of a switch, with its check; null if none",
     peak_memory_mb="largest resident memory of a worker in MB",
 )
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from command_line import call
 import prunelib
 from jobs import cli
 from prunelib.models import ModelInfo
+from prunelib.tasks.datasets import template_columns
 
 GOOD = """
 name: try
@@ -241,6 +243,19 @@ def test_every_command_has_help_with_an_example() -> None:
 RECIPES = sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))
 
 
+def made_up(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same data set with rows that have the columns its template names, and its labels."""
+    columns = [c for c in template_columns(spec["template"]) if c not in ("choices", "endings")]
+    lists = {"endings": list("abcd")} if "endings[" in spec["template"] else {}
+    for split in set(spec["splits"].values()):
+        rows = [dict.fromkeys(columns, f"text {i}") | lists | {spec.get("label", "label"): label}
+                for i, label in enumerate([*spec["answers"]] * 9)]
+        place = folder / spec["name"] / spec["config"]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {k: v for k, v in spec.items() if k != "revision"} | {"path": str(place.parent)}
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipes_are_fine(
     path: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
@@ -251,19 +266,24 @@ def test_the_recipes_are_fine(
         data = Path(__file__).parent.parent / "data"
         content["models"] = ["reference/llama"]
         content["tasks"] = [
-            {"name": name, "path": str(data / name.split("_")[0]).replace("balanced", name)}
-            | ({"config": "sw"} if "xcopa" in name else {})
-            if isinstance(name, str) else
-            {"name": name["name"], "path": str(data / "sst2"), "template": "{text} : {answer}",
-             "answers": {"0": "negative", "1": "positive"}} for name in content["tasks"]
+            made_up(spec, tmp_path) if isinstance(spec, dict) and "in_context_heads" not in content
+            else {"name": spec["name"], "path": str(data / "sst2"), "template": "{text} : {answer}",
+                  "answers": {"0": "negative", "1": "positive"}} if isinstance(spec, dict) else
+            {"name": spec, "path": str(data / spec.split("_")[0]).replace("balanced", spec)}
+            | ({"config": "sw"} if "xcopa" in spec else {}) for spec in content["tasks"]
         ]
         if "in_context_heads" in content:
             content["in_context_heads"] |= {"each": 1, "orders": 2}
             content |= {"attribution": [], "search": {}, "evaluate": {}}
-        attributions = content["attribution"]
+        attributions = content.get("attribution", [])
         for part in attributions if isinstance(attributions, list) else [attributions]:
             part["prompts"] = 1
-        content["search"]["examples"] = content["evaluate"]["examples"] = 1
+        content["evaluate"]["examples"] = 1
+        if "search" in content:
+            content["search"]["examples"] = 1
+        if "importance" in content:  # BoolQ is small there
+            content["importance"] |= {"prompts": 1, "examples": 1}
+            content["evaluate"]["shots"] = [0]
     (tmp_path / path.name).write_text(yaml.safe_dump(content))
     assert call("validate", tmp_path / path.name) == 0
     assert f"Run {content['name']}-" in capfd.readouterr().out

@@ -146,6 +146,7 @@ def test_times_name_their_zone(store: Store) -> None:
     row = {
         "run": "r-1", "unit_id": "u1", "stage": "search", "model": None, "detail": None,
         "status": "done", "worker": None, "attempt": 1, "halvings": 0, "seconds": 1,
+        "start_seconds": None, "switch_seconds": None,
         "peak_memory_mb": None, "error_kind": None, "error_text": None,
         "finished_at": dt.datetime.now(dt.UTC),
     }  # fmt: skip

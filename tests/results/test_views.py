@@ -276,9 +276,22 @@ def test_costs_and_failed_units(folder: Folder) -> None:
     costs = only(folder, f"FROM costs WHERE run = '{RUN}'")
     assert (costs["units"], costs["seconds"], costs["seconds_per_unit"]) == (2, 10.0, 5.0)
     assert costs["peak_memory_mb"] == 300.0
+    assert (costs["starts"], costs["switches"], costs["seconds_per_switch"]) == (0, 0, None)
     failed = only(folder, "FROM failed_units")
     assert (failed["unit_id"], failed["attempts"], failed["error_text"]) == ("u2", 2, "still no")
     assert (failed["finished_at"] - NOON).total_seconds() == 180
+
+
+def test_starts_and_switches_of_engines_are_told_from_work(folder: Folder) -> None:
+    folder.attempt("u1", "done", 0, seconds=12.0, start_seconds=10.0)
+    folder.attempt("u2", "done", 1, seconds=2.0)
+    folder.attempt("u3", "done", 2, seconds=3.0, switch_seconds=0.5)
+    folder.attempt("u4", "failed", 3, seconds=3.0, switch_seconds=1.5)
+    folder.write()
+    costs = only(folder, "FROM costs")
+    assert (costs["units"], costs["seconds"], costs["seconds_per_unit"]) == (4, 20.0, 2.0)
+    assert (costs["starts"], costs["seconds_per_start"]) == (1, 10.0)
+    assert (costs["switches"], costs["seconds_per_switch"]) == (2, 1.0)
 
 
 def test_noise_floor(folder: Folder) -> None:
