@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from results_folder import NOON, RUN, Folder
 from scipy.stats import binomtest, false_discovery_control
@@ -292,6 +293,16 @@ def test_starts_and_switches_of_engines_are_told_from_work(folder: Folder) -> No
     assert (costs["units"], costs["seconds"], costs["seconds_per_unit"]) == (4, 20.0, 2.0)
     assert (costs["starts"], costs["seconds_per_start"]) == (1, 10.0)
     assert (costs["switches"], costs["seconds_per_switch"]) == (2, 1.0)
+
+
+def test_files_of_before_starts_were_measured_can_be_read(folder: Folder) -> None:
+    folder.attempt("u1", "done", 0, seconds=12.0)
+    folder.write()
+    (file,) = (folder.root / "units").glob("*.parquet")
+    older = pq.read_table(file).drop_columns(["start_seconds", "switch_seconds"])
+    pq.write_table(older, file)
+    costs = only(folder, "FROM costs")
+    assert (costs["seconds_per_unit"], costs["starts"], costs["switches"]) == (12.0, 0, 0)
 
 
 def test_noise_floor(folder: Folder) -> None:
