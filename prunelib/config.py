@@ -25,13 +25,12 @@ from prunelib.specs import (
     CapabilitySpec,
     ControlsSpec,
     EvaluateSpec,
-    ImportanceSpec,
-    InContextHeadsSpec,
     ModelSpec,
     SearchSpec,
     Spec,
     section,
 )
+from prunelib.specs_heads import ImportanceSpec, InContextHeadsSpec
 from prunelib.tasks import (
     SUITES,
     TASKS,

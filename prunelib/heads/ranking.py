@@ -82,7 +82,7 @@ def rank_correlation(
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(math.nan, math.nan, math.nan, math.nan)
     found = spearmanr(x, y)
-    value = min(1.0, max(-1.0, float(found.statistic)))
+    value = float(np.clip(found.statistic, -1, 1))
     low, high = _interval(value, len(x)) if variant == "ranks" else (math.nan, math.nan)
     return Correlation(value, low, high, float(found.pvalue))
 

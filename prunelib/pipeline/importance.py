@@ -27,7 +27,7 @@ from prunelib.pipeline.model_run import ModelRun, Step
 from prunelib.pipeline.rows import Row, examples_of, score_row
 from prunelib.pipeline.searching import Entry, record_ablations
 from prunelib.pipeline.units import ImportanceJob, InductionJob, Unit
-from prunelib.specs import ImportanceSpec, RemovalSpec
+from prunelib.specs_heads import ImportanceSpec, RemovalSpec
 
 if TYPE_CHECKING:
     from prunelib.pipeline.work import Worker

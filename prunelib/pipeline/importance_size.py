@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prunelib.config import Recipe
 from prunelib.heads.ranking import removed_count
 from prunelib.models.identity import ModelInfo
-from prunelib.specs import ImportanceSpec, RemovalSpec
+from prunelib.specs_heads import ImportanceSpec, RemovalSpec
 from prunelib.tasks import Split
 
 

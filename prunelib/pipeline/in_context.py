@@ -34,7 +34,7 @@ from prunelib.pipeline.units import (
     LabelledPrompts,
     Unit,
 )
-from prunelib.specs import InContextHeadsSpec
+from prunelib.specs_heads import InContextHeadsSpec
 from prunelib.tasks import Split, draw_labelled, orders, relabelled
 
 if TYPE_CHECKING:
