@@ -18,7 +18,8 @@ NAMED = set(re.findall(r"[A-Za-z_]+", " ".join(re.findall(r"`([^`]+)`", _PROSE))
 @pytest.mark.parametrize("section", [
     specs.AttributionSpec, specs.ObjectiveSpec, specs.SearchSpec, specs.ControlsSpec,
     specs.FineTuningSpec, specs.EvaluateSpec, specs.TaskVectorsSpec, specs.CapabilitySpec,
-    specs_heads.ImportanceSpec, specs_heads.RemovalSpec, specs_heads.InContextHeadsSpec, DatasetSpec,
+    specs_heads.ImportanceSpec, specs_heads.RemovalSpec, specs_heads.InContextHeadsSpec,
+    DatasetSpec,
 ])  # fmt: skip
 def test_every_key_of_a_section_is_described(section: type[specs.Spec]) -> None:
     assert set(section.model_fields) <= NAMED
