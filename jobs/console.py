@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -134,47 +133,4 @@ def failures(report: RunReport) -> Table:
                   title_style="bold red", box=SIMPLE_HEAD, show_edge=False)
     for (model, stage, reason), units in counts.most_common():
         table.add_row(Text(model), stage, str(units), Text(reason))
-    return table
-
-
-def _share(row: dict[str, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{100 * row[name]:.1f} ({100 * low:.1f}–{100 * high:.1f})"
-
-
-def _difference(row: dict[str, Any]) -> str:
-    if row["difference"] is None:
-        return ""
-    low, high = row["difference_low"], row["difference_high"]
-    return f"{100 * row['difference']:+.1f} ({100 * low:+.1f}, {100 * high:+.1f})"
-
-
-def _place(row: dict[str, Any]) -> str:
-    if row["rate"] is None:
-        return ""
-    layer = "several layers" if row["layer"] is None else f"layer {row['layer']}"
-    return f"\n  {layer}, {100 * row['rate']:g}% off"
-
-
-def leaderboard(results: str, run: str) -> Group:
-    """Baseline, pruned and random with intervals, one table per model; fits 80 columns."""
-    from prunelib.results.query import open_results
-
-    found = open_results(results).sql("select * from leaderboard where run = $1", params=[run])
-    tables: dict[str, Table] = {}
-    for row in found.to_arrow_table().to_pylist():
-        table = tables.setdefault(row["model"], _table(row["model"]))
-        name = "baseline" if row["method"] == "none" else row["method"]
-        table.add_row(name + _place(row),
-                      _share(row, "accuracy"), _share(row, "copying_error"), _difference(row))
-    title = Text(f"{run}: report split, % of answers (95% intervals)", style="italic")
-    return Group(title, *tables.values())
-
-
-def _table(model: str) -> Table:
-    table = Table(title=model, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-                  padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
-    table.add_column("method", min_width=20)
-    for name in ("accuracy", "copying errors", "vs baseline"):
-        table.add_column(name, justify="right", no_wrap=True)
     return table

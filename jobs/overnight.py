@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.console import failures, leaderboard, progress
+from jobs.console import failures, progress
+from jobs.outcome import outcome
 from prunelib.config import load_recipe
 from prunelib.errors import UserError
 from prunelib.pipeline.driver import RunReport, prepare
@@ -66,8 +67,9 @@ def _compact(report: RunReport, console: Console) -> None:
 
 def _closing(report: RunReport, console: Console) -> None:
     """The last words of a run: what came out, where it is, what to type next."""
+    tables, question = outcome(report.results, report.run)
     console.print()
-    console.print(leaderboard(report.results, report.run))
+    console.print(tables)
     console.print()
     console.print(f"{report.units_done} units done, {report.units_reused} were there already, "
                   f"{len(report.failed)} failed. Results are in {report.results}")
@@ -79,7 +81,7 @@ def _closing(report: RunReport, console: Console) -> None:
     if report.failed:
         console.print(failures(report))
         _suggest("select * from failed_units", report, console)
-    _suggest("select * from chosen", report, console)
+    _suggest(question, report, console)
 
 
 def _suggest(sql: str, report: RunReport, console: Console) -> None:
