@@ -164,6 +164,34 @@ def test_every_rank_zeroes_its_own_weight_rows_and_keeps_their_biases(way: str) 
     assert all(torch.equal(said(layer), before[layer]) for layer in range(LAYERS))
 
 
+def test_sites_that_share_a_weight_are_switched_and_read_apart(way: str) -> None:
+    """Units, output units and the whole FFN of one projection; heads are two inputs each."""
+    torch.manual_seed(0)
+    projection = ColumnParallel(6, 5).requires_grad_(False)
+    weight, bias = projection.weight.clone(), projection.bias.clone()
+    projection.input_size_per_partition = 6  # type: ignore[assignment]
+    projection.output_size_per_partition = 5  # type: ignore[assignment]
+    worker = worker_with("c_proj", [projection], 0)
+    projection.tp_size = 1  # type: ignore[assignment]
+    places = [["mlp_hidden", True, 6, 1], ["mlp_out", False, 5, 1], ["ffn", False, 1, 5],
+              ["head", True, 3, 2]]
+    worker.prunelib_install([[site, "mlp.c_proj", *place] for site, *place in places], 1)
+    x = torch.randn(4, 6)
+    for asked in ({"mlp_hidden": [0, 4]}, {"head": [1]}, {"ffn": [0]}, {"mlp_out": [2, 3]},
+                  {"mlp_hidden": [1], "mlp_out": [0]}, {"ffn": [0], "head": [0, 2]}, {}):
+        request = [[site, 0, indices] for site, indices in asked.items()]
+        worker.prunelib_switch(request)
+        enters, leaves = torch.ones(6), torch.ones(5)
+        enters[asked.get("mlp_hidden", [])] = 0
+        for head in asked.get("head", []):
+            enters[2 * head : 2 * head + 2] = 0
+        leaves[asked.get("mlp_out", [])] = 0
+        leaves *= "ffn" not in asked
+        torch.testing.assert_close(projection(x)[0], ((x * enters) @ weight.T + bias) * leaves)
+        assert sorted(worker.prunelib_readback()[0]) == sorted(request)
+    assert torch.equal(projection.weight, weight) and torch.equal(projection.bias, bias)
+
+
 def test_a_bias_of_another_dtype_does_not_change_that_of_the_output() -> None:
     """Some of vLLM's CPU kernels hold biases in float32 beside weights in bfloat16."""
 
