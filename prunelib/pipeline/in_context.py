@@ -244,9 +244,10 @@ def perform_label_bias(worker: Worker, unit: Unit, job: LabelBiasJob) -> list[Ro
     prompts, task = job.prompts, job.prompts.load()
     _encoded(unit, prompts)  # those that are measured are as long at most
     loaded = worker.loaded(unit.model, job.dtype)
-    about = {"model": unit.model.id, "task": task.name, "seed": prompts.seeds[0],
-             "mitigation": job.mitigation, "strength": job.strength, "mode": job.mode,
-             "heads": len(job.heads), "prompts": prompts.count, "unit_id": unit.id}
+    about = {"model": unit.model.id, "engine": "transformers", "task": task.name,
+             "seed": prompts.seeds[0], "mitigation": job.mitigation, "strength": job.strength,
+             "mode": job.mode, "heads": len(job.heads), "prompts": prompts.count,
+             "unit_id": unit.id}
     try:
         found = measure_biases(
             loaded, task, split=prompts.split, each=prompts.each, seed=prompts.seeds[0],

@@ -262,6 +262,7 @@ _LABEL_BIASES = _table(
     "label_biases",
     "one row per accuracy from which majority-label and recency bias follow",
     _MODEL,
+    _column("engine", _TEXT, "transformers, which alone can do what the mitigations do"),
     _column("task", _TEXT, "task with two new labels"),
     _column("seed", _LARGE, "seed of queries, demonstrations and orders"),
     _column("mitigation", _TEXT, "none, minority_boost or without_positions"),

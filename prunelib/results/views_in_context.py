@@ -129,16 +129,16 @@ LABEL_BIAS = view(
     "label_bias",
     "majority-label and recency bias, as the model is and with each mitigation in its in-context "
     "heads; means over seeds",
-    "run model task mitigation strength mode seeds accuracy fewer_first fewer_second "
+    "run model engine task mitigation strength mode seeds accuracy fewer_first fewer_second "
     "majority_bias majority_bias_change order_accuracy recency_bias recency_bias_change refused",
     """
 WITH measured AS (
-    SELECT DISTINCT run, model, task, seed, mitigation, strength, mode, demonstrations, "order",
-           accuracy, error
+    SELECT DISTINCT run, model, engine, task, seed, mitigation, strength, mode, demonstrations,
+           "order", accuracy, error
     FROM label_biases JOIN _scope USING (unit_id)
 ),
 per_seed AS (
-    SELECT run, model, task, seed, mitigation, strength, mode,
+    SELECT run, model, engine, task, seed, mitigation, strength, mode,
            max(accuracy) FILTER (demonstrations = 'balanced') AS accuracy,
            max(accuracy) FILTER (demonstrations = 'first') AS fewer_first,
            max(accuracy) FILTER (demonstrations = 'second') AS fewer_second,
@@ -148,7 +148,7 @@ per_seed AS (
     FROM measured GROUP BY ALL
 ),
 means AS (
-    SELECT run, model, task, mitigation, strength, mode, count(*) AS seeds,
+    SELECT run, model, engine, task, mitigation, strength, mode, count(*) AS seeds,
            avg(accuracy) AS accuracy, avg(fewer_first) AS fewer_first,
            avg(fewer_second) AS fewer_second,
            avg((abs(accuracy - fewer_first) + abs(accuracy - fewer_second)) / 2) AS majority_bias,
@@ -156,7 +156,7 @@ means AS (
            max(refused) AS refused
     FROM per_seed GROUP BY ALL
 )
-SELECT m.run, m.model, m.task, m.mitigation, m.strength, m.mode, m.seeds, m.accuracy,
+SELECT m.run, m.model, m.engine, m.task, m.mitigation, m.strength, m.mode, m.seeds, m.accuracy,
        m.fewer_first, m.fewer_second, m.majority_bias,
        CASE WHEN m.mitigation <> 'none' THEN m.majority_bias - b.majority_bias
        END AS majority_bias_change,
@@ -165,7 +165,7 @@ SELECT m.run, m.model, m.task, m.mitigation, m.strength, m.mode, m.seeds, m.accu
        END AS recency_bias_change,
        m.refused
 FROM means m
-LEFT JOIN (SELECT * FROM means WHERE mitigation = 'none') b USING (run, model, task)
+LEFT JOIN (SELECT * FROM means WHERE mitigation = 'none') b USING (run, model, engine, task)
 ORDER BY m.run, m.model, m.task, m.mitigation <> 'none', m.mitigation
 """,
     mitigation="none, minority_boost or without_positions",

@@ -5,6 +5,8 @@ its end, ``{answer}``, where the answer begins::
 
     Review: {text}
     Verdict: {answer}
+
+A column that holds a list of choices is written as one lettered line for each (``A: …``).
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ from prunelib.tasks.known import KNOWN
 from prunelib.tasks.registry import TASKS
 
 _SLOT = "answer"
-#: A column, or one element of a column that holds lists.
-_FIELD = re.compile(r"([A-Za-z_]\w*)(\[\d+\])?")
+#: A column, or one element of a column that holds lists or has parts, such as ``choices[text][0]``.
+_FIELD = re.compile(r"([A-Za-z_]\w*)(\[\w+\])*")
 
 
 def _text(value: Any) -> Any:
@@ -224,10 +226,20 @@ def _prompt(body: str, row: Row, where: str) -> str:
         if value is None:
             raise UserError(f"{where}: column '{column}' is empty")
     try:
-        return body.format(**row)
+        return _Choices().vformat(body, (), row)
     except (IndexError, TypeError, KeyError) as error:
         raise UserError(f"{where}: the template names an element that a column does not have"
                         ) from error
+
+
+class _Choices(string.Formatter):
+    """As ``str.format``, but a list becomes lettered lines: questions differ in how many."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, list):
+            return "\n".join(f"{letter}: {choice}" for letter, choice in zip(
+                string.ascii_uppercase, value, strict=False))
+        return format(value, format_spec)
 
 
 def _answer(spec: DatasetSpec, row: Row, where: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,28 @@ def test_the_grid_switches_heads_and_ffns(info: ModelInfo, oracle: Oracle) -> No
             found = greedy_rows(load(info), 1, ablations, with_answers(PROMPTS), TOKENS, stops)
             assert found.tokens == [[list(oracle.greedy(a, p, TOKENS, stops)) for p in PROMPTS]
                                     for a in ablations]
+
+
+def test_a_layer_without_heads_is_one_without_attention(info: ModelInfo) -> None:
+    """But for the bias of the attention's output, which no head writes."""
+    loaded = load(info, "float64")
+    if "head" not in loaded.adapter.sites or info.model_type == "bloom":
+        return  # a BLOOM's attention adds the stream itself
+    heads, path = loaded.adapter.heads, loaded.adapter.attention
+    assert heads is not None and path is not None
+    layer = loaded.adapter.layers(loaded.model)[1]
+    bias = layer.get_submodule(heads.out).bias
+    ids = torch.tensor([PROMPTS[0]])
+
+    def deleted(_: object, __: object, output: Any) -> Any:
+        return (torch.zeros_like(output[0]) + (0 if bias is None else bias), *output[1:])
+
+    with torch.no_grad():
+        with ActivationMasks(loaded) as masks:
+            masks.set(Ablation.units(1, range(info.heads), "head"))
+            without = loaded.model(ids).logits
+        layer.get_submodule(path).register_forward_hook(deleted)
+        torch.testing.assert_close(loaded.model(ids).logits, without, rtol=0, atol=1e-12)
 
 
 def check_engine(kind: str, info: ModelInfo, oracle: Oracle) -> None:

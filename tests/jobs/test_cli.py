@@ -247,9 +247,13 @@ def made_up(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same data set with rows that have the columns its template names, and its labels."""
     columns = [c for c in template_columns(spec["template"]) if c not in ("choices", "endings")]
     lists = {"endings": list("abcd")} if "endings[" in spec["template"] else {}
+    lists |= {"choices": {"text": list("abcd")}} if "choices[text]" in spec["template"] else {}
+    labels = list(spec["answers"])
+    if len({type(label) for label in labels}) > 1:  # in a file they are all strings
+        labels = list(map(str, labels))
     for split in set(spec["splits"].values()):
         rows = [dict.fromkeys(columns, f"text {i}") | lists | {spec.get("label", "label"): label}
-                for i, label in enumerate([*spec["answers"]] * 9)]
+                for i, label in enumerate(labels * 9)]
         place = folder / spec["name"] / spec["config"]
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -15,7 +15,7 @@ from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import encode
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
 from prunelib.attribution.objectives import make_objective
-from prunelib.components import BASELINE, Ablation
+from prunelib.components import BASELINE, Ablation, Component
 from prunelib.engines.base import Engine, Prompt
 from prunelib.engines.choose import start
 from prunelib.models import Loaded, describe, load, planted_units, reference_models
@@ -131,12 +131,14 @@ def test_both_engines_give_every_answer_of_500_prompts(loaded: Loaded) -> None:
     prompts = prompts_of(loaded, 500)
     width = loaded.info.width
     ablated = Ablation.units(2, random.Random(1).sample(range(width), width // 10))
+    heads = Ablation.of([*(Component(layer, "head", layer) for layer in range(4)),
+                         Component(1, "ffn", 0)])
     said: dict[str, list[list[str]]] = {}
     for kind in ("transformers", "vllm"):
         engine: Engine = start(kind, loaded.info)
         try:
             said[kind] = []
-            for ablation in (BASELINE, ablated):
+            for ablation in (BASELINE, ablated, heads):
                 engine.switch(ablation)
                 said[kind].append([c.text for c in engine.generate(prompts)])
         finally:

@@ -116,7 +116,8 @@ def test_a_head_that_pays_no_attention_has_no_change_of_it(folder: Folder) -> No
 def biased(folder: Folder, mitigation: str, seed: int, balanced: float | None,
            fewer: tuple[float, float] = (0, 0), by_order: tuple[float, ...] = (),
            error: str | None = None) -> None:
-    about = {"model": "m", "task": "t", "seed": seed, "mitigation": mitigation,
+    about = {"model": "m", "engine": "transformers", "task": "t", "seed": seed,
+             "mitigation": mitigation,
              "strength": 0.03 if mitigation == "minority_boost" else None,
              "mode": "replace" if mitigation == "without_positions" else None,
              "heads": 2, "prompts": 8, "unit_id": f"bias-{seed}", "error": error}

@@ -136,6 +136,22 @@ def test_labels_without_answers_are_the_answers() -> None:
     assert made.options == () and made.split("search")[0][1] == "negative"
 
 
+def test_a_template_names_parts_of_a_nested_column(tmp_path: Path) -> None:
+    lines = [{"stem": f"question {i}", "key": "B",
+              "choices": {"text": [f"no {i}", f"yes {i}"], "label": ["A", "B"]}} for i in range(3)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    fields = {"path": str(tmp_path), "splits": {"report": "train"}, "label": "key",
+              "answers": {"A": "A", "B": "B"}}
+    template = "{stem}\nA: {choices[text][0]}\nB: {choices[text][1]}\nAnswer: {answer}"
+    made = task("mine", template=template, **fields)
+    assert made.split("report")[2] == ("question 2\nA: no 2\nB: yes 2\nAnswer:", "B")
+    lettered = task("mine", template="{stem}\n{choices[text]}\nAnswer: {answer}", **fields)
+    assert lettered.split("report") == made.split("report")
+    for wrong in ("choices[texts][0]", "choices[text][2]", "choices[text][label]"):
+        with pytest.raises(UserError, match="names an element"):
+            task("mine", template=f"{{{wrong}}} {{answer}}", **fields)
+
+
 def test_a_limit_draws_the_same_rows_always() -> None:
     whole, some = task("sst5"), task("sst5", limit={"attribute": 3})
     assert some.sizes == (3, 2, 5)
