@@ -37,13 +37,16 @@ def _selective_scan(
     ``hidden``, ``dt`` and ``z`` are ``[rows, channels, length]``, ``A`` is ``[channels, states]``,
     ``B`` and ``C`` are ``[rows, states, length]``, ``D`` and ``delta_bias`` are ``[channels]``.
     """
+    import torch
     from torch.nn import functional
 
-    step = functional.softplus(dt.float() + delta_bias[:, None]).permute(2, 0, 1)
-    decay = (step[..., None] * A.float()).exp()
+    # In float64 what transformers rounds is rounded here too, and nothing else.
+    wide = torch.promote_types(dt.dtype, torch.float32)
+    step = functional.softplus(dt.to(wide) + delta_bias[:, None]).permute(2, 0, 1)
+    decay = (step[..., None] * A.to(wide)).exp()
     entering = (step * hidden.float().permute(2, 0, 1))[..., None]
     states = _recurrence(decay, entering * B.float().permute(2, 0, 1)[:, :, None, :])
-    read = (states @ C.float().permute(2, 0, 1)[..., None]).squeeze(-1).permute(1, 2, 0)
+    read = (states @ C.to(wide).permute(2, 0, 1)[..., None]).squeeze(-1).permute(1, 2, 0)
     output = (read + hidden * D[:, None]) * functional.silu(z)
     return (output, states[-1]) if return_last_state else output
 

@@ -25,7 +25,6 @@ from prunelib.errors import UserError
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.adapter import units_dim
-from prunelib.models.scan import linear_scan
 from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 
@@ -238,8 +237,7 @@ def test_single_neurons_score_what_their_loss_costs(family: Loaded) -> None:
     found = SCORERS["single"](family, layer_path(family, 1), prompts, SHIFT, 7)[0]
 
     def shift() -> float:
-        # The scan that scores are computed with: Mamba's own rounds to float32 in other places.
-        with torch.no_grad(), linear_scan():
+        with torch.no_grad():
             return sum(float(SHIFT.function(family.model(torch.tensor([p.prompt])).logits[:, -1],
                                             [p])[0]) for p in prompts) / len(prompts)
 
