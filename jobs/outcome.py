@@ -25,6 +25,9 @@ FROM in_context WHERE run = $1 AND gold IS NULL ORDER BY model, task
 
 def outcome(results: str, run: str) -> tuple[Group, str]:
     """One table per model for each kind of study; and a question to ask next (SQL)."""
+    from prunelib.results.query import open_results
+
+    connection = open_results(results)
     tables: list[Table | Text] = []
     sql = "select * from runs"
     for query, title, table, ask in (
@@ -35,20 +38,12 @@ def outcome(results: str, run: str) -> tuple[Group, str]:
         (_LABELS, "% right with two new labels, without in-context heads", _labels,
          "select * from in_context"),
     ):
-        rows = _rows(results, query, run)
+        rows = connection.sql(query, params=[run]).to_arrow_table().to_pylist()
         # A study of heads has a baseline, which is no leaderboard.
         if any(row.get("role", row.get("method")) != "none" for row in rows):
             tables += [Text(f"{run}: {title}", style="italic"), *table(rows).values()]
             sql = ask
     return Group(*tables), sql
-
-
-def _rows(results: str, sql: str, run: str) -> list[dict[str, Any]]:
-    from prunelib.results.query import open_results
-
-    found: list[dict[str, Any]] = open_results(results).sql(sql, params=[run]
-                                                            ).to_arrow_table().to_pylist()
-    return found
 
 
 def _share(row: dict[str, Any], name: str) -> str:

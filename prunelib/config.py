@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -226,11 +226,12 @@ class Recipe(Spec):
             raise UserError(f"in_context_heads: {error}") from error
 
     def _check_importance(self, spec: ImportanceSpec) -> None:
+        needed: dict[Split, int] = {"attribute": spec.prompts, "search": spec.examples}
         for name in self.evaluate.tasks:
-            for split, examples in (("attribute", spec.prompts), ("search", spec.examples)):
+            for split, examples in needed.items():
                 task = self.task(name)
-                task.check(cast("Split", split), max(self.evaluate.shots), examples)
-                if not task.labelled(cast("Split", split)):
+                task.check(split, max(self.evaluate.shots), examples)
+                if not task.labelled(split):
                     raise UserError(f"importance: task '{name}' has no labels in its {split} "
                                     "split, by which to see what a component is for")
 

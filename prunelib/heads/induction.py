@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prunelib.errors import UserError
 from prunelib.heads.sequences import RandomSequence
-from prunelib.models.parts import eager_attention
+from prunelib.models.parts import eager_attention, heads_of, unembedding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunelib.models import Loaded
-    from prunelib.models.heads import Heads
 
 #: What a head says at a position: its output there (as the paper is written), or the value of
 #: the position itself, whatever the head attends to (as its code was released).
@@ -160,14 +159,6 @@ def retention(scores: ArrayLike, order: Sequence[int] | NDArray[np.intp]) -> NDA
     return percent
 
 
-def _places(loaded: Loaded) -> tuple[Heads, str]:
-    """Where the heads of a model are, and the dotted path of attention below a layer."""
-    heads, attention = loaded.adapter.heads, loaded.adapter.attention
-    if heads is None or attention is None:
-        raise UserError(f"model '{loaded.info.id}' has no attention heads: leave it out")
-    return heads, attention
-
-
 def _check(sequences: Sequence[RandomSequence], good: Callable[[int], bool], repeats: int) -> None:
     if not sequences or not all(good(sequence.repeats) for sequence in sequences):
         raise UserError(f"give sequences that were drawn with repeats={repeats}")
@@ -185,7 +176,7 @@ def _copying(loaded: Loaded, ids: Sequence[int], variant: Variant) -> NDArray[np
     import numpy as np
     import torch
 
-    layers, (heads, _) = loaded.adapter.layers(loaded.model), _places(loaded)
+    layers, heads = loaded.adapter.layers(loaded.model), heads_of(loaded)
     scores = np.zeros((loaded.info.layers, loaded.info.heads))
     with torch.inference_mode():
         for index, (said, attended) in enumerate(from_embeddings(loaded, ids, variant)):
@@ -208,7 +199,7 @@ def from_embeddings(
         For each layer what each head says, ``[positions, heads, size]``, and the position that it
         attends to most, ``[heads, positions]``.
     """
-    model, (heads, _) = loaded.model, _places(loaded)
+    model, heads = loaded.model, heads_of(loaded)
     stream: dict[str, Tensor] = {}
     said: list[Tensor] = []
 
@@ -254,7 +245,8 @@ def _attention(
                             "probabilities; load it with attn_implementation='eager'")
         found.append(read(output[1][0]))
 
-    _, attention = _places(loaded)
+    heads_of(loaded)  # or there is no attention
+    attention = str(loaded.adapter.attention)
     with ExitStack() as stack:
         stack.enter_context(eager_attention(loaded))
         for layer in loaded.adapter.layers(loaded.model):
@@ -271,5 +263,5 @@ def _unembedded(loaded: Loaded, stream: Tensor) -> Tensor:
     decoder = model.get_submodule(loaded.adapter.stack.rpartition(".")[0])
     # One OPT (350m) has embeddings narrower than its stream.
     project = getattr(decoder, "project_out", None)
-    logits: Tensor = model.get_output_embeddings()(stream if project is None else project(stream))
+    logits: Tensor = unembedding(loaded)(stream if project is None else project(stream))
     return logits

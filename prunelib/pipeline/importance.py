@@ -160,20 +160,19 @@ def _removal(run: ModelRun, spec: RemovalSpec, settings: Sequence[Setting],
              scores: dict[Site, Scores]) -> Step[None]:
     """Remove growing shares of heads, of FFNs or of both, and evaluate what is left."""
     removals = list(_removals(run.info, spec, scores))
-    uses = {removal.ablation: removal for removal in removals}
-    entries = [Entry(BASELINE, "none", "baseline"), *(
-        Entry(ablation, "removal", "removal", *(ablation.sites if len(ablation.sites) == 1 else ()))
-        for ablation in uses if len(ablation))]
-    record_ablations(run, entries, "removal")
-    run.record("removals", [_row(run, removal) for removal in removals], "removal")
-    expected = yield from _checked(run, entries)
-    evaluate = run.recipe.evaluate
     # By ablation: several orders may begin with the same one, and an engine switches to it once.
     wanted = {BASELINE: dict.fromkeys(settings)}
     for removal in removals:
         wanted.setdefault(removal.ablation, {}).update(dict.fromkeys(
             s for s in settings
             if removal.task in (None, s[0]) and removal.shots in (None, s[1])))
+    entries = [Entry(BASELINE, "none", "baseline"), *(
+        Entry(ablation, "removal", "removal", *(ablation.sites if len(ablation.sites) == 1 else ()))
+        for ablation in wanted if len(ablation))]
+    record_ablations(run, entries, "removal")
+    run.record("removals", [_row(run, removal) for removal in removals], "removal")
+    expected = yield from _checked(run, entries)
+    evaluate = run.recipe.evaluate
     yield [run.unit(asking(run, task, shots, seed, evaluate.examples, ablation,
                            expected[ablation.digest]))
            for ablation, of in wanted.items() for task, shots in of
@@ -216,11 +215,10 @@ def _orders(name: str, scores: Scores, layers: int, width: int, seeds: int) -> I
             mean = ranking.aggregate([s for (_, k), s in scores.items() if k == shots])
             yield _Order(tuple(ranking.order(mean)), shots=shots)
     else:
-        for (task, shots), own in scores.items():
+        for task, shots in scores:
             by = task if name == "own" else _relative(name, task, shots, scores)
             if by is not None:
-                yield _Order(tuple(ranking.order(own if name == "own" else scores[by, shots])),
-                             task, shots, by)
+                yield _Order(tuple(ranking.order(scores[by, shots])), task, shots, by)
 
 
 def _relative(name: str, task: str, shots: int, scores: Scores) -> str | None:

@@ -179,7 +179,7 @@ def _encoded(unit: Unit, prompts: LabelledPrompts, reverse: bool = False) -> lis
     from prunelib.heads.labelled import encode_labelled
     from prunelib.models.loading import load_tokenizer
 
-    found = encode_labelled(prompts.load(), prompts.draw(reverse), load_tokenizer(unit.model))
+    found = encode_labelled(prompts.relabelled, prompts.draw(reverse), load_tokenizer(unit.model))
     check_scorable([p.ids for p in found], [p.labels for p in found], *model_limits(unit.model))
     return found
 
@@ -190,7 +190,7 @@ def perform_head_scores(worker: Worker, unit: Unit, job: HeadScoresJob) -> list[
     from prunelib.heads.labelled import ROWS
 
     loaded, prompts = worker.loaded(unit.model, job.dtype), _encoded(unit, job.prompts)
-    task, rows = job.prompts.load(), max(1, ROWS >> worker.halvings)
+    task, rows = job.prompts.relabelled, max(1, ROWS >> worker.halvings)
     if job.layer is None:
         name, scores = "log_probability_increase", log_probability_increase(loaded, prompts, rows)
     else:
@@ -206,7 +206,7 @@ def perform_head_readings(worker: Worker, unit: Unit, job: HeadReadingsJob) -> l
     from prunelib.heads.labelled import ROWS
     from prunelib.heads.positions import label_readings
 
-    loaded, task = worker.loaded(unit.model, job.dtype), job.prompts.load()
+    loaded, task = worker.loaded(unit.model, job.dtype), job.prompts.relabelled
     found = []
     for reverse in (False, True):
         prompts = _encoded(unit, job.prompts, reverse)
@@ -226,7 +226,7 @@ def perform_labelled(worker: Worker, unit: Unit, job: LabelledJob) -> list[Row]:
     """Rows of ``predictions``: the more probable label is what the model says."""
     from prunelib.heads.labelled import predicted
 
-    task, prompts = job.prompts.load(), _encoded(unit, job.prompts)
+    task, prompts = job.prompts.relabelled, _encoded(unit, job.prompts)
     engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
     found = engine.logprobs([p.ids for p in prompts], [p.labels for p in prompts])
     said = [Completion((prompt.labels[label],), task.options[label])
@@ -241,7 +241,7 @@ def perform_label_bias(worker: Worker, unit: Unit, job: LabelBiasJob) -> list[Ro
     from prunelib.heads.biases import measure_biases
     from prunelib.heads.labelled import ROWS
 
-    prompts, task = job.prompts, job.prompts.load()
+    prompts, task = job.prompts, job.prompts.relabelled
     _encoded(unit, prompts)  # those that are measured are as long at most
     loaded = worker.loaded(unit.model, job.dtype)
     about = {"model": unit.model.id, "engine": "transformers", "task": task.name,

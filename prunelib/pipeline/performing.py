@@ -146,7 +146,8 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
 
 def _evaluate(worker: Worker, unit: Unit, job: EvaluateJob) -> list[Row]:
     engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
-    rows = reported_rows(unit, job, engine, job.ablation.digest, job.repeat)
+    rows = reported_rows(unit, job, engine, job.ablation.digest, job.repeat,
+                         "search" if job.split == "search" else "report")
     return [row | {"split": job.split} for row in rows]
 
 

@@ -32,13 +32,12 @@ def prompts_of(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
 
 
 def reported_rows(unit: Unit, job: EvaluateJob | FineTuneJob, engine: Engine, intervention: str,
-                  repeat: int = 0) -> list[Row]:
+                  repeat: int = 0, split: Split = "report") -> list[Row]:
     """Rows of an engine's answers to the examples that a job asks for."""
     from prunelib.engines.options import answers_of
     from prunelib.models.loading import load_tokenizer
 
     task, tokenizer = job.task.load(), load_tokenizer(unit.model)
-    split: Split = "search" if getattr(job, "split", "") == "search" else "report"
     examples = draw(task, split=split, shots=job.shots, seed=job.seed, count=job.examples,
                     prompt_format=job.format)
     prompts = prompts_of(examples, tokenizer)

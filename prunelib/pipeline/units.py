@@ -172,14 +172,15 @@ class LabelledPrompts:
     count: int
     format: str
 
-    def load(self) -> Task:
+    @functools.cached_property
+    def relabelled(self) -> Task:
         """The task with its new labels."""
         return relabelled(self.task.load(), self.labels)
 
     def draw(self, reverse: bool = False) -> list[Example]:
         """The prompts, seed after seed; ``reverse``: the two labels change places."""
         return [example for seed in self.seeds for example in draw_labelled(
-            self.load(), split=self.split, counts=(self.each, self.each), seed=seed,
+            self.relabelled, split=self.split, counts=(self.each, self.each), seed=seed,
             count=self.count, reverse=reverse, prompt_format=self.format)]
 
 
