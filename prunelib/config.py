@@ -26,6 +26,7 @@ from prunelib.specs import (
     ControlsSpec,
     EvaluateSpec,
     ModelSpec,
+    PromptFormatName,
     SearchSpec,
     Spec,
     section,
@@ -92,6 +93,9 @@ class Recipe(Spec):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     models: tuple[Annotated[ModelSpec, BeforeValidator(_model)], ...] = Field(min_length=1)
     engine: Literal["auto", "vllm", "transformers"] = "auto"
+    #: How prompts are written, for attribution, search and evaluation alike (papers.md §6, row
+    #: 8). Of tasks that have formats of their own, such as data sets, that is taken.
+    format: PromptFormatName = "arrow"
     #: When results are wanted: ``07:00`` (the next one, local time of the driver) or a date and
     #: time. Every model gets its main comparison before any gets extras.
     deadline: Annotated[str | None, BeforeValidator(_clock)] = None
@@ -172,6 +176,11 @@ class Recipe(Spec):
     def search_task(self, arm: Arm) -> str:
         """The task on whose examples an arm's search decides."""
         return self.search.proxy or arm.task
+
+    @property
+    def reported_format(self) -> str:
+        """How the prompts of reported tasks are written."""
+        return self.evaluate.format or self.format
 
     def check(self) -> None:
         """Raise :class:`UserError` for what no section can see alone."""

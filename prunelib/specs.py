@@ -65,6 +65,9 @@ def section(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
 
+PromptFormatName = Annotated[str, one_of("prompt format", FORMATS)]
+
+
 class ModelSpec(Spec):
     """A model: ``reference/NAME``, a local folder, or a hub name with an optional revision."""
 
@@ -288,8 +291,8 @@ class EvaluateSpec(Spec):
     shots: tuple[Shots, ...] = (1, 2, 3, 4)
     seeds: tuple[int, ...] = (0,)
     examples: Count = 100
-    #: Of tasks that have formats of their own, such as data sets, that is taken.
-    format: Annotated[str, one_of("prompt format", FORMATS)] = "arrow"
+    #: By default that of the recipe; another one shows whether an ablation survives it.
+    format: PromptFormatName | None = None
     #: ``options``: where a task's answers are few and known, the most probable of them is the
     #: prediction; else, and everywhere else, what the model writes is.
     scoring: Literal["greedy", "options"] = "greedy"

@@ -9,17 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
+from prunelib.attribution.encoding import encode
 from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
 from prunelib.attribution.objectives import objective_digest
 from prunelib.components import BASELINE, Site
-from prunelib.config import Arm
-from prunelib.errors import UserError
+from prunelib.config import Arm, Recipe
+from prunelib.errors import UnitError, UserError
 from prunelib.models import ModelInfo, adapter_for
+from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.model_run import Found, ModelRun, Step
 from prunelib.pipeline.units import AttributeJob, PoolJob, Prompts, ScoreJob, Unit
 from prunelib.search.ranking import by_score, positive_mass, random_order
 from prunelib.specs import GRADIENT_METHODS, AttributionSpec, SearchSpec
+from prunelib.tasks import draw
 
+#: Prompts in which answers' first tokens are compared before anything starts.
+_LOOK = 20
 #: Prompts that are answered to find one that is answered correctly, or wrongly.
 POOL = 4
 
@@ -98,6 +103,36 @@ def random_rankings(run: ModelRun, ranking: Ranking) -> list[Ranking]:
 def random_units(run: ModelRun, site: Site, layer: int, seed: int) -> tuple[int, ...]:
     """A seeded random order of a layer's units."""
     return random_order(run.info.units(site), layer, seed)
+
+
+def check_attribution(recipe: Recipe, info: ModelInfo) -> None:
+    """Raise :class:`UserError` if a model's units cannot be scored or pruned as a recipe asks."""
+    for spec in recipe.attribution:
+        pruned_site(info, spec, recipe.search)
+        objective_digest(spec.objective)
+    for arm in recipe.arms():
+        spec = arm.spec
+        if (spec.method in GRADIENT_METHODS and spec.objective.name == "copy_shift"
+                and spec.objective.tokens == "first" and not spec.objective.gold_only):
+            _check_first_tokens(recipe, arm, info)
+
+
+def _check_first_tokens(recipe: Recipe, arm: Arm, info: ModelInfo) -> None:
+    """Whether answers have tokens of their own, and some that differ begin differently."""
+    task, tokenizer = recipe.task(arm.task), load_tokenizer(info)
+    drawn = draw(task, split="attribute", shots=arm.spec.shots, seed=arm.seed,
+                 count=min(arm.spec.prompts, _LOOK), prompt_format=recipe.format)
+    try:
+        shifts = [bool(encode(example, tokenizer).first_copies) for example in drawn
+                  if set(example.answers) - {example.gold}]
+    except UnitError as error:
+        raise UserError(f"attribution '{arm.spec.label}': model '{info.id}', task '{task.name}': "
+                        f"{error}") from error
+    if shifts and not any(shifts):
+        raise UserError(
+            f"attribution '{arm.spec.label}': to model '{info.id}' all answers of "
+            f"'{task.name}' begin with the same token, as its prompts are written, so copy_shift "
+            "compares nothing: use objective: {name: copy_shift, tokens: all}, or another format")
 
 
 def pruned_site(info: ModelInfo, spec: AttributionSpec, search: SearchSpec) -> Site:
@@ -243,7 +278,8 @@ def _record_scores(
     nodes: int | None = None, found: LayerScores | None = None,
 ) -> None:
     setting = {
-        "shots": sample.shots, "site": _site(run, arm), "prompts": len(sample.indices),
+        "shots": sample.shots, "format": sample.format, "site": _site(run, arm),
+        "prompts": len(sample.indices),
         "error_estimate": None if found is None else found.error,
         "completeness_error": None if found is None else float(np.median(np.abs(found.gaps))),
     }

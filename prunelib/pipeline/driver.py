@@ -15,12 +15,11 @@ from typing import Any, Protocol
 
 import pyarrow.compute as pc
 
-from prunelib.attribution.objectives import objective_digest
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.models import ModelInfo, adapter_for, describe
-from prunelib.pipeline.attributing import pruned_site
+from prunelib.pipeline.attributing import check_attribution
 from prunelib.pipeline.executor import Attempt, Executor, InlineExecutor
 from prunelib.pipeline.in_context import check_in_context
 from prunelib.pipeline.model_run import ModelRun, finished
@@ -92,9 +91,7 @@ def prepare(recipe: Recipe) -> list[ModelInfo]:
         if missing:
             raise UserError(f"search.layers: model '{info.id}' has layers 0 to {info.layers - 1}, "
                             f"not {missing[0]}")
-        for attribution in recipe.attribution:
-            pruned_site(info, attribution, recipe.search)
-            objective_digest(attribution.objective)
+        check_attribution(recipe, info)
         for section in ("importance", "in_context_heads"):
             if getattr(recipe, section) and "head" not in adapter_for(info.model_type).sites:
                 raise UserError(f"{section}: model '{info.id}' ({info.model_type}) has no "

@@ -113,7 +113,7 @@ def capability_texts(recipe: Recipe, spec: CapabilitySpec) -> Texts:
         example
         for name in evaluate.tasks
         for example in draw(recipe.task(name), split="report", shots=max(evaluate.shots), seed=0,
-                            count=spec.examples, prompt_format=evaluate.format)
+                            count=spec.examples, prompt_format=recipe.reported_format)
     ]
     return Texts("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples))
 

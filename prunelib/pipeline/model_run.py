@@ -56,13 +56,16 @@ class ModelRun:
     def prompts(self, task: str, split: Split, shots: int, seed: int, indices: Iterable[int]
                 ) -> Prompts:
         """Some examples of a task, as jobs hold them."""
-        return Prompts(self.task(task), split, shots, seed, tuple(indices))
+        return Prompts(self.task(task), split, shots, seed, tuple(indices),
+                       self._format(task, self.recipe.format))
 
     def written(self, task: str) -> tuple[str, Literal["greedy", "options"]]:
-        """How the prompts of a task are written, and its answers read."""
-        spec, found = self.recipe.evaluate, self.recipe.task(task)
-        return ("own" if found.format else spec.format,
-                spec.scoring if found.options else "greedy")
+        """How the prompts of a reported task are written, and its answers read."""
+        scoring = self.recipe.evaluate.scoring if self.recipe.task(task).options else "greedy"
+        return self._format(task, self.recipe.reported_format), scoring
+
+    def _format(self, task: str, asked: str) -> str:
+        return "own" if self.recipe.task(task).format else asked
 
     def searched(self, arm: Arm, sample: Prompts) -> Prompts:
         """The examples on which an arm's search decides; ``sample`` was attributed."""

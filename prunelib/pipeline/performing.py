@@ -111,9 +111,8 @@ def _grid(worker: Worker, unit: Unit, job: GridJob) -> list[Row]:
             Completion(tuple(ids), str(loaded.tokenizer.decode(ids, skip_special_tokens=True)))
             for ids in tokens
         ]
-        form = "arrow" if task.format is None else "own"
-        found = prediction_rows(unit, task, "transformers", form, 0, ablation.digest, examples,
-                                 prompts, completions)
+        found = prediction_rows(unit, task, "transformers", job.prompts.format, 0,
+                                ablation.digest, examples, prompts, completions)
         rows += [row | {"margin": float(margin)}
                  for row, margin in zip(found, margins, strict=True)]
     return rows

@@ -18,7 +18,7 @@ def examples_of(prompts: Prompts) -> tuple[Task, list[Example]]:
     """The task and the examples that are meant."""
     task = prompts.task.load()
     drawn = draw(task, split=prompts.split, shots=prompts.shots, seed=prompts.seed,
-                 count=max(prompts.indices) + 1)
+                 count=max(prompts.indices) + 1, prompt_format=prompts.format)
     return task, [drawn[i] for i in prompts.indices]
 
 

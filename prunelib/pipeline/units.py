@@ -64,6 +64,8 @@ class Prompts:
     shots: int
     seed: int
     indices: tuple[int, ...]
+    #: As the recipe names it, or ``own`` for that of the task.
+    format: str
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ _ATTRIBUTIONS = _table(
     _OBJECTIVE,
     _PROXY,
     _column("shots", _SMALL, "demonstrations per prompt", null=True),
+    _column("format", _TEXT, "prompt format, null in older files", null=True),
     _PROMPT_SEED,
     _column("site", _TEXT, "where the component sits, such as mlp_hidden"),
     _LAYER,

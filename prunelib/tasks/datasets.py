@@ -185,14 +185,14 @@ def _build(content: str) -> Task:
 def _pairs(spec: DatasetSpec, body: str) -> dict[Split, list[Pair]]:
     """Prompts and answers of each of our splits."""
     theirs = list(dict.fromkeys(spec.splits.values()))
-    root, layout, _ = find(spec.path, spec.revision, spec.config, theirs)
+    found = find(spec.path, spec.revision, spec.config)
     used = template_columns(spec.template)
     pairs: dict[Split, list[Pair]] = {split: [] for split in SPLITS}
     for name in theirs:
         ours = [split for split in SPLITS if spec.splits.get(split) == name]
         labelled = [split for split in ours if split not in spec.unlabelled]
         columns = [*used, spec.label] if labelled else used
-        rows = read(spec.path, root, layout, name, columns)
+        rows = read(spec.path, found, name, columns)
         for split, chosen in _divide(spec, ours, rows, used):
             where = f"data set '{spec.path}', split '{name}'"
             pairs[split] = [

@@ -48,7 +48,8 @@ def scrape(address: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 def test_prometheus_finds_units_times_queues_and_workers(local_ray: str, info: ModelInfo) -> None:
     job = ScoreJob("weight", ObjectiveSpec(), "d", None,
-                   Prompts(TaskRef("en_fr", "d"), "attribute", 2, 0, (0, 1, 2)), (0, 1), "float32")
+                   Prompts(TaskRef("en_fr", "d"), "attribute", 2, 0, (0, 1, 2), "arrow"), (0, 1),
+                   "float32")
     done = Attempt(Unit(info, job), "w", 1, 2.5, 100.0)
     metrics = Metrics()
     for attempt in (done, done, replace(done, error_kind="UnitError"),

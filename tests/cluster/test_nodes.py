@@ -23,7 +23,7 @@ SMALL = replace(MODEL, weights_digest="s", bytes=1_000_000)
 def unit(engine: str, info: ModelInfo = MODEL, dtype: str = "bfloat16",
          gpus: int | None = None) -> Unit:
     if engine == "torch":
-        prompts = Prompts(TaskRef("t", "d"), "search", 3, 0, (0,))
+        prompts = Prompts(TaskRef("t", "d"), "search", 3, 0, (0,), "arrow")
         return Unit(info, CanaryJob(prompts, BASELINE, dtype), tensor_parallel=gpus)
     job = EvaluateJob(TaskRef("t", "d"), 1, 0, 5, 0, "arrow", "greedy", BASELINE,
                       "vllm", dtype)

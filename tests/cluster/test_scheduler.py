@@ -22,7 +22,7 @@ def unit(model: int = 0, seed: int = 0, cost: float = 1.0, priority: int = 0, gp
     task = TaskRef("t", "d")
     job = EvaluateJob(task, 1, seed, 5, 0, "arrow", "greedy", BASELINE, "vllm",
                       "float32") if engine else CanaryJob(
-        Prompts(task, "search", 0, seed, (0,)), BASELINE, "float32")
+        Prompts(task, "search", 0, seed, (0,), "arrow"), BASELINE, "float32")
     return Unit(info, job, cost, priority, tensor_parallel=gpus)
 
 

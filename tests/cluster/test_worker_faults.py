@@ -51,7 +51,8 @@ def canary(info: ModelInfo, index: int) -> Unit:
     from prunelib.components import Ablation
 
     task = get_task("vowel_counting")
-    return Unit(info, CanaryJob(Prompts(TaskRef(task.name, task.digest), "search", 3, 0, (0,)),
+    return Unit(info, CanaryJob(Prompts(TaskRef(task.name, task.digest), "search", 3, 0, (0,),
+                                         "arrow"),
                                  Ablation.units(0, [index]), "float32"))
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pipeline.small import recipe
 
 import prunelib
+from prunelib.attribution.encoding import encode
+from prunelib.attribution.integrated_gradients import layer_path
+from prunelib.attribution.objectives import make_objective
+from prunelib.attribution.scorers import SCORERS
 from prunelib.config import Recipe
 from prunelib.errors import UserError
-from prunelib.models import ModelInfo
+from prunelib.models import ModelInfo, load
 from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.executor import InlineExecutor
 from prunelib.pipeline.plan import estimate
@@ -23,6 +29,8 @@ from prunelib.pipeline.work import Worker
 from prunelib.results.query import open_results
 from prunelib.results.report import draw_report
 from prunelib.results.store import Store
+from prunelib.specs import ObjectiveSpec
+from prunelib.tasks import draw, get_task
 
 DATA = Path(__file__).parent.parent / "data"
 LAYERS = 2
@@ -133,6 +141,49 @@ def test_capability_is_measured_for_every_ablation(every: tuple[Recipe, Path]) -
     assert ask(results, "select distinct tokens from likelihoods") == [(1,)]
     assert ask(results, "select distinct task from evaluations where split = 'report'") == [
         ("to_upper",)]
+
+
+@pytest.mark.parametrize("fmt", ["comma", "example"])
+def test_every_stage_writes_prompts_in_the_format_of_the_recipe(fmt: str, info: ModelInfo,
+                                                                 tmp_path: Path) -> None:
+    attribution = {"prompts": 4, "shots": 2, "method": "gradient_activation", "choose": "wrong",
+                   "objective": {"name": "copy_shift", "tokens": "all"}}
+    search = {"rates": [0.2], "examples": 5, "shots": 2, "layers": [1]}
+    made = recipe(info, format=fmt, attribution=attribution, search=search,
+                  evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 4})
+    counts = done_and_resumed(made, tmp_path / "r")
+    assert ask(tmp_path / "r", "select distinct format from attributions") == [(fmt,)]
+    loaded, found = load(info), {}
+    for split, task, shots, count in (("attribute", "vowel_counting", 2, 16),
+                                      ("search", "vowel_counting", 2, 5),
+                                      ("report", "to_upper", 1, 4)):
+        examples = draw(get_task(task), split=split, shots=shots, seed=0, count=count,  # type: ignore[arg-type]
+                        prompt_format=fmt)
+        found[split] = [encode(e, loaded.tokenizer) for e in examples]
+        told = ask(tmp_path / "r", "select example, any_value(prompt_tokens) from predictions "
+                                   f"where split = '{split}' and format = '{fmt}' "
+                                   "group by example order by example")
+        assert told == [(i, len(e.prompt)) for i, e in enumerate(found[split])]
+    # The scores are those of these very prompts.
+    wrong = [e for e, (right,) in zip(found["attribute"], ask(
+        tmp_path / "r", "select correct from predictions where split = 'attribute' "
+                        "order by example"), strict=True) if not right][:4]
+    expected = SCORERS["gradient_activation"](
+        loaded, layer_path(loaded, 1), wrong, make_objective(ObjectiveSpec(tokens="all")), 32)[0]
+    scores = ask(tmp_path / "r", 'select score from attributions order by "index"')
+    assert np.allclose([score for (score,) in scores], expected, atol=1e-7)
+    # After a comma's blank, all answers begin with the same character.
+    first = Recipe.model_validate(made.model_dump() | {"attribution": attribution | {
+        "objective": "copy_shift"}})
+    with pytest.raises(UserError, match="begin with the same token") if fmt == "comma" else (
+            contextlib.nullcontext()):
+        prepare(first)
+    # An ablation that was found in one format is reported in another.
+    other = Recipe.model_validate(made.model_dump() | {
+        "evaluate": made.evaluate.model_dump() | {"format": "arrow"}})
+    again = prunelib.run(other, tmp_path / "r")
+    assert again.units_done == counts.pop("evaluate")
+    assert again.units_reused == sum(counts.values())
 
 
 @pytest.mark.parametrize("strategy", ["coarse_to_fine", "successive_halving", "attribution_mass"])

@@ -25,7 +25,7 @@ class _Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        path, _, _ = self.path.partition("?")
+        path, _, query = self.path.partition("?")
         parts = path.strip("/").removeprefix("api/").split("/")
         _, owner, name, kind, revision, *rest = [*parts, "", "", ""]
         folder = self.root / name
@@ -36,18 +36,33 @@ class _Hub(BaseHTTPRequestHandler):
         elif revision not in REVISIONS:
             self._error(404, "RevisionNotFound")
         elif kind == "revision":
-            files = [{"rfilename": f} for f in self._files(folder)]
+            files = [{"rfilename": f.relative_to(folder).as_posix()}
+                     for f in sorted(folder.rglob("*")) if f.is_file()]
             self._answer(json.dumps({"id": f"{owner}/{name}", "sha": COMMIT,
                                      "siblings": files}).encode())
         elif kind == "tree":
-            self._answer(json.dumps([{"type": "file", "path": f, "oid": "0" * 40,
-                                      "size": (folder / f).stat().st_size}
-                                     for f in self._files(folder)]).encode())
+            below = folder.joinpath(*filter(None, rest))
+            found = below.rglob("*") if "recursive=true" in query.lower() else below.glob("*")
+            self._answer(json.dumps([self._entry(folder, f.relative_to(folder).as_posix())
+                                     for f in sorted(found)]).encode())
+        elif not (file := folder.joinpath(*filter(None, rest))).is_file():
+            self._error(404, "EntryNotFound")
         else:
-            self._answer(folder.joinpath(*filter(None, rest)).read_bytes())
+            self._answer(file.read_bytes())
 
-    def _files(self, folder: Path) -> list[str]:
-        return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+    def do_POST(self) -> None:
+        """What some paths of a repository are: files, folders or nothing."""
+        self.asked.append(self.path)
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        folder = self.root / self.path.split("/")[4]
+        found = [self._entry(folder, path) for path in asked["paths"] if (folder / path).exists()]
+        self._answer(json.dumps(found).encode())
+
+    def _entry(self, folder: Path, path: str) -> dict[str, object]:
+        about: dict[str, object] = {"path": path, "oid": hashlib.sha1(path.encode()).hexdigest()}
+        if (folder / path).is_dir():
+            return about | {"type": "directory"}
+        return about | {"type": "file", "size": (folder / path).stat().st_size}
 
     def _error(self, status: int, code: str) -> None:
         self.send_response(status)
