@@ -9,11 +9,13 @@ transformers wrote it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prunelib.attribution.encoding import Batch
+from prunelib.components import Site
+from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
 from prunelib.models.scan import linear_scan
 
@@ -145,6 +147,39 @@ def started_at(loaded: Host, layer: int, modules: tuple[str, ...] = ()) -> Itera
         for path in modules:
             stack.enter_context(_replaced(whole[layer], path, replayed))
         yield replayed
+
+
+@contextlib.contextmanager
+def masked_rows(
+    loaded: Loaded, layer: int, site: Site, batch: Batch
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Within the context: what the model says to the same prompts under many masks of one layer.
+
+    Yields:
+        A function of masks, ``[masks, components of the site]``, that gives the logits after each
+        prompt, ``[masks × prompts, vocabulary]``, by mask, then by prompt. Everything below the
+        layer was computed once.
+    """
+    import torch
+
+    modules = loaded.adapter.untouched(site)
+    prefix = clean_prefix(loaded, batch, layer, modules)
+    with (ActivationMasks(loaded) as masks, started_at(loaded, layer, modules) as replayed,
+          last_position_only(loaded)):
+
+        def logits(keep: Tensor) -> Tensor:
+            masks.set_rows(layer, keep.repeat_interleave(len(batch.ids), 0), site)
+            replayed.prefix = prefix.repeat(len(keep))
+            with torch.no_grad():
+                return last_logits(loaded, batch.repeat(len(keep)))
+
+        yield logits
+
+
+def last_logits(loaded: Host, batch: Batch) -> Tensor:
+    """Logits after the last token of each row, ``[rows, vocabulary]``."""
+    logits: Tensor = loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1).logits
+    return logits[:, -1]
 
 
 @contextlib.contextmanager

@@ -17,8 +17,7 @@ from prunelib.attribution.encoding import Encoded, pad_left
 from prunelib.attribution.integrated_gradients import ROWS, Array, Path, block_gradients
 from prunelib.attribution.iterated_path import iterated_path_scores
 from prunelib.attribution.objectives import Objective
-from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.attribution.replay import masked_rows
 from prunelib.models import Loaded
 from prunelib.models.adapter import units_dim
 
@@ -197,25 +196,18 @@ def _without_each(
 
     texts = objective.rows(prompts)
     units = loaded.info.units(path.site)
-    unscaled = loaded.adapter.unscaled
     batch = pad_left([t.prompt.prompt for t in texts], loaded.tokenizer.pad_token_id,
                      loaded.device)
-    prefix = clean_prefix(loaded, batch, layer, unscaled)
     weights = torch.tensor([text.weight for text in texts], device=loaded.device)
     dtype = next(loaded.model.parameters()).dtype
     keep = torch.ones(units + 1, units, dtype=dtype, device=loaded.device)
     keep[range(units), range(units)] = 0  # the last row leaves everything on
     at_once = max(1, rows // len(texts))
     values: list[Tensor] = []
-    with (torch.no_grad(), ActivationMasks(loaded) as masks,
-          started_at(loaded, layer, unscaled) as replayed, last_position_only(loaded)):
+    with masked_rows(loaded, layer, path.site, batch) as logits, torch.no_grad():
         for start in range(0, len(keep), at_once):
             some = keep[start : start + at_once]
-            masks.set_rows(layer, some.repeat_interleave(len(texts), 0), path.site)
-            replayed.prefix = prefix.repeat(len(some))
-            logits = loaded.model(**batch.repeat(len(some)).inputs(), use_cache=False,
-                                  logits_to_keep=1).logits[:, -1]
-            value = objective.function(logits, [t.prompt for t in texts] * len(some))
+            value = objective.function(logits(some), [t.prompt for t in texts] * len(some))
             values.append((value.reshape(len(some), -1) * weights).double().sum(1))
     total = torch.cat(values).cpu().numpy() / len(prompts)
     return np.asarray(total[-1] - total[:-1])

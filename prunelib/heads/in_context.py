@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
-from prunelib.components import Ablation, Component
+from prunelib.attribution.replay import last_logits, masked_rows
+from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.labelled import (
     ROWS,
@@ -23,9 +24,9 @@ from prunelib.heads.labelled import (
     accuracies,
     batched,
     label_logprobs,
+    of_labels,
     predicted,
 )
-from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
 from prunelib.models.parts import final_norm, heads_of, out_columns, unembedding
 
@@ -108,9 +109,7 @@ class LastPositions:
                 stack.callback(out.register_forward_pre_hook(heads(i)).remove)
             stack.callback(final_norm(loaded).register_forward_pre_hook(final).remove)
             with torch.inference_mode():
-                logits: Tensor = loaded.model(**batched(loaded, prompts).inputs(),
-                                              use_cache=False, logits_to_keep=1).logits[:, -1]
-        return logits
+                return last_logits(loaded, batched(loaded, prompts))
 
 
 def log_probability_increase(
@@ -196,14 +195,26 @@ def accuracy_changes(
     if missing := sorted(set(chosen) - set(range(info.layers))):
         raise UserError(f"layer {missing[0]} is not in a model of {info.layers} layers")
     changes = np.full((2, info.layers, info.heads), np.nan)
-    with ActivationMasks(loaded) as masks:
-        before = accuracies(prompts, label_logprobs(loaded, prompts, rows=rows))
-        for layer in chosen:
-            for head in range(info.heads):
-                masks.set(Ablation.units(layer, [head], "head"))
-                without = accuracies(prompts, label_logprobs(loaded, prompts, rows=rows))
-                changes[:, layer, head] = without - before
+    before = accuracies(prompts, label_logprobs(loaded, prompts, rows=rows))
+    for layer in chosen:
+        for head, logprobs in enumerate(_without_each(loaded, layer, prompts, rows)):
+            changes[:, layer, head] = accuracies(prompts, logprobs) - before
     return changes
+
+
+def _without_each(loaded: Loaded, layer: int, prompts: Sequence[LabelledPrompt], rows: int
+                  ) -> Array:
+    """Log-probabilities of both labels without each head of a layer, ``[heads, prompts, 2]``."""
+    import torch
+
+    heads = loaded.info.heads
+    keep = 1 - torch.eye(heads, dtype=next(loaded.model.parameters()).dtype, device=loaded.device)
+    at_once, found = max(1, rows // heads), []
+    for start in range(0, len(prompts), at_once):
+        some = prompts[start : start + at_once]
+        with masked_rows(loaded, layer, "head", batched(loaded, some)) as under:
+            found.append(of_labels(under(keep), [*some] * heads).reshape(heads, len(some), 2))
+    return np.concatenate(found, axis=1)
 
 
 def in_context_heads(

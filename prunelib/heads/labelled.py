@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution.encoding import Batch, answer_tokens, pad_left
+from prunelib.attribution.replay import last_logits
 from prunelib.errors import UnitError, UserError
 from prunelib.models import Loaded
 from prunelib.tasks import Example, Task
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 Array = NDArray[np.float64]
@@ -126,11 +128,18 @@ def label_logprobs(
     for start in range(0, len(prompts), rows):
         some = prompts[start : start + rows]
         with torch.inference_mode(), within(some) if within else nullcontext():
-            logits = loaded.model(**batched(loaded, some).inputs(), use_cache=False,
-                                  logits_to_keep=1).logits[:, -1]
-        labels = torch.tensor([prompt.labels for prompt in some], device=logits.device)
-        found.append(logits.double().log_softmax(-1).gather(1, labels).cpu().numpy())
+            logits = last_logits(loaded, batched(loaded, some))
+        found.append(of_labels(logits, some))
     return np.concatenate(found)
+
+
+def of_labels(logits: Tensor, prompts: Sequence[LabelledPrompt]) -> Array:
+    """Log-probabilities of both labels, ``[rows, 2]``, from logits and the prompt of each row."""
+    import torch
+
+    labels = torch.tensor([prompt.labels for prompt in prompts], device=logits.device)
+    found: Array = logits.double().log_softmax(-1).gather(1, labels).cpu().numpy()
+    return found
 
 
 def predicted(logprobs: Array) -> NDArray[np.intp]:

@@ -122,6 +122,7 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
     import torch
 
     from prunelib.attribution.encoding import pad_left
+    from prunelib.attribution.replay import last_logits
     from prunelib.interventions.masking import ActivationMasks
 
     loaded = worker.loaded(unit.model, job.dtype)
@@ -129,8 +130,8 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
     batch = pad_left([ids], loaded.tokenizer.pad_token_id, loaded.device)
     with torch.no_grad(), ActivationMasks(loaded) as masks:
         masks.set(job.ablation)
-        logits = loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1).logits
-    best = logits[0, -1].float().log_softmax(-1).topk(_CANARY_TOKENS)
+        logits = last_logits(loaded, batch)
+    best = logits[0].float().log_softmax(-1).topk(_CANARY_TOKENS)
     return [
         {
             "model": unit.model.id,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution.encoding import Encoded, pad_left
-from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
+from prunelib.attribution.replay import last_logits, masked_rows
 from prunelib.components import Ablation, Site
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
@@ -70,9 +70,9 @@ def greedy_rows(
     keep = _masks(loaded, layer, ablations, site)
     for start in range(0, len(prompts), at_once):
         some = prompts[start : start + at_once]
-        with torch.no_grad(), ActivationMasks(loaded) as masks:
+        with torch.no_grad():
             found, values = _continue(
-                loaded, layer, masks, keep, site, some, max_tokens, set(stop) | {_COMPLETE},
+                loaded, layer, keep, site, some, max_tokens, set(stop) | {_COMPLETE},
                 options and options[start : start + at_once])
         for i in range(len(ablations)):
             tokens[i] += found[i * len(some) : (i + 1) * len(some)]
@@ -98,7 +98,6 @@ def _masks(loaded: Loaded, layer: int, ablations: Sequence[Ablation], site: Site
 def _continue(
     loaded: Loaded,
     layer: int,
-    masks: ActivationMasks,
     keep: Tensor,
     site: Site,
     prompts: Sequence[Encoded],
@@ -109,12 +108,8 @@ def _continue(
     """Greedy tokens and margins of ablation × prompt rows, by ablation, then by prompt."""
     pad, device = loaded.tokenizer.pad_token_id, loaded.device
     batch = pad_left([p.prompt for p in prompts], pad, device)
-    masks.set_rows(layer, keep.repeat_interleave(len(prompts), 0), site)
-    modules = loaded.adapter.untouched(site)
-    prefix = clean_prefix(loaded, batch, layer, modules)
-    with started_at(loaded, layer, modules) as replayed, last_position_only(loaded):
-        replayed.prefix = prefix.repeat(len(keep))
-        logits = _last_logits(loaded, batch.repeat(len(keep)).inputs())
+    with masked_rows(loaded, layer, site, batch) as under:
+        logits = under(keep)
     margins = _margins(logits, list(prompts) * len(keep))
     answers: list[list[int]] = [[] for _ in range(len(logits))]
     running = list(range(len(logits)))
@@ -134,8 +129,9 @@ def _continue(
         if not running or step == max_tokens - 1:
             break
         texts = [[*prompts[row % len(prompts)].prompt, *answers[row]] for row in running]
-        masks.set_rows(layer, keep[[row // len(prompts) for row in running]], site)
-        logits = _last_logits(loaded, pad_left(texts, pad, device).inputs())
+        with ActivationMasks(loaded) as masks:
+            masks.set_rows(layer, keep[[row // len(prompts) for row in running]], site)
+            logits = last_logits(loaded, pad_left(texts, pad, device))
         following = _best(logits, running, answers, options)
     return answers, margins
 
@@ -156,12 +152,6 @@ def _best(logits: Tensor, rows: Sequence[int], answers: Sequence[Sequence[int]],
 
 def _fitting(options: Options, begun: Sequence[int]) -> list[tuple[int, ...]]:
     return [option for option in options if option[: len(begun)] == tuple(begun)]
-
-
-def _last_logits(loaded: Loaded, inputs: dict[str, Tensor]) -> Tensor:
-    """Logits after the last token, ``[rows, vocabulary]``."""
-    logits: Tensor = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
-    return logits
 
 
 def _margins(logits: Tensor, prompts: Sequence[Encoded]) -> NDArray[np.float64]:
