@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.copier_tables import write_into
 from benchmarks.ig_against_captum import ours, reference
 from prunelib.attribution.encoding import encode
 from prunelib.components import BASELINE, Ablation
@@ -43,6 +44,7 @@ from prunelib.search.strategies import STRATEGIES, Grid, Outcome, Place, Request
 from prunelib.tasks import Split, draw, get_task, task_names
 
 RESULT = Path(__file__).parent / "results" / "search_strategies.json"
+DOCS = Path(__file__).parent.parent / "docs" / "choices.md"
 MODELS = ("reference/llama-copier", "reference/llama-young")
 RATES = {
     12: (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4),
@@ -213,8 +215,24 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     Console(width=140).print(table)
 
 
+def page(results: list[dict[str, Any]], rates: int = max(RATES)) -> str:
+    """The table of ``docs/choices.md``: searches over one number of rates."""
+    lines = ["| model | choice by | strategy | evaluations | choice | regret ± error, points | "
+             "replays: mean regret | within one error | other tasks |", "| --- " * 9 + "|"]
+    for search_ in results:
+        for r in search_["strategies"] if search_["rates"] == rates else ():
+            many = r["replays"]
+            lines.append(
+                f"| {search_['model'].removeprefix('reference/')} | {search_['statistic']} | "
+                f"{r['strategy']} | {r['share']:.0%} | layer {r['layer']}, {r['rate']:.1%} | "
+                f"{100 * r['regret']:+.1f} ± {100 * r['standard_error']:.1f} | "
+                f"{100 * many['regret']:+.2f} | {many['within_one_error']:.0%} | "
+                f"{r['other_tasks']:.0%} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print the tables and write them to ``benchmarks/results``."""
+    """Print the tables; write them to ``benchmarks/results`` and ``docs``."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replays", type=int, default=100)
@@ -238,6 +256,7 @@ def main() -> None:
         "examples": EXAMPLES, "held_out": HELD_OUT, "replays": options.replays,
         "replays_draw_from": POOL, "examples_of_each_other_task": OTHERS, "shots": SHOTS,
         "searches": results}, indent=1) + "\n")
+    write_into(DOCS, page(results))
 
 
 if __name__ == "__main__":
