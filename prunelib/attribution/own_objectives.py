@@ -54,8 +54,9 @@ def _sources(function: FunctionType, module: str) -> str:
     What is imported stays as it is when its file is edited, so its digest has to.
     """
     known = sys.modules[module].__dict__.get("__file__")
-    inner = inspect.unwrap(function)  # may have come from another module, or have a wrapper
-    files = {Path(known or "").resolve(), Path(inner.__code__.co_filename).resolve()}
+    # It may have been imported there, or have a wrapper from elsewhere.
+    code = getattr(inspect.unwrap(function), "__code__", function.__code__)
+    files = {Path(known or "").resolve(), Path(code.co_filename).resolve()}
     if not all(file.is_file() for file in files):
         raise UserError(f"objective '{module}:{function.__name__}' has no source file, by which "
                         "to notice when it is edited")

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from command_line import call
 
-from prunelib.attribution.objectives import make_objective, objective_digest
+import prunelib
 from prunelib.config import Recipe, load_recipe
-from prunelib.errors import UnitError
 from prunelib.models import ModelInfo
+from prunelib.pipeline.executor import InlineExecutor
 from prunelib.pipeline.plan import estimate
+from prunelib.pipeline.units import Unit
+from prunelib.pipeline.work import Worker
 from prunelib.results.store import Store
-from prunelib.specs import ObjectiveSpec
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = """
@@ -85,15 +86,22 @@ def _scores_done(recipe: Recipe) -> int:
     return next(line.done for line in estimate(recipe, "r") if line.stage == "attribute")
 
 
+class _Elsewhere(InlineExecutor):
+    """Performs units where the module is another one."""
+
+    def submit(self, unit: Unit) -> None:
+        Path("mine.py").write_text(f"{EXAMPLE}\n# edited\n")
+        sys.modules.pop("mine", None)
+        super().submit(unit)
+
+
 def test_a_worker_with_another_version_of_it_refuses_it(info: ModelInfo, folder: Path) -> None:
     write(folder, info)
-    spec = ObjectiveSpec(name="mine:surprise")
-    meant = objective_digest(spec)
-    make_objective(spec, meant)
-    (folder / "mine.py").write_text(f"{EXAMPLE}\n# edited\n")
-    del sys.modules["mine"]
-    with pytest.raises(UnitError, match="is another one here"):
-        make_objective(spec, meant)
+    executor = _Elsewhere(lambda: Worker(Store.open(folder / "r")))
+    report = prunelib.run(load_recipe("r.yaml"), folder / "r", executor)
+    assert report.failed
+    assert all(f"is another one here ({folder}/mine.py)" in str(attempt.error_text)
+               for attempt in report.failed)
 
 
 @pytest.mark.cluster
@@ -109,6 +117,8 @@ def test_workers_of_a_local_ray_find_it_too(info: ModelInfo, tmp_path: Path) -> 
     ("mine:f", "raise RuntimeError('no\\nway')", "cannot be imported: RuntimeError: no way"),
     ("mine:f", "raise SystemExit(0)", "cannot be imported: SystemExit"),
     ("mine:f", "", "module 'mine' has no attribute 'f'"),
+    ("mine:f", "import functools, math\nf = functools.wraps(math.sqrt)(lambda x: x)",
+     "takes 1 positional argument but 2"),
     ("math:sqrt", "", "'math:sqrt' is no Python function of logits and prompts"),
     ("mine:f", "import functools\nf = functools.partial(print)", "but of type partial"),
     ("mine:f", "exec('def f(logits, prompts): return 0')", "has no source file"),
