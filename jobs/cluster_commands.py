@@ -37,7 +37,8 @@ def submit(
     """Start a recipe as a job of a Ray cluster, which goes on when this machine is switched off.
 
     Submitting it again attaches to the job while it runs, and resumes it when it has ended. The
-    job takes prunelib's source with it; the cluster needs the environment, and its own access to
+    job takes prunelib's source with it, and modules of the current folder that the recipe names
+    objectives of; the cluster needs the environment, and its own access to
     models and to the place of the results. Models that are not on this machine are checked by
     the job, before its first unit.
 
