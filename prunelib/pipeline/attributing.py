@@ -12,8 +12,10 @@ from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import encode
 from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
 from prunelib.attribution.objectives import objective_digest
+from prunelib.attribution.own_objectives import needs_labels, try_objective
 from prunelib.components import BASELINE, Site
 from prunelib.config import Arm, Recipe
+from prunelib.engines.stopping import model_limits
 from prunelib.errors import UnitError, UserError
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import load_tokenizer
@@ -118,9 +120,29 @@ def check_attribution(recipe: Recipe, info: ModelInfo) -> None:
             _check_first_tokens(recipe, info, f"attribution '{spec.label}'", arm.task, "attribute",
                                 spec.shots, "copy_shift", "objective: {name: copy_shift, tokens: "
                                 "all}")
+        if spec.method in GRADIENT_METHODS and spec.objective.own:
+            _check_own(recipe, arm, info)
         if search.statistic == "margin":
             _check_first_tokens(recipe, info, "search", recipe.search_task(arm), search.split,
                                 search.shots, "margin", "statistic: accuracy")
+
+
+def _check_own(recipe: Recipe, arm: Arm, info: ModelInfo) -> None:
+    """Whether a user's own objective gives a value to each of two prompts of the task."""
+    spec, task, tokenizer = arm.spec, recipe.task(arm.task), load_tokenizer(info)
+    if needs_labels(spec.objective.name) and not task.labelled("attribute"):
+        raise UserError(
+            f"attribution '{spec.label}': task '{task.name}' has no labels in its attribute split; "
+            f"if objective '{spec.objective.name}' reads none, give it the attribute "
+            "needs_labels = False")
+    drawn = draw(task, split="attribute", shots=spec.shots, seed=arm.seed,
+                 count=min(spec.prompts, 2), prompt_format=recipe.format_on("attribute"))
+    try:
+        prompts = [encode(example, tokenizer) for example in drawn]
+        try_objective(spec.objective.name, (prompts * 2)[:2], model_limits(info)[1])
+    except (UnitError, UserError) as error:
+        raise UserError(f"attribution '{spec.label}': model '{info.id}', task '{task.name}': "
+                        f"{error}") from error
 
 
 def _check_first_tokens(recipe: Recipe, info: ModelInfo, where: str, name: str, split: Split,
