@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from prunelib.engines.base import Prompt
 from prunelib.errors import UserError
 from prunelib.interventions.export import export
 from prunelib.models import ModelInfo, describe, load
+from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
 
 #: Every one of the three files leaves a line where it was imported or used.
@@ -43,12 +45,21 @@ def edit(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def forget() -> None:
+    """Let code that was imported before, perhaps from another test's folder, be imported again."""
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        del sys.modules[name]
+    describe.cache_clear()
+    load_tokenizer.cache_clear()
+
+
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file to which code of the checkpoint writes; what transformers copies stays here too."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE",
                         str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    forget()
     return tmp_path / "seen"
 
 
@@ -135,22 +146,23 @@ def test_results_that_trusted_code_do_not_let_it_run(
     assert prunelib.run(recipe(info, models=[model], **SMALL), results).complete
     [(chosen,)] = prunelib.open_results(results).execute(
         "select ablation from ablations where role = 'chosen'").fetchall()
-    seen.unlink()
     stored = ["--ablation", chosen, "--results", results]
     for command in (["export", folder, "--out", out], ["explain", folder, "--prompt", "ab->"]):
+        seen.unlink()
+        forget()
         assert call(*command, *stored) == 2
         assert "only --trust-remote-code lets that run" in capfd.readouterr().err
         assert not seen.exists() and not out.exists()
         assert call(*command, *stored, "--trust-remote-code") == 0
         assert {"OwnConfig", "OwnModel"} <= set(seen.read_text().split())
-        seen.unlink()
-        shutil.rmtree(out, ignore_errors=command[0] == "explain")
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def test_an_exported_checkpoint_has_its_code(folder: Path, seen: Path, tmp_path: Path) -> None:
     out = export(describe(str(folder), trust_remote_code=True), Ablation.units(0, [1]),
                  tmp_path / f"pruned_{tmp_path.name}")
     seen.unlink()
+    forget()
     AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
     AutoTokenizer.from_pretrained(out, trust_remote_code=True)
     assert set(seen.read_text().split()) == {"OwnConfig", "OwnModel", "OwnTokenizer"}
