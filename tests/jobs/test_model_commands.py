@@ -84,6 +84,8 @@ def test_an_ablation_of_a_run_is_exported(
     assert "several ablations" in capfd.readouterr().err
     assert call(*command, chosen[:12]) == 0
     assert json.loads((out / "ablation.json").read_text())["ablation"] == chosen
+    assert call(*command, chosen, "--trust-remote-code") == 2
+    assert "ran without code of its own" in capfd.readouterr().err
     assert call("export", "other", "--results", finished, "--out", out, "--ablation", "a") == 2
     assert "no results of model 'other'" in capfd.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Code that a checkpoint brings runs only where the recipe says so."""
+"""Code that a checkpoint brings runs only where the recipe, or the command line, says so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tiny_llama import start_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prunelib
-
 from prunelib.components import Ablation
 from prunelib.config import Recipe
 from prunelib.engines.base import Prompt
