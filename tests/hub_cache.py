@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from prunelib.models import describe
+
 
 def fetched(cache: Path, name: str, commit: str, folder: Path) -> None:
     """Add a commit of a model, which its main branch is from now on.
@@ -22,6 +24,7 @@ def fetched(cache: Path, name: str, commit: str, folder: Path) -> None:
         blob = repo / "blobs" / f"{len(list((repo / 'blobs').iterdir())):064x}"
         shutil.copy(file, blob)
         (snapshot / file.name).symlink_to(blob)
+    describe.cache_clear()
 
 
 def use(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,6 @@ def moved(info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     cache, results = tmp_path / "cache", tmp_path / "results"
     hub_cache.use(cache, monkeypatch)
     hub_cache.fetched(cache, "some/model", "a" * 40, Path(info.path))
-    describe.cache_clear()
     made = recipe(
         info,
         models=[{"id": "some/model", "dtype": "bfloat16"}],
@@ -50,7 +49,6 @@ def moved(info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     assert prunelib.run(made, results).complete
     other = build(tmp_path / "other", seed=1)
     hub_cache.fetched(cache, "some/model", "b" * 40, Path(other.path))
-    describe.cache_clear()
     assert describe("some/model").revision == "b" * 40
     return results
 
