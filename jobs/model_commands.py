@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,16 +12,22 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.terminal import console
-from prunelib.errors import UnitError, UserError
+from prunelib.errors import UnitError, UserError, unknown_name
 
 if TYPE_CHECKING:
     from prunelib.attribution.explanation import Explanation
-    from prunelib.components import Ablation
+    from prunelib.config import Recipe
     from prunelib.models import ModelInfo
+    from prunelib.results.query import StoredAblation
+    from prunelib.tasks import Example, Task
 
 Model = Annotated[str, typer.Argument(help="Model, as the recipe named it.", metavar="MODEL")]
 DIGEST = "Digest, or its beginning; see view `chosen`."
 RESULTS = "Folder of the results, or s3://bucket/prefix."
+Trust = Annotated[bool, typer.Option(
+    "--trust-remote-code",
+    help="Let code that lies beside the weights run, as the recipe did. It may do anything that "
+    "you may.")]
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -37,6 +43,7 @@ def export(
     ablation: Annotated[str, typer.Option(help=DIGEST)],
     results: Annotated[str, typer.Option("--results", "-r", help=RESULTS)],
     out: Annotated[Path, typer.Option(help="New folder for the checkpoint.")],
+    trust: Trust = False,
 ) -> None:
     """Write a pruned checkpoint, which transformers and vLLM load without prunelib.
 
@@ -45,18 +52,22 @@ def export(
     """
     from prunelib.interventions.export import export as write
 
-    info, found = _stored(model, ablation, results)
-    console.print(f"{len(found)} components off: {write(info, found, out)}")
+    info, found = _stored(model, ablation, results, trust)
+    console.print(f"{len(found.ablation)} components off: {write(info, found.ablation, out)}")
 
 
 def explain(
     model: Model,
     prompt: Annotated[str | None, typer.Option(help="The prompt.")] = None,
     task: Annotated[str | None, typer.Option(
-        help="A prompt of this task's report split instead.")] = None,
+        help="A prompt of this task's report split instead; with --results also of a data set of "
+        "the run's recipe.")] = None,
     example: Annotated[int, typer.Option(min=0, help="Which one, as in `predictions`.")] = 0,
     shots: Annotated[int, typer.Option(min=0, help="Its number of demonstrations.")] = 3,
     seed: Annotated[int, typer.Option(help="Its seed.")] = 0,
+    written: Annotated[str | None, typer.Option(
+        "--format", help="How it is written, unless its task has a format of its own: arrow, "
+        "example, comma or colon; by default as the run's recipe says, else arrow.")] = None,
     ablation: Annotated[str | None, typer.Option(help=DIGEST)] = None,
     results: Annotated[str | None, typer.Option("--results", "-r", help=RESULTS)] = None,
     answer: Annotated[str | None, typer.Option(
@@ -66,6 +77,7 @@ def explain(
     baseline: Annotated[Origin, typer.Option(
         help="Embeddings where the path of integrated gradients begins.")] = Origin.padding,
     out: Annotated[Path | None, typer.Option(help="Also draw it: a .png, .svg or .pdf.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Which tokens of a prompt the next token comes from, before and after an ablation.
 
@@ -82,13 +94,22 @@ def explain(
 
     if out is not None:
         _check_picture(out)
-    info, off = describe(model), None
+    stored = None
     if ablation is not None or results is not None:
-        info, off = _stored(model, ablation, results)
-    text, wanted = _subject(prompt, task, (shots, seed, example), answer, gold)
+        info, stored = _stored(model, ablation, results, trust)
+    else:
+        info = describe(model, None, trust)
+    _check_subject(prompt, task, answer, gold, written)
+    text, wanted = str(prompt), answer
+    if task is not None:
+        drawn = _example(task, written, (shots, seed, example), stored.recipes if stored else ())
+        if gold and not drawn.gold:
+            raise UserError(f"--gold: task '{task}' has no labels in its report split")
+        text, wanted = drawn.prompt, drawn.lead + drawn.gold if gold else answer
     _check_length(text, info)
     try:
-        found = explain_prompt(load(info), text, off, wanted, baseline.value)
+        found = explain_prompt(load(info, stored.spec.dtype) if stored else load(info), text,
+                               stored and stored.ablation, wanted, baseline.value)
     except UnitError as error:
         raise UserError(str(error)) from error
     console.print(_table(found))
@@ -98,22 +119,40 @@ def explain(
         console.print(out)
 
 
-def _subject(
-    prompt: str | None, task: str | None, place: tuple[int, int, int], answer: str | None,
-    gold: bool,
-) -> tuple[str, str | None]:
-    """The prompt, and the answer whose probability is explained, if there is one."""
-    from prunelib.tasks import draw, get_task
+def _check_subject(
+    prompt: str | None, task: str | None, answer: str | None, gold: bool, written: str | None
+) -> None:
+    """Raise :class:`UserError` for options that do not go together."""
+    from prunelib.tasks import FORMATS
 
     if (prompt is None) == (task is None):
         raise UserError("give a prompt: either --prompt TEXT or --task NAME")
     if gold and (task is None or answer is not None):
         raise UserError("--gold is for --task, and without --answer")
-    if prompt is not None:
-        return prompt, answer
+    if written is not None and task is None:
+        raise UserError("--format is for --task: a prompt of your own is taken as it is")
+    if written is not None and written not in FORMATS:
+        raise unknown_name("prompt format", written, FORMATS)
+
+
+def _example(
+    task: str, written: str | None, place: tuple[int, int, int], recipes: Sequence[Recipe]
+) -> Example:
+    """A prompt of a task's report split, by shots, seed and number, written as the run did."""
+    from prunelib.tasks import draw
+
     shots, seed, example = place
-    found = draw(get_task(str(task)), split="report", shots=shots, seed=seed, count=example + 1)
-    return found[-1].prompt, found[-1].lead + found[-1].gold if gold else answer
+    found = written or (recipes[0].format_on("report") if recipes else "arrow")
+    return draw(_task(task, recipes), split="report", shots=shots, seed=seed, count=example + 1,
+                prompt_format=found)[-1]
+
+
+def _task(name: str, recipes: Sequence[Recipe]) -> Task:
+    """A bundled task, or a data set of one of the recipes: of the first that has it."""
+    from prunelib.tasks import get_task
+
+    recipe = next((r for r in recipes if r.dataset(name)), recipes[0] if recipes else None)
+    return get_task(name) if recipe is None else recipe.task(name)
 
 
 def _check_picture(out: Path) -> None:
@@ -159,17 +198,26 @@ def _table(found: Explanation) -> Table:
     return table
 
 
-def _stored(model: str, ablation: str | None, results: str | None
-            ) -> tuple[ModelInfo, Ablation]:
-    """An ablation of a finished run, and its model, which must be what it was then."""
+def _stored(model: str, ablation: str | None, results: str | None, trust: bool
+            ) -> tuple[ModelInfo, StoredAblation]:
+    """An ablation of a finished run, and its model, which must be what it was then.
+
+    Whether the model's code may run is asked of the user: a folder of results, which may be a
+    stranger's, says only that it did.
+    """
     from prunelib.models import describe
     from prunelib.results.query import find_ablation
 
     if ablation is None or results is None:
         raise UserError("--ablation DIGEST and --results R go together")
-    found, weights = find_ablation(results, model, ablation)
-    info = describe(model)
-    if info.weights_digest != weights:
+    found = find_ablation(results, model, ablation)
+    if found.recipes and found.spec.trust_remote_code != trust:
+        raise UserError(f"model '{model}' ran " + (
+            f"with its own code in {results}: only --trust-remote-code lets that run here"
+            if found.spec.trust_remote_code else
+            f"without code of its own in {results}: leave out --trust-remote-code"))
+    info = describe(model, found.revision, trust)
+    if info.weights_digest != found.weights_digest:
         raise UserError(f"model '{model}' has changed since {results} was made: other weights")
     return info, found
 

@@ -23,6 +23,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _LLAMA),
     "llama, shared keys": ("llama", _LLAMA | {"num_attention_heads": 4}),
     "llama with bias": ("llama", _LLAMA | {"mlp_bias": True}),
+    # A window that is shorter than the prompts.
+    "mistral": ("mistral", _LLAMA | {"sliding_window": 4}),
+    # transformers reads the tokenizer of every qwen2 as bytes, where ours has no blanks.
+    "qwen2": ("qwen2", _LLAMA),
+    "qwen3": ("qwen3", _LLAMA | {"num_attention_heads": 4}),
     "gemma": ("gemma", _LLAMA),
     "gemma2": ("gemma2", _GEMMA),
     "gemma3_text": ("gemma3_text", _GEMMA),

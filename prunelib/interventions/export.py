@@ -49,9 +49,11 @@ def export(info: ModelInfo, ablation: Ablation, out: str | Path) -> Path:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temp:
             made = Path(temp) / folder.name
             model.save_pretrained(made)
-            for name in TOKENIZER_FILES:
-                if (Path(info.path) / name).is_file():
-                    shutil.copy(Path(info.path) / name, made / name)
+            # transformers writes the model's own code, but not the tokenizer's.
+            code = list(Path(info.path).glob("*.py")) if info.trust_remote_code else []
+            for file in (*(Path(info.path) / name for name in TOKENIZER_FILES), *code):
+                if file.is_file():
+                    shutil.copy(file, made / file.name)
             (made / ABOUT).write_text(json.dumps(_about(info, ablation), indent=1) + "\n")
             made.rename(folder)
     except OSError as error:

@@ -14,14 +14,17 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from pydantic import ValidationError
 
 from prunelib.components import Ablation, Component
+from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.results.files import reason
 from prunelib.results.functions import add_functions
 from prunelib.results.schemas import TABLES, description
 from prunelib.results.store import Store
 from prunelib.results.views import VIEWS
+from prunelib.specs import ModelSpec
 
 # Last comes the setting that forbids all further ones.
 _LOCK = (
@@ -32,6 +35,22 @@ _LOCK = (
     "SET enable_external_access=false",
     "SET lock_configuration=true",
 )
+
+#: What stands for the revision of a model that is no commit.
+_NOT_ON_THE_HUB = ("local", "shipped")
+# Weights and revision of a model in each run, the latest first.
+_VERSIONS = """
+SELECT m.weights_digest, m.revision FROM models m
+LEFT JOIN run_units u ON u.unit_id = m.unit_id LEFT JOIN runs r ON r.run = u.run
+WHERE m.model = $1 ORDER BY r.started DESC NULLS LAST, m.revision
+"""
+# Recipes of the runs that have an ablation of a model, the latest first.
+_RECIPES = """
+SELECT resolved FROM runs WHERE run IN (
+    SELECT u.run FROM ablations a JOIN run_units u ON u.unit_id = a.unit_id
+    WHERE a.model = $1 AND a.ablation = $2)
+ORDER BY started DESC, run
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,31 @@ class TableInfo:
     kind: str
     description: str
     columns: tuple[ColumnInfo, ...]
+
+
+@dataclass(frozen=True)
+class StoredAblation:
+    """An ablation of finished runs, and how its model was given to them.
+
+    Attributes:
+        model: the model's id in recipes.
+        weights_digest: of the model, which may have changed since.
+        revision: its commit on the hub, ``None`` for models from elsewhere.
+        recipes: of the runs that have the ablation, with every default filled in and every data
+            set at its commit, the latest first; without those that this version cannot read.
+    """
+
+    model: str
+    ablation: Ablation
+    weights_digest: str
+    revision: str | None
+    recipes: tuple[Recipe, ...]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the latest recipe says of the model."""
+        given = (spec for recipe in self.recipes for spec in recipe.models if spec.id == self.model)
+        return next(given, ModelSpec(id=self.model))
 
 
 def open_results(path: Path | str) -> duckdb.DuckDBPyConnection:
@@ -89,8 +133,8 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         raise UserError(_first_lines(error)) from error
 
 
-def find_ablation(path: Path | str, model: str, digest: str) -> tuple[Ablation, str]:
-    """An ablation of a model by the beginning of its digest, and the model's weights digest.
+def find_ablation(path: Path | str, model: str, digest: str) -> StoredAblation:
+    """An ablation of a model by the beginning of its digest.
 
     Raises:
         UserError: there is none, or more than one; the chosen ones are named.
@@ -100,13 +144,14 @@ def find_ablation(path: Path | str, model: str, digest: str) -> tuple[Ablation, 
             'SELECT DISTINCT ablation, site, component_layers, component_indices FROM ablations '
             'WHERE model = $1 AND starts_with(ablation, $2) AND "count" > 0', [model, digest],
         ).fetchall()
-        weights = con.execute("SELECT DISTINCT weights_digest FROM models WHERE model = $1",
-                              [model]).fetchall()
+        versions = con.execute(_VERSIONS, [model]).fetchall()
         chosen = con.execute("SELECT DISTINCT ablation FROM ablations WHERE model = $1 "
                              "AND role = 'chosen'", [model]).fetchall()
-    if not weights:
+        recipes = [row[0] for ablation, *_ in found[:1]
+                   for row in con.execute(_RECIPES, [model, ablation]).fetchall()]
+    if not versions:
         raise UserError(f"{path} has no results of model '{model}'")
-    if len(weights) > 1:
+    if len({weights for weights, _ in versions}) > 1:
         raise UserError(f"{path} has results of several versions of model '{model}'")
     if len(found) != 1:
         what = "several ablations" if found else "no ablation"
@@ -114,7 +159,22 @@ def find_ablation(path: Path | str, model: str, digest: str) -> tuple[Ablation, 
         raise UserError(f"{what} of '{model}' begin with '{digest}'; chosen: {known}")
     _, site, layers, indices = found[0]
     pairs = zip(layers, indices, strict=True)
-    return Ablation.of(Component(layer, site, index) for layer, index in pairs), weights[0][0]
+    weights, revision = versions[0]
+    return StoredAblation(
+        model=model,
+        ablation=Ablation.of(Component(layer, site, index) for layer, index in pairs),
+        weights_digest=weights,
+        revision=None if revision in _NOT_ON_THE_HUB else revision,
+        recipes=tuple(filter(None, map(_recipe, recipes))),
+    )
+
+
+def _recipe(resolved: str) -> Recipe | None:
+    """The recipe, unless another version wrote it in a way that this one does not read."""
+    try:
+        return Recipe.model_validate_json(resolved)
+    except (ValidationError, UserError):
+        return None
 
 
 def describe_tables() -> list[TableInfo]:

@@ -16,7 +16,8 @@ from prunelib.models import ModelInfo, load
 from prunelib.models.parts import LastAttention, out_columns
 
 Families = Callable[[str], ModelInfo]
-NAMES = ["llama", "llama, shared keys", "gemma", "gpt2", "opt", "bloom", "gpt_neox"]
+NAMES = ["llama", "llama, shared keys", "mistral", "qwen2", "qwen3", "gemma", "gpt2", "opt",
+         "bloom", "gpt_neox"]
 
 
 @pytest.mark.parametrize("name", NAMES)

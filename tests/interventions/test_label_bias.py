@@ -20,7 +20,7 @@ PROMPTS = random_prompts(3, 11, 11)  # and <s>
 IDS = torch.tensor(PROMPTS)
 HEADS = [Component(0, "head", 1), Component(1, "head", 0)]
 PLACES, RATIOS = [[-5, -3], [], [-12]], [2.0, 1.0, 3.0]
-ROTARY = ["llama", "llama, shared keys", "gemma2", "gemma3_text", "gpt_neox"]
+ROTARY = ["llama", "llama, shared keys", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt_neox"]
 
 
 def logits(loaded: Loaded, ids: torch.Tensor = IDS) -> torch.Tensor:

@@ -5,20 +5,52 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hub_cache
 import pytest
 from command_line import call
+from pipeline.small import recipe
+from tiny_llama import build
 
 import prunelib
-from prunelib.models import ModelInfo
-from prunelib.tasks import draw, get_task
+from prunelib.models import ModelInfo, describe, load
+from prunelib.results.token_picture import visible
+from prunelib.tasks import DatasetSpec, build_task, draw, get_task
+
+SST2 = {"name": "sst2", "path": str(Path(__file__).parent.parent / "data" / "sst2"),
+        "template": "{text}\nFeeling: {answer}"}
+
+
+def chosen_of(results: Path) -> str:
+    found = prunelib.open_results(results).execute(
+        "select ablation from ablations where role = 'chosen'").fetchone()
+    assert found is not None
+    return str(found[0])
 
 
 @pytest.fixture
 def chosen(finished: Path) -> str:
-    found = prunelib.open_results(finished).execute(
-        "select ablation from ablations where role = 'chosen'").fetchone()
-    assert found is not None
-    return str(found[0])
+    return chosen_of(finished)
+
+
+@pytest.fixture
+def moved(info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results of a model of the hub whose main branch is at another commit since."""
+    cache, results = tmp_path / "cache", tmp_path / "results"
+    hub_cache.use(cache, monkeypatch)
+    hub_cache.fetched(cache, "some/model", "a" * 40, Path(info.path))
+    made = recipe(
+        info,
+        models=[{"id": "some/model", "dtype": "bfloat16"}],
+        attribution={"prompts": 2, "shots": 1, "max_nodes": 9},
+        search={"rates": [0.5], "layers": [0], "examples": 2, "shots": 1},
+        evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 2, "format": "example"},
+        tasks=[SST2],
+    )
+    assert prunelib.run(made, results).complete
+    other = build(tmp_path / "other", seed=1)
+    hub_cache.fetched(cache, "some/model", "b" * 40, Path(other.path))
+    assert describe("some/model").revision == "b" * 40
+    return results
 
 
 def cells(said: str) -> dict[str, list[str]]:
@@ -26,6 +58,16 @@ def cells(said: str) -> dict[str, list[str]]:
     lines = [[cell.strip() for cell in line.strip("│┃").split("│")]
              for line in said.replace("┃", "│").splitlines() if "│" in line]
     return {line[0]: line[1:] for line in lines}
+
+
+def prompt_of(said: str) -> str:
+    """The tokens of a printed table, one after another."""
+    tokens = said.split("┡")[1].split("├")[0].splitlines()[1:]
+    return "".join(line.split("│")[1].strip() for line in tokens)
+
+
+def shown(prompt: str) -> str:
+    return "".join(map(visible, prompt))
 
 
 def test_an_ablation_of_a_run_is_exported(
@@ -40,6 +82,8 @@ def test_an_ablation_of_a_run_is_exported(
     assert "several ablations" in capfd.readouterr().err
     assert call(*command, chosen[:12]) == 0
     assert json.loads((out / "ablation.json").read_text())["ablation"] == chosen
+    assert call(*command, chosen, "--trust-remote-code") == 2
+    assert "ran without code of its own" in capfd.readouterr().err
     assert call("export", "other", "--results", finished, "--out", out, "--ablation", "a") == 2
     assert "no results of model 'other'" in capfd.readouterr().err
 
@@ -59,9 +103,40 @@ def test_a_prompt_is_explained_before_and_after(
     before, after = map(float, table["F of the prompt"])
     assert 0 <= before <= 1 and 0 <= after <= 1 and before != after
     assert table["prediction"][0].startswith(("'", '"'))
-    tokens = said.split("┡")[1].split("├")[0].splitlines()[1:]
-    text = "".join(line.split("│")[1].strip() for line in tokens)
-    assert text == "<s>" + example.prompt.replace("\n", "↵")
+    assert prompt_of(said) == "<s>" + shown(example.prompt)
+
+
+def test_a_model_of_the_hub_is_the_one_that_the_run_had(
+    moved: Path, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its commit and dtype, the data sets of the recipe, and the format of its prompts."""
+    loaded = []
+
+    def recorded(found: ModelInfo, dtype: str = "float32") -> object:
+        loaded.append((found.revision, dtype))
+        return load(found, dtype)
+
+    monkeypatch.setattr("prunelib.models.load", recorded)
+    stored = ["--ablation", chosen_of(moved), "--results", moved]
+    assert call("export", "some/model", *stored, "--out", tmp_path / "pruned") == 0
+    about = json.loads((tmp_path / "pruned" / "ablation.json").read_text())
+    assert about["revision"] == "a" * 40
+    explain = ["explain", "some/model", *stored]
+    assert call(*explain, "--task", "sst2", "--shots", 0, "--gold") == 0
+    sst2 = build_task(DatasetSpec.model_validate(SST2))
+    example = draw(sst2, split="report", shots=0, seed=0, count=1)[0]
+    assert prompt_of(capfd.readouterr().out) == "<s>" + shown(example.prompt)
+    assert loaded == [("a" * 40, "bfloat16")]
+    for asked, written in (([], "example"), (["--format", "arrow"], "arrow")):
+        assert call(*explain, "--task", "to_upper", "--shots", 1, *asked) == 0
+        example = draw(get_task("to_upper"), split="report", shots=1, seed=0, count=1,
+                       prompt_format=written)[0]
+        assert prompt_of(capfd.readouterr().out) == "<s>" + shown(example.prompt)
+    assert call(*explain, "--task", "to_uper") == 2
+    assert "did you mean to_upper" in capfd.readouterr().err
+    assert call(*explain, "--task", "sst3") == 2
+    assert "did you mean sst2" in capfd.readouterr().err
 
 
 def test_a_prompt_of_ones_own_is_explained_without_results(
@@ -84,6 +159,10 @@ def test_a_prompt_of_ones_own_is_explained_without_results(
         (["--prompt", "a", "--gold"], "--gold is for --task"),
         (["--task", "to_upper", "--gold", "--answer", "A"], "--gold is for --task"),
         (["--task", "to_uper"], "did you mean to_upper"),
+        (["--task", "sst2"], "unknown task 'sst2'"),
+        (["--task", "to_upper", "--format", "arow"], "unknown prompt format 'arow': did you mean "
+         "arrow"),
+        (["--prompt", "a", "--format", "arrow"], "--format is for --task"),
         (["--task", "to_upper", "--shots", 17], "shots must be between 0 and 16"),
         (["--prompt", "a", "--ablation", "3f"], "--ablation DIGEST and --results R go together"),
         (["--prompt", "a", "--results", "r"], "--ablation DIGEST and --results R go together"),

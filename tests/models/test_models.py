@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hub_cache
 import pytest
 from transformers import AutoConfig
 
@@ -34,22 +35,8 @@ def test_a_changed_weight_changes_the_identity(info: ModelInfo, copy: Path) -> N
 
 def test_hub_layout_is_identified_by_its_blobs(info: ModelInfo, tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot of the hub's cache: links into a folder of blobs named by their SHA-256."""
-    repo = tmp_path / "models--some--model"
-    snapshot = repo / "snapshots" / ("c" * 40)
-    (repo / "blobs").mkdir(parents=True)
-    snapshot.mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("c" * 40)
-    for i, file in enumerate(Path(info.path).iterdir()):
-        blob = repo / "blobs" / f"{i:064x}"
-        shutil.copy(file, blob)
-        (snapshot / file.name).symlink_to(blob)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    import huggingface_hub._snapshot_download as module
-
-    monkeypatch.setattr(module.constants, "HF_HUB_CACHE", str(tmp_path))
+    hub_cache.fetched(tmp_path, "some/model", "c" * 40, Path(info.path))
+    hub_cache.use(tmp_path, monkeypatch)
     found = describe("some/model")
     assert found.revision == "c" * 40
     assert found.layers == info.layers

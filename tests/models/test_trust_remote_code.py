@@ -1,18 +1,26 @@
-"""Code that a checkpoint brings runs only where the recipe says so."""
+"""Code that a checkpoint brings runs only where the recipe, or the command line, says so."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from command_line import call
+from pipeline.small import recipe
 from tiny_llama import start_here
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import prunelib
+from prunelib.components import Ablation
 from prunelib.config import Recipe
 from prunelib.engines.base import Prompt
 from prunelib.errors import UserError
+from prunelib.interventions.export import export
 from prunelib.models import ModelInfo, describe, load
+from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
 
 #: Every one of the three files leaves a line where it was imported or used.
@@ -36,12 +44,21 @@ def edit(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def forget() -> None:
+    """Let code that was imported before, perhaps from another test's folder, be imported again."""
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        del sys.modules[name]
+    describe.cache_clear()
+    load_tokenizer.cache_clear()
+
+
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file to which code of the checkpoint writes; what transformers copies stays here too."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE",
                         str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    forget()
     return tmp_path / "seen"
 
 
@@ -111,3 +128,41 @@ def test_off_by_default(folder: Path) -> None:
     recipe = Recipe.model_validate({"name": "own", "models": [str(folder)]})
     assert recipe.models[0].trust_remote_code is False
     assert [info.trust_remote_code for info in prepare(recipe)] == [False]
+
+
+#: A run of a few seconds.
+SMALL = {"search": {"rates": [0.5], "layers": [0], "examples": 2, "shots": 1},
+         "attribution": {"prompts": 2, "shots": 1, "max_nodes": 9},
+         "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 2}}
+
+
+def test_results_that_trusted_code_do_not_let_it_run(
+    info: ModelInfo, folder: Path, seen: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is trusted stands on the command line; a folder of results may be a stranger's."""
+    results, out = tmp_path / "results", tmp_path / "pruned"
+    model = {"id": str(folder), "trust_remote_code": True}
+    assert prunelib.run(recipe(info, models=[model], **SMALL), results).complete
+    [(chosen,)] = prunelib.open_results(results).execute(
+        "select ablation from ablations where role = 'chosen'").fetchall()
+    stored = ["--ablation", chosen, "--results", results]
+    for command in (["export", folder, "--out", out], ["explain", folder, "--prompt", "ab->"]):
+        seen.unlink()
+        forget()
+        assert call(*command, *stored) == 2
+        assert "only --trust-remote-code lets that run" in capfd.readouterr().err
+        assert not seen.exists() and not out.exists()
+        assert call(*command, *stored, "--trust-remote-code") == 0
+        assert {"OwnConfig", "OwnModel"} <= set(seen.read_text().split())
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def test_an_exported_checkpoint_has_its_code(folder: Path, seen: Path, tmp_path: Path) -> None:
+    out = export(describe(str(folder), trust_remote_code=True), Ablation.units(0, [1]),
+                 tmp_path / f"pruned_{tmp_path.name}")
+    seen.unlink()
+    forget()
+    AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+    AutoTokenizer.from_pretrained(out, trust_remote_code=True)
+    assert set(seen.read_text().split()) == {"OwnConfig", "OwnModel", "OwnTokenizer"}
+

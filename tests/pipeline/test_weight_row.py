@@ -43,7 +43,7 @@ def test_weight_rows_are_other_ablations_of_the_same_units(
     assert {site for site, _, _ in rows.values()} == {"mlp_row"}
     for cell, (_, indices, digest) in rows.items():
         assert plain[cell][1] == indices and plain[cell][2] != digest
-        assert find_ablation(tmp_path / "rows", info.id, digest)[0].sites == ("mlp_row",)
+        assert find_ablation(tmp_path / "rows", info.id, digest).ablation.sites == ("mlp_row",)
     # The scores are the same both ways, the answers are not, and what is chosen is reported.
     scores = 'select unit_id, layer, "index", score, site from attributions order by all'
     assert ask(tmp_path / "units", scores) == ask(tmp_path / "rows", scores)
