@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunelib.components import Site
-from prunelib.errors import UserError, unknown_name
+from prunelib.errors import UserError, one_line, unknown_name
 from prunelib.hub import snapshot
 from prunelib.identity import digest, files_digest
 from prunelib.models.adapter import Adapter
@@ -191,9 +191,8 @@ def _parsed(model_id: str, folder: Path, adapter: Adapter, own_code: bool) -> Pr
     try:
         parsed: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
     except Exception as error:  # transformers checks values, with errors of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"model '{model_id}': transformers cannot read its config.json: {reason}"
-                        ) from error
+        raise UserError(f"model '{model_id}': transformers cannot read its config.json: "
+                        f"{one_line(error)}") from error
     if reason := adapter.refusal(parsed):
         raise UserError(f"model '{model_id}' is not supported: {reason}")
     if adapter.depth(parsed) < 1:

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from prunelib.errors import UserError
+from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
 from prunelib.models.identity import ModelInfo
 from prunelib.models.registry import adapter_for
@@ -44,9 +44,8 @@ def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
             info.path, trust_remote_code=info.trust_remote_code
         )
     except Exception as error:  # of many kinds, some of them from Rust
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"model '{info.id}' has no readable tokenizer in {info.path}: {reason}"
-                        ) from error
+        raise UserError(f"model '{info.id}' has no readable tokenizer in {info.path}: "
+                        f"{one_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -60,7 +59,8 @@ def load_weights(info: ModelInfo, dtype: Any) -> PreTrainedModel:
     """
     from transformers import AutoModelForCausalLM
 
-    model, found = AutoModelForCausalLM.from_pretrained(
+    kind: Any = AutoModelForCausalLM  # its annotations know nothing of output_loading_info
+    model, found = kind.from_pretrained(
         info.path,
         dtype=dtype,
         use_safetensors=True,

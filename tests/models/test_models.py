@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from hub_server import OWNER, serving
+from safetensors.torch import load_file, save_file
 from tiny_families import FAMILIES
 from transformers import AutoConfig
 
