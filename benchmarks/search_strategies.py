@@ -215,16 +215,17 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     Console(width=140).print(table)
 
 
-def page(results: list[dict[str, Any]], rates: int = max(RATES)) -> str:
-    """The table of ``docs/choices.md``: searches over one number of rates."""
-    lines = ["| model | choice by | strategy | evaluations | choice | regret ± error, points | "
-             "replays: mean regret | within one error | other tasks |", "| --- " * 9 + "|"]
-    for search_ in results:
-        for r in search_["strategies"] if search_["rates"] == rates else ():
+def page(results: list[dict[str, Any]]) -> str:
+    """The table of ``docs/choices.md``."""
+    lines = ["| model | rates | choice by | strategy | evaluations | choice | regret ± error | "
+             "replays: mean regret | within one error | other tasks |", "| --- " * 10 + "|"]
+    for found in results:
+        for r in found["strategies"]:
             many = r["replays"]
             lines.append(
-                f"| {search_['model'].removeprefix('reference/')} | {search_['statistic']} | "
-                f"{r['strategy']} | {r['share']:.0%} | layer {r['layer']}, {r['rate']:.1%} | "
+                f"| {found['model'].removeprefix('reference/')} | {found['rates']} | "
+                f"{found['statistic']} | {r['strategy']} | {r['share']:.0%} | "
+                f"layer {r['layer']}, {r['rate']:.1%} | "
                 f"{100 * r['regret']:+.1f} ± {100 * r['standard_error']:.1f} | "
                 f"{100 * many['regret']:+.2f} | {many['within_one_error']:.0%} | "
                 f"{r['other_tasks']:.0%} |")

@@ -2,7 +2,8 @@
 
 A job takes prunelib's own source with it, so that it runs the code it was submitted with; what the
 cluster has to have is the environment (Ray, torch, vLLM). The source with the reference models is
-some 12 MB, and Ray stores the same upload once.
+some 12 MB, and Ray stores the same upload once. Modules of the current folder that a recipe names
+objectives of go along too.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from cluster.runtime import check_reachable
@@ -31,6 +33,7 @@ from cluster.tokens import (
     wanted,
     wrong_token,
 )
+from prunelib.attribution.own_objectives import import_objective
 from prunelib.config import Recipe, load_recipe
 from prunelib.errors import UserError
 from prunelib.identity import digest
@@ -142,12 +145,13 @@ class Jobs:
         """
         recipe, results = load_recipe(path), check_location(results)
         check_models(recipe)
+        own = own_modules(recipe)
         first = job_id(recipe, results)
         for number in itertools.count(1):
             name = first if number == 1 else f"{first}-{number}"
             job, new = self._find(name), False
             if job is None:
-                new = self._start(name, path, recipe, results, gpus)
+                new = self._start(name, path, recipe, own, results, gpus)
                 job = self.get(name)
             if new or not job.ended:
                 return job, new
@@ -204,14 +208,15 @@ class Jobs:
         return Job(name, str(info.status.value), info.message or "", about.get("prunelib_run"),
                    about.get("prunelib_results"))
 
-    def _start(self, name: str, path: Path, recipe: Recipe, results: str, gpus: int) -> bool:
+    def _start(self, name: str, path: Path, recipe: Recipe, own: dict[str, Path], results: str,
+               gpus: int) -> bool:
         """Start a job; False if somebody else gave Ray one of this id in the meantime."""
         command = ["python", "-m", "jobs.overnight", "recipe.yaml", "--results", results]
         if gpus:
             command += ["--gpus", str(gpus)]
-        check_upload(path)
+        check_upload(path, own)
         with tempfile.TemporaryDirectory(prefix="prunelib-") as folder, self._explained():
-            collect_upload(path, Path(folder))
+            collect_upload(path, Path(folder), own)
             try:
                 self._client.submit_job(
                     entrypoint=shlex.join(command),
@@ -274,11 +279,34 @@ def _sources() -> dict[str, Path]:
     return found
 
 
-def check_upload(recipe: Path) -> None:
+def own_modules(recipe: Recipe) -> dict[str, Path]:
+    """Name → file or folder of the top modules of a recipe's objectives in the current folder.
+
+    What lies elsewhere is taken for installed, on the cluster too.
+
+    Raises:
+        UserError: an objective cannot be imported here.
+    """
+    found = {}
+    for name in {spec.objective.name for spec in recipe.attribution if spec.objective.own}:
+        import_objective(name)
+        top = name.partition(":")[0].partition(".")[0]
+        # A package is there by its name, also without __init__.py; a module by its file.
+        module = importlib.util.find_spec(top)
+        places = (module.submodule_search_locations or [module.origin or ""]) if module else []
+        here = [Path(place) for place in places if Path(place).parent == Path.cwd()]
+        if here and top not in _PACKAGES:
+            found[here[0].name] = here[0]
+    return found
+
+
+def check_upload(recipe: Path, own: Mapping[str, Path] = MappingProxyType({})) -> None:
     """Raise :class:`UserError`, naming what is large, if a job would take too much with it."""
     sizes = {recipe: recipe.stat().st_size}
-    for folder in _sources().values():
-        for root, names, files in os.walk(folder):
+    for source in (*_sources().values(), *own.values()):
+        if source.is_file():
+            sizes[source] = source.stat().st_size
+        for root, names, files in os.walk(source):
             skipped = _IGNORED(root, [*names, *files])
             names[:] = [name for name in names if name not in skipped]
             sizes |= {Path(root, name): Path(root, name).stat().st_size
@@ -291,15 +319,19 @@ def check_upload(recipe: Path) -> None:
                         + ", ".join(f"{file} ({sizes[file] / 1e6:.0f} MB)" for file in large))
 
 
-def collect_upload(recipe: Path, folder: Path) -> None:
-    """Fill ``folder`` with what a job needs: the recipe and the source of the three packages.
+def collect_upload(recipe: Path, folder: Path, own: Mapping[str, Path] = MappingProxyType({})
+                   ) -> None:
+    """Fill ``folder`` with what a job needs: the recipe, the three packages, and ``own`` modules.
 
     Whatever else lies beside them (results, environments, git) stays where it is. The version
     goes along in the form in which installed packages keep it, since the job has no git.
     """
     shutil.copyfile(recipe, folder / "recipe.yaml")
-    for name, source in _sources().items():
-        shutil.copytree(source, folder / name, ignore=_IGNORED)
+    for name, source in (_sources() | dict(own)).items():
+        if source.is_file():
+            shutil.copyfile(source, folder / name)
+        else:
+            shutil.copytree(source, folder / name, ignore=_IGNORED)
     about = folder / "prunelib-0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(

@@ -37,9 +37,10 @@ def submit(
     """Start a recipe as a job of a Ray cluster, which goes on when this machine is switched off.
 
     Submitting it again attaches to the job while it runs, and resumes it when it has ended. The
-    job takes prunelib's source with it; the cluster needs the environment, and its own access to
-    models and to the place of the results. Models that are not on this machine are checked by
-    the job, before its first unit.
+    job takes prunelib's source with it, and modules of the current folder that the recipe names
+    objectives of; the cluster needs the environment, and its own access to models and to the place
+    of the results. Models that are not on this machine are checked by the job, before its first
+    unit.
 
     A cluster is started with a token, `~/.ray/auth_token`, which every machine that talks to it
     needs a copy of: `(umask 077; ray get-auth-token --generate)` makes one, and

@@ -75,6 +75,9 @@ def _closing(report: RunReport, console: Console) -> None:
                   f"{len(report.failed)} failed. Results are in {report.results}")
     for model, why in report.stopped.items():
         console.print(f"{model}: stopped: {why}", markup=False, soft_wrap=True)
+    for model, parts in report.skipped.items():
+        for why in parts:
+            console.print(f"{model}: left out: {why}", markup=False, soft_wrap=True)
     for (model, stage), units in sorted(report.left.items()):
         console.print(f"{model} {stage}: no time for {units} units before the deadline: "
                       "run it again to go on", markup=False, soft_wrap=True)

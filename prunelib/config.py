@@ -34,6 +34,7 @@ from prunelib.specs import (
 )
 from prunelib.specs_heads import ImportanceSpec, InContextHeadsSpec
 from prunelib.tasks import (
+    FORMATS,
     SUITES,
     TASKS,
     DatasetSpec,
@@ -186,10 +187,9 @@ class Recipe(Spec):
         """The task on whose examples an arm's search decides."""
         return self.search.proxy or arm.task
 
-    @property
-    def reported_format(self) -> str:
-        """How the prompts of reported tasks are written."""
-        return self.evaluate.format or self.format
+    def format_on(self, split: Split) -> str:
+        """How prompts of a split are written, unless their task has a format of its own."""
+        return (self.evaluate.format or self.format) if split == "report" else self.format
 
     def check(self) -> None:
         """Raise :class:`UserError` for what no section can see alone."""
@@ -206,6 +206,7 @@ class Recipe(Spec):
             raise UserError(f"tasks: '{taken[0]}' is reserved, as it stands for several tasks: "
                             "give the data set another name")
         self._check_each_task()
+        self._check_answers()
         for arm in self.arms():
             self._check_labels(arm.spec, self.task(arm.task))
             self.task(arm.task).check("attribute", arm.spec.shots, arm.spec.prompts)
@@ -291,6 +292,20 @@ class Recipe(Spec):
             if not Path(spec.text).exists():
                 raise unknown_name("text", spec.text, ["prose", "prompts", "a file's path"])
             text_file(spec.text)
+
+    def _check_answers(self) -> None:
+        """Whether every answer can be told from what comes after it."""
+        asked = {(name, self.format) for arm in self.arms()
+                 for name in (arm.task, self.search_task(arm))}
+        asked |= {(name, self.format_on("report")) for name in self.evaluate.tasks}
+        if self.evaluate.capability:
+            asked |= {(name, self.format_on("report")) for name in self.evaluate.capability.tasks}
+        for name, written in sorted(asked):
+            task, separator = self.task(name), FORMATS[written].separator
+            cut = [y for _, y in task.pairs if separator in y] if task.format is None else []
+            if cut:
+                raise UserError(f"format {written}: task '{name}' has answers such as '{cut[0]}', "
+                                f"which {separator!r} would end: use another format or task")
 
     def _check_labels(self, spec: AttributionSpec, task: Task) -> None:
         objective = spec.objective

@@ -107,8 +107,11 @@ class ObjectiveSpec(Spec):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in OBJECTIVES and ":" not in name:
+        module, colon, function = name.partition(":")
+        if not colon and name not in OBJECTIVES:
             raise unknown_name("objective", name, [*OBJECTIVES, "package.module:function"])
+        if colon and not all(part.isidentifier() for part in (*module.split("."), function)):
+            raise UserError(f"objective '{name}' is not of the form package.module:function")
         return name
 
     @model_validator(mode="after")
@@ -122,9 +125,14 @@ class ObjectiveSpec(Spec):
         return self
 
     @property
-    def needs_labels(self) -> bool:
-        """Whether it reads gold answers or those of demonstrations."""
-        return self.name != "max_logit"
+    def own(self) -> bool:
+        """Whether it is a function of the user's."""
+        return ":" in self.name
+
+    @property
+    def needs_labels(self) -> bool | None:
+        """Whether it reads gold answers; None if a user's own function has to be asked."""
+        return None if self.own else self.name != "max_logit"
 
     @property
     def label(self) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prunelib.attribution.encoding import Encoded
-from prunelib.errors import UserError
+from prunelib.attribution.own_objectives import import_objective, source_digest
+from prunelib.errors import UnitError
 from prunelib.identity import digest
 from prunelib.specs import ObjectiveSpec
 
@@ -53,21 +52,35 @@ class Objective:
                 for text, weight in self.expand(prompt)]
 
 
-def make_objective(spec: ObjectiveSpec) -> Objective:
-    """The objective that a recipe names. Raises :class:`UserError` if it cannot be imported."""
-    if ":" in spec.name:
-        return Objective(_imported(spec.name))
+def make_objective(spec: ObjectiveSpec, expected: str | None = None) -> Objective:
+    """The objective that a recipe names.
+
+    Args:
+        spec: the recipe's choice.
+        expected: digest of the objective that is meant: another machine may have another version
+            of a user's own module, or another module of that name.
+
+    Raises:
+        UserError: it cannot be imported.
+        UnitError: it is not the one that is meant.
+    """
+    if spec.own:
+        function = import_objective(spec.name)
+        if expected not in (None, objective_digest(spec)):
+            raise UnitError(f"objective '{spec.name}' is another one here ("
+                            f"{function.__code__.co_filename}) than where the run was started")
+        return Objective(function)
     if spec.name == "max_logit":
         return Objective(max_logit)
-    function = functools.partial(copy_shift, spec=spec)
+    shift = functools.partial(copy_shift, spec=spec)
     if spec.tokens == "first":
-        return Objective(function)
-    return Objective(function, functools.partial(_teacher_forced, spec=spec))
+        return Objective(shift)
+    return Objective(shift, functools.partial(_teacher_forced, spec=spec))
 
 
 def objective_digest(spec: ObjectiveSpec) -> str:
-    """What identifies an objective: its switches and, for a user's own, its source."""
-    source = inspect.getsource(_imported(spec.name)) if ":" in spec.name else ""
+    """What identifies an objective: its switches and, for a user's own, its module's source."""
+    source = source_digest(spec.name) if spec.own else ""
     return digest("objective", [spec.model_dump(mode="json"), source])
 
 
@@ -122,15 +135,3 @@ def max_logit(logits: Tensor, prompts: Sequence[Encoded]) -> Tensor:
     M(q) = max_y logit_y at the last position of the prompt (papers.md §2.1).
     """
     return logits.float().max(-1).values
-
-
-def _imported(path: str) -> Function:
-    """A user's objective, by ``package.module:function``."""
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"objective '{path}' cannot be imported: {error}") from error
-    if not callable(found):
-        raise UserError(f"objective '{path}' is not a function of logits and prompts")
-    return found  # type: ignore[no-any-return]

@@ -213,7 +213,9 @@ def _without_each(loaded: Loaded, layer: int, prompts: Sequence[LabelledPrompt],
     for start in range(0, len(prompts), at_once):
         some = prompts[start : start + at_once]
         with masked_rows(loaded, layer, "head", batched(loaded, some)) as under:
-            found.append(of_labels(under(keep), [*some] * heads).reshape(heads, len(some), 2))
+            values = [of_labels(under(part), [*some] * len(part))
+                      for part in (keep[i : i + rows] for i in range(0, heads, rows))]
+        found.append(np.concatenate(values).reshape(heads, len(some), 2))
     return np.concatenate(found, axis=1)
 
 

@@ -12,8 +12,10 @@ from prunelib.attribution import quadrature
 from prunelib.attribution.encoding import encode
 from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
 from prunelib.attribution.objectives import objective_digest
+from prunelib.attribution.own_objectives import needs_labels, try_objective
 from prunelib.components import BASELINE, Site
 from prunelib.config import Arm, Recipe
+from prunelib.engines.stopping import model_limits
 from prunelib.errors import UnitError, UserError
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import load_tokenizer
@@ -21,12 +23,13 @@ from prunelib.pipeline.model_run import Found, ModelRun, Step
 from prunelib.pipeline.units import AttributeJob, PoolJob, Prompts, ScoreJob, Unit
 from prunelib.search.ranking import by_score, positive_mass, random_order
 from prunelib.specs import GRADIENT_METHODS, AttributionSpec, SearchSpec
-from prunelib.tasks import draw
+from prunelib.tasks import Split, draw
 
 #: Prompts in which answers' first tokens are compared before anything starts.
 _LOOK = 20
-#: Prompts that are answered to find one that is answered correctly, or wrongly.
-POOL = 4
+#: Prompts that are answered at a time to find one that is answered correctly, or wrongly, and how
+#: often at most.
+POOL, POOLS = 4, 16
 
 
 @dataclass(frozen=True)
@@ -111,28 +114,54 @@ def check_attribution(recipe: Recipe, info: ModelInfo) -> None:
         pruned_site(info, spec, recipe.search)
         objective_digest(spec.objective)
     for arm in recipe.arms():
-        spec = arm.spec
+        spec, search = arm.spec, recipe.search
         if (spec.method in GRADIENT_METHODS and spec.objective.name == "copy_shift"
                 and spec.objective.tokens == "first" and not spec.objective.gold_only):
-            _check_first_tokens(recipe, arm, info)
+            _check_first_tokens(recipe, info, f"attribution '{spec.label}'", arm.task, "attribute",
+                                spec.shots, "copy_shift", "objective: {name: copy_shift, tokens: "
+                                "all}")
+        if spec.method in GRADIENT_METHODS and spec.objective.own:
+            _check_own(recipe, arm, info)
+        if search.statistic == "margin":
+            _check_first_tokens(recipe, info, "search", recipe.search_task(arm), search.split,
+                                search.shots, "margin", "statistic: accuracy")
 
 
-def _check_first_tokens(recipe: Recipe, arm: Arm, info: ModelInfo) -> None:
+def _check_own(recipe: Recipe, arm: Arm, info: ModelInfo) -> None:
+    """Whether a user's own objective gives a value to each of two prompts of the task."""
+    spec, task, tokenizer = arm.spec, recipe.task(arm.task), load_tokenizer(info)
+    if needs_labels(spec.objective.name) and not task.labelled("attribute"):
+        raise UserError(
+            f"attribution '{spec.label}': task '{task.name}' has no labels in its attribute split; "
+            f"if objective '{spec.objective.name}' reads none, give it the attribute "
+            "needs_labels = False")
+    drawn = draw(task, split="attribute", shots=spec.shots, seed=arm.seed,
+                 count=min(spec.prompts, 2), prompt_format=recipe.format_on("attribute"))
+    try:
+        prompts = [encode(example, tokenizer) for example in drawn]
+        try_objective(spec.objective.name, (prompts * 2)[:2], model_limits(info)[1])
+    except (UnitError, UserError) as error:
+        raise UserError(f"attribution '{spec.label}': model '{info.id}', task '{task.name}': "
+                        f"{error}") from error
+
+
+def _check_first_tokens(recipe: Recipe, info: ModelInfo, where: str, name: str, split: Split,
+                        shots: int, what: str, instead: str) -> None:
     """Whether answers have tokens of their own, and some that differ begin differently."""
-    task, tokenizer = recipe.task(arm.task), load_tokenizer(info)
-    drawn = draw(task, split="attribute", shots=arm.spec.shots, seed=arm.seed,
-                 count=min(arm.spec.prompts, _LOOK), prompt_format=recipe.format)
+    task, tokenizer = recipe.task(name), load_tokenizer(info)
+    count = _LOOK if task.sizes is None else min(_LOOK, len(task.split(split)))
+    drawn = draw(task, split=split, shots=shots, seed=0, count=count,
+                 prompt_format=recipe.format_on(split))
     try:
         shifts = [bool(encode(example, tokenizer).first_copies) for example in drawn
                   if set(example.answers) - {example.gold}]
     except UnitError as error:
-        raise UserError(f"attribution '{arm.spec.label}': model '{info.id}', task '{task.name}': "
-                        f"{error}") from error
+        raise UserError(f"{where}: model '{info.id}', task '{name}': {error}") from error
     if shifts and not any(shifts):
         raise UserError(
-            f"attribution '{arm.spec.label}': to model '{info.id}' all answers of "
-            f"'{task.name}' begin with the same token, as its prompts are written, so copy_shift "
-            "compares nothing: use objective: {name: copy_shift, tokens: all}, or another format")
+            f"{where}: to model '{info.id}' all answers of '{name}' begin with the same token, as "
+            f"its prompts are written, so {what} compares nothing: use {instead}, or another "
+            "format")
 
 
 def pruned_site(info: ModelInfo, spec: AttributionSpec, search: SearchSpec) -> Site:
@@ -160,19 +189,25 @@ def _sample(run: ModelRun, arm: Arm) -> Step[Prompts]:
     spec = arm.spec
     if spec.choose == "random":
         return run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(spec.prompts))
-    task, wanted = run.recipe.task(arm.task), POOL * spec.prompts
-    count = wanted if task.sizes is None else min(wanted, len(task.split("attribute")))
-    pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed, range(count))
-    unit = run.unit(PoolJob(pool, run.written(arm.task)[1], run.info.layers - 1, (BASELINE,),
-                            run.spec.dtype))
-    yield [unit]
-    answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()
-    fitting = [row["example"] for row in answers if row["correct"] == (spec.choose == "correct")]
-    if len(fitting) < spec.prompts:
-        raise UserError(
-            f"attribution '{spec.label}': of {len(answers)} prompts of '{arm.task}' the model "
-            f"answers {len(fitting)} {spec.choose}ly, fewer than prompts: {spec.prompts}")
-    return run.prompts(arm.task, "attribute", spec.shots, arm.seed, fitting[: spec.prompts])
+    task, block = run.recipe.task(arm.task), POOL * spec.prompts
+    # A data set ends; other tasks would begin again for ever.
+    end = POOLS * block if task.sizes is None else len(task.split("attribute"))
+    fitting: list[int] = []
+    for start in range(0, end, block):
+        pool = run.prompts(arm.task, "attribute", spec.shots, arm.seed,
+                           range(start, min(start + block, end)))
+        unit = run.unit(PoolJob(pool, run.written(arm.task)[1], run.info.layers - 1, (BASELINE,),
+                                run.spec.dtype))
+        yield [unit]
+        answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()
+        fitting += [row["example"] for row in answers
+                    if row["correct"] == (spec.choose == "correct")]
+        if len(fitting) >= spec.prompts:
+            return run.prompts(arm.task, "attribute", spec.shots, arm.seed,
+                               fitting[: spec.prompts])
+    raise UserError(
+        f"attribution '{spec.label}': of {end} prompts of '{arm.task}' the model answers "
+        f"{len(fitting)} {spec.choose}ly, fewer than prompts: {spec.prompts}")
 
 
 def _integrated(run: ModelRun, arm: Arm, sample: Prompts

@@ -66,6 +66,7 @@ class RunReport:
         left: (model, stage) → units for which there was no time before the deadline; a stage
             that was never reached is not among them, but comes after one that is.
         stopped: model → why the driver could not go on with it.
+        skipped: model → parts of the recipe that it cannot give, each with the reason.
     """
 
     run: str
@@ -75,11 +76,12 @@ class RunReport:
     failed: list[Attempt] = field(default_factory=list)
     left: Counter[tuple[str, str]] = field(default_factory=Counter)
     stopped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether everything that the recipe asks for is there."""
-        return not (self.failed or self.left or self.stopped)
+        return not (self.failed or self.left or self.stopped or self.skipped)
 
 
 def prepare(recipe: Recipe, elsewhere: bool = False) -> list[ModelInfo]:
@@ -162,6 +164,7 @@ class _Driver:
         self.failed: list[Attempt] = []
         self.left: Counter[tuple[str, str]] = Counter()
         self.stopped: dict[str, str] = {}
+        self.skipped: dict[str, list[str]] = {}
         self.started = datetime.now(UTC)
         self.deadline = recipe.deadline_after(self.started)
         #: Units that are linked to the run, by this driver or one before it.
@@ -188,12 +191,12 @@ class _Driver:
                 outstanding[name].discard(attempt.unit.id)
                 if not outstanding[name]:
                     outstanding[name] = self._advance(*progress[name])
-            failed = self.failed or self.stopped
+            failed = self.failed or self.stopped or self.skipped
             status = "failed" if failed else "deadline" if self.left else "done"
         finally:
             self._record_run(status)
         return RunReport(self.run_id, self.store.location, self.done, self.reused,
-                         self.failed, self.left, self.stopped)
+                         self.failed, self.left, self.stopped, self.skipped)
 
     def _attempts(self, outstanding: dict[str, set[str]]) -> Iterator[Attempt]:
         """Attempts as they end, until nothing is outstanding; from the deadline on, nothing new."""
@@ -223,6 +226,8 @@ class _Driver:
                 units = next(steps)
             except StopIteration:
                 self._link(model, [])
+                if model.skipped:
+                    self.skipped[name] = model.skipped
                 return set()
             except Exception as error:  # what a model's files say, or that they can't be read
                 logger.warning("%s: %s: %s", name, type(error).__name__, error,

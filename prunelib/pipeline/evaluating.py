@@ -78,7 +78,7 @@ def asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, ablat
            canary: Canary, repeat: int = 0, split: Literal["search", "report"] = "report"
            ) -> EvaluateJob:
     """A task under an ablation."""
-    written, scoring = run.written(task)
+    written, scoring = run.written(task, split)
     return EvaluateJob(
         task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
         format=written, scoring=scoring, ablation=ablation, engine=engine_of(run),
@@ -113,7 +113,7 @@ def capability_texts(recipe: Recipe, spec: CapabilitySpec) -> Texts:
         example
         for name in evaluate.tasks
         for example in draw(recipe.task(name), split="report", shots=max(evaluate.shots), seed=0,
-                            count=spec.examples, prompt_format=recipe.reported_format)
+                            count=spec.examples, prompt_format=recipe.format_on("report"))
     ]
     return Texts("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples))
 

@@ -32,6 +32,8 @@ class ModelRun:
         self._writes = record
         layers = recipe.search.layers
         self.layers = tuple(range(info.layers)) if layers == "all" else layers
+        #: What the recipe asks for and this model cannot give, and why.
+        self.skipped: list[str] = []
         #: Files that this run's results consist of: (table, unit id, stage).
         self.files: list[tuple[str, str, str]] = []
 
@@ -57,12 +59,13 @@ class ModelRun:
                 ) -> Prompts:
         """Some examples of a task, as jobs hold them."""
         return Prompts(self.task(task), split, shots, seed, tuple(indices),
-                       self._format(task, self.recipe.format))
+                       self._format(task, self.recipe.format_on(split)))
 
-    def written(self, task: str) -> tuple[str, Literal["greedy", "options"]]:
-        """How the prompts of a reported task are written, and its answers read."""
+    def written(self, task: str, split: Split = "report"
+                ) -> tuple[str, Literal["greedy", "options"]]:
+        """How the prompts of a task are written on a split, and its answers read."""
         scoring = self.recipe.evaluate.scoring if self.recipe.task(task).options else "greedy"
-        return self._format(task, self.recipe.reported_format), scoring
+        return self._format(task, self.recipe.format_on(split)), scoring
 
     def _format(self, task: str, asked: str) -> str:
         return "own" if self.recipe.task(task).format else asked

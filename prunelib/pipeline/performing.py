@@ -58,8 +58,9 @@ def _attribute(worker: Worker, unit: Unit, job: AttributeJob) -> list[Row]:
     prompts = [encode(example, loaded.tokenizer) for example in examples_of(job.prompts)[1]]
     path = Path(job.layers, *loaded.adapter.projection(job.projection),
                 last_position=job.path == "last_position", released=job.released)
-    found = block_gradients(loaded, path, prompts, make_objective(job.objective),
-                            quadrature.new_nodes(job.level), ROWS >> worker.halvings)
+    objective = make_objective(job.objective, job.objective_digest)
+    found = block_gradients(loaded, path, prompts, objective, quadrature.new_nodes(job.level),
+                            ROWS >> worker.halvings)
     return [
         _part(unit, job.prompts, layer, job.level, float(alpha), part.sums[i], part.totals[i],
               part.values[i])
@@ -77,8 +78,8 @@ def _score(worker: Worker, unit: Unit, job: ScoreJob) -> list[Row]:
     loaded = worker.loaded(unit.model, job.dtype)
     prompts = [encode(example, loaded.tokenizer) for example in examples_of(job.prompts)[1]]
     path = Path(job.layers, *loaded.adapter.projection(job.projection))
-    scores = SCORERS[job.method](loaded, path, prompts, make_objective(job.objective),
-                                 ROWS >> worker.halvings)
+    objective = make_objective(job.objective, job.objective_digest)
+    scores = SCORERS[job.method](loaded, path, prompts, objective, ROWS >> worker.halvings)
     return [_part(unit, job.prompts, layer, 0, 1.0, of_layer * len(prompts), [], [])
             for layer, of_layer in zip(job.layers, scores, strict=True)]
 

@@ -164,8 +164,8 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
     def tokens(task: str, split: Split, shots: int) -> float:
         known = recipe.task(task)
         count = min(20, len(known.split(split)))
-        written = recipe.reported_format if split == "report" else recipe.format
-        some = draw(known, split=split, shots=shots, seed=0, count=count, prompt_format=written)
+        some = draw(known, split=split, shots=shots, seed=0, count=count,
+                    prompt_format=recipe.format_on(split))
         return sum(len(tokenizer(e.prompt)["input_ids"]) for e in some) / len(some)
 
     def passes(spec: AttributionSpec) -> float:

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from prunelib.config import Arm
+from prunelib.errors import UserError
 from prunelib.models import planted_units
 from prunelib.pipeline.attributing import Ranking, random_rankings, rank
 from prunelib.pipeline.beyond_pruning import fine_tuning, task_vectors
 from prunelib.pipeline.evaluating import canaries, evaluation
 from prunelib.pipeline.importance import importance
 from prunelib.pipeline.in_context import in_context
-from prunelib.pipeline.model_run import ModelRun, together
+from prunelib.pipeline.model_run import ModelRun, Step, together
 from prunelib.pipeline.searching import search
 from prunelib.pipeline.units import Unit
 
@@ -43,7 +45,8 @@ def _stages(run: ModelRun) -> Iterator[list[Unit]]:
 
 def _neurons(run: ModelRun) -> Iterator[list[Unit]]:
     """Attribute, search and evaluate neurons."""
-    rankings = yield from together([rank(run, arm) for arm in run.recipe.arms()])
+    ranked = yield from together([_ranking(run, arm) for arm in run.recipe.arms()])
+    rankings = [ranking for ranking in ranked if ranking is not None]
     main = [ranking for ranking in rankings if ranking.arm.main]
     controls = [control for ranking in main for control in random_rankings(run, ranking)]
     if run.recipe.deadline is None:
@@ -51,6 +54,17 @@ def _neurons(run: ModelRun) -> Iterator[list[Unit]]:
     else:  # two searches instead of one, so that the main comparison is there early
         yield from _comparison(run, main, first=True, extras=False)
         yield from _comparison(run, rankings + controls, first=False, extras=True)
+
+
+def _ranking(run: ModelRun, arm: Arm) -> Step[Ranking | None]:
+    """The ranking of an arm; without it, for a reason that the user hears, the others go on."""
+    try:
+        return (yield from rank(run, arm))
+    except UserError as error:
+        if arm.main:  # with which everything is compared
+            raise
+        run.skipped.append(str(error))
+        return None
 
 
 def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: bool

@@ -25,8 +25,11 @@ class Outcome:
 
 
 def first_line(text: str, separator: str) -> str:
-    """The answer in a completion: what stands before the next pair would begin."""
-    return text.split("\n")[0].split(separator)[0].strip()
+    """The answer in a completion: what stands before the next pair would begin.
+
+    A blank before the answer belongs to no separator, not even to one that is a blank.
+    """
+    return text.split("\n")[0].lstrip(" ").split(separator)[0].strip()
 
 
 def judge(task: Task, example: Example, prediction: str) -> Outcome:

@@ -45,7 +45,8 @@ def _text(value: Any) -> Any:
     """A label as the text by which it is looked up; truth values as YAML and JSON write them."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, int) else value
+    whole = isinstance(value, float) and value.is_integer()  # a column of integers with gaps
+    return str(int(value)) if isinstance(value, int) or whole else value
 
 
 def _texts(value: Any) -> Any:
@@ -185,7 +186,7 @@ def _build(content: str) -> Task:
 def _pairs(spec: DatasetSpec, body: str) -> dict[Split, list[Pair]]:
     """Prompts and answers of each of our splits."""
     theirs = list(dict.fromkeys(spec.splits.values()))
-    found = find(spec.path, spec.revision, spec.config)
+    found = find(spec.path, spec.revision, spec.config, theirs)
     used = template_columns(spec.template)
     pairs: dict[Split, list[Pair]] = {split: [] for split in SPLITS}
     for name in theirs:
@@ -243,6 +244,8 @@ class _Choices(string.Formatter):
 
 
 def _answer(spec: DatasetSpec, row: Row, where: str) -> str:
+    if row[spec.label] is None:
+        raise UserError(f"{where}: column '{spec.label}' is empty")
     label = str(_text(row[spec.label]))
     if spec.answers is None:
         if not label.strip() or "\n" in label:

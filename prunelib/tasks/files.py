@@ -5,8 +5,6 @@ Data are read, code is never run: a repository that makes its rows by a script h
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,9 @@ if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
 Row = dict[str, Any]
+_CARD = "README.md"
+#: Where a name on the hub was looked for before.
+_ELSE = "not a folder"
 
 
 def is_local(path: str) -> bool:
@@ -38,42 +39,78 @@ def resolve_revision(path: str, revision: str | None = None) -> str:
     """
     if is_local(path):
         return "local"
-    return snapshot("dataset", path, revision, ["README.md"], "not a folder").name
+    return snapshot("dataset", path, revision, [_CARD], _ELSE).name
 
 
-def find(path: str, revision: str | None, config: str | None) -> DatasetBuilder:
-    """What reads a data set.
+def find(path: str, revision: str | None, config: str | None, splits: Sequence[str]
+         ) -> DatasetBuilder:
+    """What reads some splits of a data set; from the hub no other files are fetched.
 
     Args:
         path: a local folder in the hub's layout, or a name on the hub.
         revision: of a data set on the hub; ``None`` is its main branch.
         config: which configuration; ``None`` is the only or default one. Where no card lists
             any, it is the folder of that name.
+        splits: names of splits as the data set has them.
 
     Raises:
-        UserError: it is nowhere, has no such configuration, or no data files.
+        UserError: it is nowhere, or lacks the configuration, a split, or any data files.
     """
-    from datasets import get_dataset_config_names, load_dataset_builder
+    from datasets import load_dataset_builder
 
     local = is_local(path)
-    place = str(Path(path).resolve()) if local else path
-    commit = None if local else resolve_revision(path, revision)
-    names: list[str] = []
+    root = Path(path).resolve() if local else snapshot("dataset", path, revision, [_CARD], _ELSE)
     with _one_line(path):
-        try:
-            found = load_dataset_builder(place, config, revision=commit)
-        except ValueError:
-            names = get_dataset_config_names(place, revision=commit)
-            if config is None or names != ["default"]:
-                raise _which(path, config, names) from None
-            found = load_dataset_builder(place, data_dir=_inside(path, config), revision=commit)
-    if local:
-        for file in itertools.chain(*found.config.data_files.values()):
-            _inside(path, os.path.relpath(file, place))
-    elif found.hash != commit:
-        raise UserError(f"data set '{path}' is in the local cache, but not at commit {commit}, and "
-                        "the hub cannot be reached")
-    return found
+        patterns, folder = _choice(path, root, config)
+        for split in splits if patterns else ():
+            if split not in patterns:
+                raise unknown_name(f"split of data set '{path}'", split, patterns)
+        if not local:
+            commit = root.name
+            wanted = ([p for split in splits for p in patterns[split]] if patterns
+                      else _named(path, commit, folder, splits))
+            root = snapshot("dataset", path, commit, [_CARD, *wanted], _ELSE)
+        if patterns:
+            return load_dataset_builder(str(root), data_files={s: patterns[s] for s in splits})
+        return load_dataset_builder(str(root), data_dir=folder)
+
+
+def _choice(path: str, root: Path, config: str | None
+            ) -> tuple[dict[str, list[str]], str | None]:
+    """Split → patterns of files where the card lists them; else the folder where names decide."""
+    from datasets.data_files import sanitize_patterns
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard
+
+    card = root / _CARD
+    listed: Any = (MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)
+                   if card.is_file() else {})
+    if not listed:
+        return {}, None if config is None else _inside(path, config)
+    name = config or listed.get_default_config_name()
+    if name is None:
+        raise UserError(f"data set '{path}' has several configurations, say which: "
+                        f"config: {' | '.join(listed)}")
+    if name not in listed:
+        raise unknown_name(f"configuration of data set '{path}'", name, listed)
+    files, folder = listed[name].get("data_files"), listed[name].get("data_dir")
+    if files is None:
+        return {}, None if folder is None else _inside(path, folder)
+    return {str(split): [_inside(path, pattern) for pattern in patterns]
+            for split, patterns in sanitize_patterns(files).items()}, None
+
+
+def _named(path: str, commit: str, folder: str | None, splits: Sequence[str]) -> list[str]:
+    """Files on the hub that belong to some splits by their names; none without the hub."""
+    from datasets import load_dataset_builder
+
+    try:
+        found = load_dataset_builder(path, data_dir=folder, revision=commit).config.data_files
+    except ConnectionError:
+        found = None
+    # Without the hub those that were fetched before are there, or it is known that none is.
+    start = f"hf://datasets/{path}@{commit}/"
+    return [file.removeprefix(start) for split in splits for file in (found or {}).get(split, ())]
 
 
 def read(path: str, found: DatasetBuilder, split: str, columns: Sequence[str]) -> list[Row]:
@@ -81,34 +118,27 @@ def read(path: str, found: DatasetBuilder, split: str, columns: Sequence[str]) -
 
     Args:
         path: how the user calls the data set, for messages.
-        found: what reads it. A local folder is read as it lies there, a data set from the hub
-            from the cache of ``datasets``.
+        found: what reads it.
         split: name of the split as the data set has it.
         columns: which columns.
 
     Raises:
         UserError: there is no such split or column, or a file cannot be read.
     """
+    there = [str(name) for name in found.config.data_files]
+    if split not in there:
+        raise unknown_name(f"split of data set '{path}'", split, there)
+    if hasattr(found.config, "keep_default_na"):  # words such as None and NA are words
+        found.config.keep_default_na, found.config.na_values = False, [""]
     with _one_line(path):
-        local = is_local(path)
-        if not local:
-            found.download_and_prepare()
-        there = [str(name) for name in (found.config.data_files if local else found.info.splits)]
-        if split not in there:
-            raise unknown_name(f"split of data set '{path}'", split, there)
-        rows = found.as_streaming_dataset(split) if local else found.as_dataset(split)
+        rows = found.as_streaming_dataset(split)
         have = rows.column_names or list(next(iter(rows), {}))
+        if not have:
+            raise UserError(f"data set '{path}', split '{split}' is empty")
         for column in columns:
             if column not in have:
                 raise unknown_name(f"column of data set '{path}', split '{split}',", column, have)
         return list(rows.select_columns(list(dict.fromkeys(columns))))
-
-
-def _which(path: str, config: str | None, names: Sequence[str]) -> UserError:
-    if config is None:
-        return UserError(f"data set '{path}' has several configurations, say which: "
-                         f"config: {' | '.join(names)}")
-    return unknown_name(f"configuration of data set '{path}'", config, names)
 
 
 def _inside(path: str, below: str) -> str:
@@ -130,7 +160,7 @@ def _one_line(path: str) -> Iterator[None]:
     except UserError:
         raise
     except yaml.YAMLError as error:
-        raise UserError(f"data set '{path}': its README.md has no readable list of configs"
+        raise UserError(f"data set '{path}': its {_CARD} has no readable list of configs"
                         ) from error
     except (FileNotFoundError, RuntimeError) as error:
         raise UserError(f"data set '{path}' has no data files ({_first_line(error)}); one that is "

@@ -23,7 +23,7 @@ from prunelib.identity import seed_of
 from prunelib.tasks.base import Pair, PromptFormat, Task
 from prunelib.tasks.bundled import LETTERS, TRAINED, count_vowels, entry, lists, table
 
-_ASSOCIATIONS = 600
+_ASSOCIATIONS, _COUNTS = 600, 600
 
 
 def _unseen(name: str) -> tuple[str, Callable[[], Task]]:
@@ -54,6 +54,21 @@ def _words(answer: Callable[[str], str]) -> Iterator[Pair]:
 
 def _categories() -> Iterator[Pair]:
     return ((row["word"], row["category"]) for row in table("categories"))
+
+
+def _object_counts() -> Iterator[Pair]:
+    """Some words, and how many of them are of one kind, which every kind is asked for in turn."""
+    rng = random.Random(seed_of("generator", "object_counting", 1))  # noqa: S311
+    kinds: dict[str, list[str]] = {}
+    for word, kind in _categories():
+        kinds.setdefault(kind, []).append(word)
+    for i in range(_COUNTS):
+        kind = sorted(kinds)[i % len(kinds)]
+        count, others = rng.randint(1, 4), [k for k in sorted(kinds) if k != kind]
+        words = rng.sample(kinds[kind], count) + [
+            rng.choice(kinds[other]) for other in rng.sample(others, rng.randint(1, 3))]
+        rng.shuffle(words)
+        yield f"{', '.join(words)}: how many are of the kind {kind}", str(count)
 
 
 def _new_words() -> Iterator[Pair]:
@@ -124,6 +139,8 @@ OOD: dict[str, Callable[[], Task]] = dict([
           "does not have", _new_words),
     # Far.
     entry("linguistic", "word_category", "category of a word", _categories),
+    entry("algorithmic", "object_counting", "how many of some words are of one kind, after the "
+          "task of BIG-bench", _object_counts),
     entry("linguistic", "first_letter", "first letter of a word",
           lambda: _words(lambda word: word[0]), origin="vowel_counting"),
     entry("linguistic", "last_letter", "last letter of a word",

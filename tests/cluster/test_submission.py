@@ -17,7 +17,7 @@ from pipeline.small import recipe as small_recipe
 from ray_head import TOKEN, Head, ray_head, status
 
 from cluster.runtime import connect
-from cluster.submission import Jobs, check_models, check_upload, collect_upload
+from cluster.submission import Jobs, check_models, check_upload, collect_upload, own_modules
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
@@ -102,6 +102,23 @@ def test_a_job_is_submitted_attached_to_stopped_and_resumed(
     assert call("status", f"{name}-2", *at) == 0
     said = capfd.readouterr().out
     assert f"{name}-2: succeeded" in said and "24 of 24" in said
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_job_has_the_objective_of_the_folder_it_was_submitted_from(
+    head: Head, info: ModelInfo, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "my_own.py").write_text(
+        "def largest(logits, prompts): return logits.max(-1).values\n")
+    path = write(small_recipe(info, attribution={"objective": "my_own:largest", "prompts": 4,
+                                                 "shots": 2, "max_nodes": 9}), folder / "r.yaml")
+    at = ["--address", head.dashboard]
+    assert call("submit", path, "--results", folder / "r", *at) == 0
+    name = capfd.readouterr().out.split()[1]
+    assert call("logs", name, "--follow", *at) == 0
+    said, ended = capfd.readouterr()
+    assert f"{name}: succeeded" in ended, said
 
 
 @pytest.mark.cluster
@@ -196,6 +213,47 @@ def test_an_upload_is_the_source_and_the_recipe(tmp_path: Path) -> None:
     assert (folder / "prunelib" / "results" / "store.py").is_file()
     assert list(folder.glob("prunelib/reference/models/*/*.safetensors"))
     assert not [p for p in folder.rglob("*") if p.name.startswith((".", "__pycache__"))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, whose modules this process forgets in the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+
+
+def test_modules_of_the_current_folder_are_uploaded_with_their_packages(
+    folder: Path, info: ModelInfo
+) -> None:
+    for name in ("my_file.py", "my_package/sub/inner.py", "my_package/data.txt",
+                 "my_package/__pycache__/x.pyc", "not_mine.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("def f(logits, prompts): return logits[:, 0]\n")
+    (folder / "my_package" / "sub" / "__init__.py").touch()
+    installed = "prunelib.attribution.objectives:max_logit"
+    recipe = small_recipe(info, attribution=[
+        {"name": str(i), "objective": name} for i, name in enumerate(
+            ["my_file:f", "my_package.sub.inner:f", installed, "max_logit"])])
+    own = own_modules(recipe)
+    assert own == {"my_file.py": folder / "my_file.py", "my_package": folder / "my_package"}
+    (upload := folder / "upload").mkdir()
+    collect_upload(write(recipe, folder / "r.yaml"), upload, own)
+    assert {p.name for p in upload.iterdir()} == {
+        "recipe.yaml", "prunelib", "cluster", "jobs", "prunelib-0.dist-info", *own}
+    assert (upload / "my_file.py").read_text() == (folder / "my_file.py").read_text()
+    assert {p.name for p in (upload / "my_package").rglob("*")} == {
+        "sub", "inner.py", "__init__.py", "data.txt"}
+    for name in ("my_file.py", "my_package/data.txt"):
+        with (folder / name).open("ab") as handle:
+            os.truncate(handle.fileno(), 200_000_000)
+        with pytest.raises(UserError, match=rf"{Path(name).name} \(200 MB\)"):
+            check_upload(folder / "r.yaml", own)
+        (folder / name).write_text("")
+    with pytest.raises(UserError, match="'my_file:g' cannot be imported"):
+        own_modules(small_recipe(info, attribution={"objective": "my_file:g"}))
 
 
 def test_an_upload_that_is_too_large_is_refused_by_name(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from command_line import call
 import prunelib
 from jobs import cli
 from prunelib.models import ModelInfo
+from prunelib.tasks import KNOWN
 from prunelib.tasks.datasets import template_columns
 
 GOOD = """
@@ -348,6 +349,7 @@ RECIPES = sorted((Path(cli.__file__).parent / "recipes").glob("*.yaml"))
 
 def made_up(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same data set with rows that have the columns its template names, and its labels."""
+    spec = KNOWN.get(spec["name"], {}) | spec
     columns = [c for c in template_columns(spec["template"]) if c not in ("choices", "endings")]
     lists = {"endings": list("abcd")} if "endings[" in spec["template"] else {}
     lists |= {"choices": {"text": list("abcd")}} if "choices[text]" in spec["template"] else {}
@@ -386,6 +388,8 @@ def test_the_recipes_are_fine(
         for part in attributions if isinstance(attributions, list) else [attributions]:
             part["prompts"] = 1
         content["evaluate"]["examples"] = 1
+        if "task_vectors" in content["evaluate"]:
+            content["evaluate"]["task_vectors"] = {"examples": 1, "shots": 1}
         if "search" in content:
             content["search"]["examples"] = 1
         if "importance" in content:  # BoolQ is small there

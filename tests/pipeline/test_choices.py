@@ -20,6 +20,7 @@ from prunelib.attribution.scorers import SCORERS
 from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, load
+from prunelib.pipeline.attributing import POOL, POOLS
 from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.executor import InlineExecutor
 from prunelib.pipeline.plan import estimate
@@ -34,6 +35,8 @@ from prunelib.tasks import draw, get_task
 
 DATA = Path(__file__).parent.parent / "data"
 LAYERS = 2
+#: A task at which the reference GPT-2 errs now and then.
+RARE = "antonyms"
 
 
 class Refusing(InlineExecutor):
@@ -143,7 +146,14 @@ def test_capability_is_measured_for_every_ablation(every: tuple[Recipe, Path]) -
         ("to_upper",)]
 
 
-@pytest.mark.parametrize("fmt", ["comma", "example"])
+def test_a_format_whose_end_of_a_pair_is_in_an_answer_is_refused(info: ModelInfo) -> None:
+    evaluate = {"tasks": ["present_past_perfect"], "shots": [1], "examples": 4}
+    with pytest.raises(UserError, match=r"format colon: task 'present_past_perfect' has answers"):
+        recipe(info, format="colon", evaluate=evaluate).check()
+    recipe(info, evaluate=evaluate).check()
+
+
+@pytest.mark.parametrize("fmt", ["comma", "example", "colon"])
 def test_every_stage_writes_prompts_in_the_format_of_the_recipe(fmt: str, info: ModelInfo,
                                                                  tmp_path: Path) -> None:
     attribution = {"prompts": 4, "shots": 2, "method": "gradient_activation", "choose": "wrong",
@@ -172,12 +182,17 @@ def test_every_stage_writes_prompts_in_the_format_of_the_recipe(fmt: str, info: 
         loaded, layer_path(loaded, 1), wrong, make_objective(ObjectiveSpec(tokens="all")), 32)[0]
     scores = ask(tmp_path / "r", 'select score from attributions order by "index"')
     assert np.allclose([score for (score,) in scores], expected, atol=1e-7)
-    # After a comma's blank, all answers begin with the same character.
+    # After a blank, all answers begin with the same character.
     first = Recipe.model_validate(made.model_dump() | {"attribution": attribution | {
         "objective": "copy_shift"}})
-    with pytest.raises(UserError, match="begin with the same token") if fmt == "comma" else (
+    with pytest.raises(UserError, match="begin with the same token") if fmt != "example" else (
             contextlib.nullcontext()):
         prepare(first)
+    by_margin = Recipe.model_validate(made.model_dump() | {
+        "search": made.search.model_dump() | {"statistic": "margin"}})
+    with pytest.raises(UserError, match="margin compares nothing") if fmt != "example" else (
+            contextlib.nullcontext()):
+        prepare(by_margin)
     # An ablation that was found in one format is reported in another.
     other = Recipe.model_validate(made.model_dump() | {
         "evaluate": made.evaluate.model_dump() | {"format": "arrow"}})
@@ -287,6 +302,32 @@ def test_prompts_that_the_model_never_gets_right_stop_it_with_the_reason(
     assert not report.complete
     (why,) = report.stopped.values()
     assert "fewer than prompts: 6" in why
+
+
+def test_more_prompts_are_answered_until_enough_are_wrong(tmp_path: Path) -> None:
+    """By a model that is nearly always right; and where there never are enough, others go on."""
+    made = Recipe.model_validate({
+        "name": "rare", "models": ["reference/gpt2"], "engine": "transformers",
+        "attribution": [
+            {"name": name, "method": "gradient_activation", "proxy": proxy, "choose": choose,
+             "prompts": 2, "shots": 3}
+            for name, proxy, choose in (("main", "to_upper", "random"), ("rare", RARE, "wrong"),
+                                        ("never", "to_upper", "wrong"))],
+        "search": {"layers": [3], "rates": [0.1], "examples": 4}, "controls": {"random": 0},
+        "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 2},
+    })  # fmt: skip
+    report = prunelib.run(made, tmp_path)
+    assert report.skipped == {"reference/gpt2": [
+        f"attribution 'never': of {POOL * POOLS * 2} prompts of 'to_upper' the model answers 0 "
+        "wrongly, fewer than prompts: 2"]}
+    assert not report.complete and not report.failed and not report.stopped
+    pool = ask(tmp_path, "select example, correct from predictions where split = 'attribute' "
+                         f"and task = '{RARE}' order by example")
+    wrong = [example for example, right in pool if not right]
+    assert POOL * 2 < len(pool) < POOL * POOLS * 2 and len(wrong) >= 2 > sum(
+        not right for _, right in pool[: -POOL * 2])
+    chosen = ask(tmp_path, "select method from ablations where role = 'chosen' order by method")
+    assert chosen == [("main",), ("rare",)]
 
 
 @pytest.mark.parametrize(("family", "projection"), [("mamba", "up"), ("gpt2", "gate")])

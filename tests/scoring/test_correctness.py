@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prunelib.scoring.correctness import Outcome, first_line, judge
-from prunelib.tasks import Example, Task
+from prunelib.tasks import FORMATS, Example, Task, draw, get_task
 
 TASK = Task("t", "g", (("a", "1"),), "")
 
@@ -32,9 +32,18 @@ def test_a_right_answer_is_never_a_copy() -> None:
     assert outcome("3", answers=("3", "1")) == Outcome(True, False, None, True)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_right_answer_as_a_format_writes_it_is_right(name: str) -> None:
+    task = get_task("to_upper")
+    for example in draw(task, split="report", shots=2, seed=0, count=10, prompt_format=name):
+        said = first_line(f"{example.lead}{example.gold}{example.separator}more", example.separator)
+        assert judge(task, example, said).correct
+
+
 @pytest.mark.parametrize(
     ("text", "separator", "answer"),
-    [("3\nx->2", "\n", "3"), (" 3, Rome -> 4", ", ", "3"), ("", "\n", ""), ("abc", "\n", "abc")],
+    [("3\nx->2", "\n", "3"), (" 3, Rome -> 4", ", ", "3"), ("", "\n", ""), ("abc", "\n", "abc"),
+     (" 3 Rome : 4", " ", "3")],
 )
 def test_an_answer_ends_where_the_next_pair_begins(text: str, separator: str, answer: str) -> None:
     assert first_line(text, separator) == answer

@@ -297,6 +297,21 @@ def test_cards_say_which_files(configs: str, folder: Callable[[str], str]) -> No
     assert made.split("report") == (("one, two", "yes"), ("three", "no"))
 
 
+def test_words_that_mean_missing_elsewhere_are_words(tmp_path: Path) -> None:
+    def made(folder: str, lines: str) -> Task:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.csv").write_text(f"text,label\n{lines}")
+        return task("mine", path=str(tmp_path / folder), splits={"report": "train"},
+                    template="{text} {answer}", answers={0: "no", 1: "yes"})
+
+    words = made("words", "NA,1\nNone,0\nnull,1\n")
+    assert words.split("report") == (("NA", "yes"), ("None", "no"), ("null", "yes"))
+    with pytest.raises(UserError, match="row 1: column 'label' is empty"):
+        made("gap", "a,1\nb,\n")
+    with pytest.raises(UserError, match="'train' is empty"):
+        made("nothing", "")
+
+
 def test_a_card_leads_nowhere_else(folder: Callable[[str], str], tmp_path: Path) -> None:
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     elsewhere.mkdir()
