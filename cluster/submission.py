@@ -97,7 +97,7 @@ def check_models(recipe: Recipe) -> list[str]:
             raise UserError(f"models: '{spec.id}' is a relative folder, and a job has a folder of "
                             "its own: give an absolute path that all nodes see")
     if here:
-        prepare(recipe.model_copy(update={"models": tuple(here)}))
+        prepare(recipe.model_copy(update={"models": tuple(here)}), elsewhere=True)
     return [spec.id for spec in recipe.models if spec not in here]
 
 

@@ -29,6 +29,7 @@ from prunelib.specs import (
     PromptFormatName,
     SearchSpec,
     Spec,
+    one_or_more,
     section,
 )
 from prunelib.specs_heads import ImportanceSpec, InContextHeadsSpec
@@ -48,13 +49,16 @@ from prunelib.tasks import (
     text_file,
 )
 
+#: Names that stand for several tasks.
+_SEVERAL = frozenset({*SUITES, EACH_TASK})
+
 
 def _model(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
 
-def _attributions(value: Any) -> Any:
-    return [value] if isinstance(value, dict | AttributionSpec) else value
+def _attribution(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
 
 
 def _clock(value: Any) -> str | None:
@@ -92,7 +96,9 @@ class Recipe(Spec):
     """One experiment: models, attribution, search, controls, evaluation."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-    models: tuple[Annotated[ModelSpec, BeforeValidator(_model)], ...] = Field(min_length=1)
+    models: Annotated[
+        tuple[Annotated[ModelSpec, BeforeValidator(_model)], ...], BeforeValidator(one_or_more)
+    ] = Field(min_length=1)
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     #: How prompts are written, for attribution, search and evaluation alike (papers.md §6, row
     #: 8). Of tasks that have formats of their own, such as data sets, that is taken.
@@ -100,10 +106,11 @@ class Recipe(Spec):
     #: When results are wanted: ``07:00`` (the next one, local time of the driver) or a date and
     #: time. Every model gets its main comparison before any gets extras.
     deadline: Annotated[str | None, BeforeValidator(_clock)] = None
-    #: One or several; the first is the one that random controls are matched to. None in a recipe
-    #: that studies heads and says nothing of neurons.
+    #: One or several, each a section or the name of a method; the first is the one that random
+    #: controls are matched to. None in a recipe that studies heads and says nothing of neurons.
     attribution: Annotated[
-        tuple[AttributionSpec, ...], BeforeValidator(_attributions)
+        tuple[Annotated[AttributionSpec, BeforeValidator(_attribution)], ...],
+        BeforeValidator(one_or_more),
     ] = (AttributionSpec(),)
     search: SearchSpec = SearchSpec()
     controls: ControlsSpec = ControlsSpec()
@@ -113,7 +120,7 @@ class Recipe(Spec):
     #: Heads that carry labels, and biases that they cause: ``true``, or a section.
     in_context_heads: Annotated[InContextHeadsSpec | None, BeforeValidator(section)] = None
     #: Data sets that are tasks of this recipe, by the names under which other sections use them.
-    tasks: tuple[DatasetSpec, ...] = ()
+    tasks: Annotated[tuple[DatasetSpec, ...], BeforeValidator(one_or_more)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +155,8 @@ class Recipe(Spec):
         spec = self.dataset(name)
         if spec is not None:
             return build_task(spec)
+        if name in _SEVERAL:
+            raise UserError(f"'{name}' stands for several tasks, and here is room for one: name it")
         if name not in TASKS:
             known = [*TASKS, *SUITES, EACH_TASK, *(spec.name for spec in self.tasks)]
             raise unknown_name("task", name, known)
@@ -193,6 +202,10 @@ class Recipe(Spec):
         names = Counter(spec.name for spec in self.tasks)
         if twice := [name for name, count in names.items() if count > 1]:
             raise UserError(f"tasks: two are called '{twice[0]}'")
+        if taken := sorted(_SEVERAL & names.keys()):
+            raise UserError(f"tasks: '{taken[0]}' is reserved, as it stands for several tasks: "
+                            "give the data set another name")
+        self._check_each_task()
         self._check_answers()
         for arm in self.arms():
             self._check_labels(arm.spec, self.task(arm.task))
@@ -222,6 +235,18 @@ class Recipe(Spec):
             self._check_importance(self.importance)
         if self.in_context_heads:
             self._check_in_context(self.in_context_heads)
+
+    def _check_each_task(self) -> None:
+        if self.search.proxy == EACH_TASK:
+            raise UserError("search.proxy is one task; without it every ablation is searched for "
+                            "on the task that was attributed, also with attribution.proxy: "
+                            "each_task")
+        if EACH_TASK in self.evaluate.tasks:
+            raise UserError("evaluate.tasks: each_task is a proxy of attribution, and stands for "
+                            "the tasks that are named here")
+        if self.evaluate.transfer and all(s.proxy != EACH_TASK for s in self.attribution):
+            raise UserError("evaluate.transfer: every ablation is reported on every task anyway, "
+                            "unless an attribution has proxy: each_task")
 
     def _check_in_context(self, spec: InContextHeadsSpec) -> None:
         try:

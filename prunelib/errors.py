@@ -29,7 +29,12 @@ class EngineDeadError(PrunelibError):
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """A :class:`UserError` for a name that is not there, with the nearest ones that are."""
-    names = sorted(known)
+    names = sorted(set(known) - {name})  # it may be a name elsewhere, but not here
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} '{name}': {hint}")
+
+
+def one_line(error: Exception) -> str:
+    """What an error of another library says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -60,6 +60,16 @@ def one_or_more(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+def _once(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+#: What may be a single value; an empty list is a mistake, and a repeated value is taken once.
+ONE_OR_MORE = (BeforeValidator(one_or_more), Field(min_length=1), AfterValidator(_once))
+#: ``(0,)`` and the like: what draws differ by.
+Seeds = Annotated[tuple[int, ...], *ONE_OR_MORE]
+
+
 def section(value: Any) -> Any:
     """A section that is asked for by ``true``, with its defaults, or left out by ``false``."""
     return {} if value is True else None if value is False else value
@@ -160,7 +170,7 @@ class AttributionSpec(Spec):
     #: answers correctly or wrongly.
     choose: Literal["random", "correct", "wrong"] = "random"
     shots: Shots = 3
-    seeds: Annotated[tuple[int, ...], BeforeValidator(one_or_more), Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     #: Quadrature nodes of a layer are raised until the estimated relative error of its mean
     #: scores is below this, or ``max_nodes`` is reached.
     tolerance: Annotated[float, Field(gt=0)] = 0.02
@@ -198,11 +208,26 @@ class AttributionSpec(Spec):
         return self.name or self.method
 
 
+def _layers(value: Any) -> Any:
+    """``all``, or layers by number, each once."""
+    if value == "all":
+        return value
+    layers = one_or_more(value)
+    if not layers or any(type(layer) is not int for layer in layers):
+        raise UserError("search.layers: give at least one layer by its number, or all "
+                        f"(got {value!r})")
+    if min(layers) < 0:
+        raise UserError("search.layers: layers are counted from 0, so there is no layer "
+                        f"{min(layers)}")
+    return _once(layers)
+
+
 class SearchSpec(Spec):
     """The grid over layers and rates, on held-out examples of a proxy."""
 
-    layers: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
-    rates: tuple[Rate, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+    layers: Annotated[Literal["all"] | tuple[int, ...], BeforeValidator(_layers)] = "all"
+    rates: Annotated[tuple[Rate, ...], BeforeValidator(one_or_more)] = (
+        0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
     #: Task whose examples decide; by default the one that was attributed.
     proxy: str | None = None
     #: ``attribute``: the very prompts that were attributed; else examples kept for the search.
@@ -247,7 +272,8 @@ class ControlsSpec(Spec):
     #: How many random rankings go through the same search.
     random: Annotated[int, Field(ge=0)] = 1
     #: Full fine-tuning on the very prompts that the first attribution saw, with their labels.
-    fine_tuning: FineTuningSpec | None = None
+    #: ``true``, or a section.
+    fine_tuning: Annotated[FineTuningSpec | None, BeforeValidator(section)] = None
 
 
 class TaskVectorsSpec(Spec):
@@ -296,8 +322,8 @@ class EvaluateSpec(Spec):
 
     tasks: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = tuple(
         task_names("icl18"))
-    shots: tuple[Shots, ...] = (1, 2, 3, 4)
-    seeds: tuple[int, ...] = (0,)
+    shots: Annotated[tuple[Shots, ...], *ONE_OR_MORE] = (1, 2, 3, 4)
+    seeds: Seeds = (0,)
     examples: Count = 100
     #: By default that of the recipe; another one shows whether an ablation survives it.
     format: PromptFormatName | None = None
@@ -306,6 +332,7 @@ class EvaluateSpec(Spec):
     scoring: Literal["greedy", "options"] = "greedy"
     #: With ``proxy: each_task``: every task's ablation on every task, not only on its own.
     transfer: bool = False
-    task_vectors: TaskVectorsSpec | None = None
+    #: ``true``, or a section.
+    task_vectors: Annotated[TaskVectorsSpec | None, BeforeValidator(section)] = None
     #: Perplexity and multiple choice before and after: ``true``, or a section.
     capability: Annotated[CapabilitySpec | None, BeforeValidator(section)] = None

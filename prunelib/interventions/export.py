@@ -13,7 +13,8 @@ from prunelib.errors import UserError
 from prunelib.interventions.masking import check_fits
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.adapter import units_dim
-from prunelib.models.identity import TOKENIZER_FILES
+from prunelib.models.checkpoint import TOKENIZER_FILES
+from prunelib.models.loading import load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,16 +34,14 @@ def export(info: ModelInfo, ablation: Ablation, out: str | Path) -> Path:
     Returns the folder, which appears whole or not at all.
 
     Raises:
-        UserError: ``out`` exists or cannot be made, or a component is not in this model.
+        UserError: ``out`` exists or cannot be made, a component is not in this model, or the
+            checkpoint is incomplete.
     """
-    from transformers import AutoModelForCausalLM
-
     check_fits(ablation, info)
     folder = Path(out)
     if folder.exists():
         raise UserError(f"{folder} exists: give a new folder")
-    model = AutoModelForCausalLM.from_pretrained(
-        info.path, dtype="auto", use_safetensors=True, trust_remote_code=info.trust_remote_code)
+    model = load_weights(info, "auto")
     switch_off(model, info, ablation)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

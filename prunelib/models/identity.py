@@ -7,21 +7,33 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from prunelib.components import Site
-from prunelib.errors import UserError, unknown_name
+from prunelib.errors import UserError, one_line, unknown_name
 from prunelib.hub import snapshot
 from prunelib.identity import digest, files_digest
+from prunelib.models.adapter import Adapter
+from prunelib.models.checkpoint import (
+    SINGLE,
+    check_layers,
+    check_unquantised,
+    indexed,
+    read_config,
+    tensor_names,
+    tokenizer_files,
+    weight_files,
+)
 from prunelib.models.registry import adapter_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 #: Where the shipped reference models are.
 REFERENCE = Path(__file__).parent.parent / "reference" / "models"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 #: Keys of ``config.json`` that only mixtures of experts have.
 _EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size"}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
-                    "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -84,25 +96,37 @@ def locate(
 ) -> tuple[Path, str]:
     """Folder and revision of a model: a reference model, a local folder or a hub name.
 
-    Code is fetched from the hub only if it is trusted. Raises :class:`UserError` if there is none.
+    Code is fetched from the hub only if it is trusted. Raises :class:`UserError` if there is none,
+    or a revision of what has none.
     """
     if model_id.startswith("reference/"):
         if model_id not in reference_models():
             raise unknown_name("model", model_id, reference_models())
+        _no_revision(model_id, revision, "a reference model")
         return REFERENCE / model_id.removeprefix("reference/"), "shipped"
     if Path(model_id).is_dir():
+        _no_revision(model_id, revision, "a folder")
         return Path(model_id).resolve(), "local"
     if model_id.startswith((".", "/")) or not _HUB_ID.fullmatch(model_id):
         raise UserError(f"model folder '{model_id}' does not exist")
     return _from_hub(model_id, revision, trust_remote_code)
 
 
+def _no_revision(model_id: str, revision: str | None, kind: str) -> None:
+    if revision is not None:
+        raise UserError(f"model '{model_id}' is {kind}, of which there is one version: leave out "
+                        f"revision: {revision}")
+
+
 def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
     code = ["*.py"] if trust_remote_code else []
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", *code]
     elsewhere = f"not a reference model ({', '.join(reference_models())}), not a folder"
-    folder = snapshot("model", model_id, revision, wanted, elsewhere)
-    return folder, folder.name
+    folder = snapshot("model", model_id, revision, ["*.json", "*.model", "*.txt", *code], elsewhere)
+    # Some have the same weights once more in another layout, which no index names.
+    weights = ["*.safetensors"]
+    if (names := indexed(model_id, folder)) is not None:
+        weights = [*names, SINGLE]
+    return snapshot("model", model_id, folder.name, weights, elsewhere), folder.name
 
 
 def _weights_digest(files: list[Path]) -> str:
@@ -128,24 +152,19 @@ def describe(
 ) -> ModelInfo:
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""
     folder, found = locate(model_id, revision, trust_remote_code)
-    config = _read_config(model_id, folder)
-    if config.get("quantization_config"):
-        raise UserError(f"model '{model_id}' is quantised; use the unquantised checkpoint")
+    config = read_config(model_id, folder)
+    check_unquantised(model_id, folder, config)
     if experts := sorted(_EXPERTS & config.keys()):
         raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}), which is not "
                         "supported: its neurons are not the same for every token")
     adapter = adapter_for(str(config.get("model_type")))
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UserError(f"model '{model_id}' has no .safetensors weights in {folder}")
-    from transformers import AutoConfig
-
+    weights = weight_files(model_id, folder)
+    tensors = tensor_names(model_id, weights)
+    tokenizer = tokenizer_files(model_id, folder, trust_remote_code)
     # Code may change results, so it is identified like weights.
     code = [_code_digest(model_id, folder)] if trust_remote_code else []
-    parsed = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    if reason := adapter.refusal(parsed):
-        raise UserError(f"model '{model_id}' is not supported: {reason}")
-    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    parsed = _parsed(model_id, folder, adapter, trust_remote_code)
+    check_layers(model_id, tensors, adapter.stack, adapter.depth(parsed))
     return ModelInfo(
         id=model_id,
         path=str(folder),
@@ -165,6 +184,23 @@ def describe(
     )
 
 
+def _parsed(model_id: str, folder: Path, adapter: Adapter, own_code: bool) -> PreTrainedConfig:
+    """The configuration as transformers reads it, of a model that is supported."""
+    from transformers import AutoConfig
+
+    try:
+        parsed: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
+    except Exception as error:  # transformers checks values, with errors of many kinds
+        raise UserError(f"model '{model_id}': transformers cannot read its config.json: "
+                        f"{one_line(error)}") from error
+    if reason := adapter.refusal(parsed):
+        raise UserError(f"model '{model_id}' is not supported: {reason}")
+    if adapter.depth(parsed) < 1:
+        raise UserError(f"model '{model_id}' has no layers: its config.json says "
+                        f"num_hidden_layers: {adapter.depth(parsed)}")
+    return parsed
+
+
 def _code_digest(model_id: str, folder: Path) -> str:
     """Digest of the code beside the weights; code from anywhere else is refused."""
     for name in ("config.json", "tokenizer_config.json"):
@@ -173,10 +209,3 @@ def _code_digest(model_id: str, folder: Path) -> str:
             raise UserError(f"model '{model_id}' takes code from another repository (auto_map in "
                             f"{name}); copy that code beside the weights and name it there")
     return files_digest(list(folder.glob("*.py")))
-
-
-def _read_config(model_id: str, folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "config.json").read_text()))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model '{model_id}' has no readable config.json in {folder}") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
 from prunelib.models.identity import ModelInfo
 from prunelib.models.registry import adapter_for
@@ -32,28 +33,64 @@ class Loaded:
 
 @functools.cache
 def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, read once per process."""
+    """The tokenizer of a model, read once per process.
+
+    Raises :class:`UserError` if its files cannot be read.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        info.path, trust_remote_code=info.trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            info.path, trust_remote_code=info.trust_remote_code
+        )
+    except Exception as error:  # of many kinds, some of them from Rust
+        raise UserError(f"model '{info.id}' has no readable tokenizer in {info.path}: "
+                        f"{one_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load(info: ModelInfo, dtype: str = "float32") -> Loaded:
-    """Load a model for attribution or evaluation, frozen, on the GPU if there is one."""
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+def load_weights(info: ModelInfo, dtype: Any) -> PreTrainedModel:
+    """A model whose every weight is from its checkpoint, in a ``torch`` dtype or ``"auto"``.
 
-    model = AutoModelForCausalLM.from_pretrained(
+    Raises :class:`UserError` if a weight is missing or has another shape: transformers would put
+    random numbers in its place.
+    """
+    from transformers import AutoModelForCausalLM
+
+    kind: Any = AutoModelForCausalLM  # its annotations know nothing of output_loading_info
+    model, found = kind.from_pretrained(
         info.path,
-        dtype=getattr(torch, dtype),
+        dtype=dtype,
         use_safetensors=True,
         trust_remote_code=info.trust_remote_code,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that it is we who say so
     )
+    # A matrix that is tied to another is not among them.
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"model '{info.id}' is incomplete: its checkpoint in {info.path} lacks "
+                        f"{len(missing)} of its weights, {missing[0]} for one")
+    if others := sorted(found["mismatched_keys"]):
+        name, there, needed = others[0]
+        raise UserError(f"model '{info.id}': {name} is {list(there)} in its checkpoint in "
+                        f"{info.path}, and {list(needed)} by its config.json")
+    if found["error_msgs"]:
+        raise UserError(f"model '{info.id}' cannot be loaded from {info.path}: "
+                        f"{' '.join(found['error_msgs'][0].split())}")
+    return cast("PreTrainedModel", model)
+
+
+def load(info: ModelInfo, dtype: str = "float32") -> Loaded:
+    """Load a model for attribution or evaluation, frozen, on the GPU if there is one.
+
+    Raises :class:`UserError` if its checkpoint is incomplete.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    model = load_weights(info, getattr(torch, dtype))
     # A checkpoint may bring a repetition penalty or other stop ids: greedy means greedy.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     placed: Any = model

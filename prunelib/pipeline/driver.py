@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyarrow.compute as pc
 
 from prunelib.config import Recipe
+from prunelib.engines.choose import check_engine, choose_engine
 from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.models import ModelInfo, adapter_for, describe
@@ -83,11 +84,15 @@ class RunReport:
         return not (self.failed or self.left or self.stopped or self.skipped)
 
 
-def prepare(recipe: Recipe) -> list[ModelInfo]:
-    """Find every model of a recipe and check the recipe against it. Raises :class:`UserError`."""
+def prepare(recipe: Recipe, elsewhere: bool = False) -> list[ModelInfo]:
+    """Find every model of a recipe and check the recipe against it. Raises :class:`UserError`.
+
+    ``elsewhere``: it will run on other machines than this one, with engines and GPUs of their own.
+    """
     infos = []
     for spec in recipe.models:
         info = describe(spec.id, spec.revision, spec.trust_remote_code)
+        check_engine(recipe.engine, info, elsewhere)
         layers = recipe.search.layers
         missing = [] if layers == "all" else [i for i in layers if i >= info.layers]
         if missing:
@@ -126,6 +131,8 @@ def run(
             out of reach for longer than is waited.
     """
     infos = prepare(recipe)
+    for info in infos:
+        choose_engine(recipe.engine, info)  # else it would stop the model after its search
     store = Store.open(results)
     own = executor is None
     executor = executor or InlineExecutor(lambda: Worker(store))

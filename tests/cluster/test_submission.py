@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -191,6 +191,17 @@ def test_models_are_checked_where_they_are(info: ModelInfo, monkeypatch: pytest.
     monkeypatch.chdir(Path(info.path).parent)
     with pytest.raises(UserError, match="is a relative folder"):
         check_models(small_recipe(info, models=[Path(info.path).name]))
+
+
+def test_engines_of_the_cluster_are_not_judged_from_here(
+    families: Callable[[str], ModelInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM here, without a GPU, says nothing of vLLM there; what it runs nowhere is refused."""
+    monkeypatch.setattr("prunelib.engines.choose.importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert check_models(small_recipe(families("mamba"), engine="vllm")) == []
+    with pytest.raises(UserError, match="engine 'vllm' cannot run"):
+        check_models(small_recipe(families("bloom"), engine="vllm"))
 
 
 def test_an_upload_is_the_source_and_the_recipe(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,21 @@ def test_a_run_ends_with_a_table_and_what_to_type_next(
         ("evaluate: {capability: {text: /}}", "cannot read text '/'"),
         ("evaluate: {capability: {tasks: [to_upper]}}", "has no options to choose among"),
         ("evaluate: {capability: {examples: 500}}", "157 questions, fewer than examples: 500"),
+        ("evaluate: {shots: []}", "evaluate.shots: Value should have at least 1 item"),
+        ("evaluate: {seeds: []}", "evaluate.seeds: Value should have at least 1 item"),
+        ("search: {layers: []}", "search.layers: give at least one layer by its number, or all"),
+        ("search: {layers: some}", "search.layers: give at least one layer by its number, or all"),
+        ("search: {layers: [1, -1]}", "layers are counted from 0, so there is no layer -1"),
+        ("search: {rates: 1.5}", "Input should be less than 1"),
+        ("search: {proxy: each_task}", "search.proxy is one task; without it"),
+        ("attribution: {proxy: icl18}", "'icl18' stands for several tasks, and here is room for "),
+        ("evaluate: {tasks: [each_task]}", "evaluate.tasks: each_task is a proxy of attribution"),
+        ("evaluate: {transfer: true}", "unless an attribution has proxy: each_task"),
+        ("attribution: integrated_gradient", "did you mean integrated_gradients"),
+        ("attribution: [wanda, wanda]", "two are called 'wanda'"),
+        *((f"tasks: [{{{COPA.replace('copa', name, 1)}}}]", f"'{name}' is reserved")
+          for name in ("icl18", "ood", "classification", "each_task")),
+        ("models: [{id: reference/llama, revision: v2}]", "leave out revision: v2"),
     ],
 )
 def test_bad_recipes_end_in_one_line_and_exit_code_2(
@@ -111,6 +128,92 @@ def test_bad_recipes_end_in_one_line_and_exit_code_2(
         said = capfd.readouterr()
         assert message in said.err and said.err.count("\n") == 1
         assert "Traceback" not in said.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_single_value_is_a_list_of_one_and_true_is_a_section() -> None:
+    short, long = (prunelib.parse_recipe(text) for text in (
+        """
+        name: x
+        models: reference/llama
+        attribution: integrated_gradients
+        search: {rates: 0.1, layers: 1}
+        controls: {fine_tuning: true}
+        evaluate: {shots: 2, seeds: 3, tasks: to_upper, task_vectors: true}
+        """,
+        """
+        name: x
+        models: [{id: reference/llama}]
+        attribution: [{method: integrated_gradients}]
+        search: {rates: [0.1, 0.1], layers: [1, 1]}
+        controls: {fine_tuning: {}}
+        evaluate: {shots: [2, 2], seeds: [3, 3], tasks: [to_upper, to_upper], task_vectors: {}}
+        """))
+    assert short == long and short.run_id == long.run_id
+    assert short.evaluate.shots == (2,) and short.search.layers == (1,)
+    two = prunelib.parse_recipe("name: x\nmodels: x\nattribution: [wanda, {method: weight}]\n"
+                                "controls: {fine_tuning: false}\nevaluate: {task_vectors: false}")
+    assert [spec.method for spec in two.attribution] == ["wanda", "weight"]
+    assert two.controls.fine_tuning is None and two.evaluate.task_vectors is None
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("config.json", "[]", "no readable config.json"),
+    ("config.json", {"num_hidden_layers": "four"}, "cannot read its config.json"),
+    ("config.json", {"num_hidden_layers": 0}, "has no layers"),
+    ("config.json", {"num_hidden_layers": 5}, "incomplete"),
+    ("tokenizer.json", None, "no tokenizer"),
+    ("tokenizer.json", "[]", "no readable tokenizer"),
+    ("model.safetensors", "", "not a whole .safetensors file"),
+])
+def test_a_bad_checkpoint_ends_in_one_line_and_exit_code_2(
+    name: str, content: str | dict[str, object] | None, message: str, info: ModelInfo, good: Path,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = Path(shutil.copytree(info.path, tmp_path / "model"))
+    if content is None:
+        (folder / name).unlink()
+    elif isinstance(content, dict):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | content))
+    else:
+        (folder / name).write_text(content)
+    good.write_text(GOOD.format(model=folder))
+    for command in (["validate", good], ["run", good, "--results", tmp_path / "r", "--inline"]):
+        assert call(*command) == 2
+        said = capfd.readouterr().err
+        assert message in said and said.count("\n") == 1 and "Traceback" not in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_engine_vllm_is_refused_before_any_work_where_it_cannot_run(
+    families: Callable[[str], ModelInfo], info: ModelInfo, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What vLLM runs nowhere, everywhere; what it cannot run here, where the recipe runs."""
+    path = tmp_path / "recipe.yaml"
+
+    def ends(command: str, model: ModelInfo, *, installed: bool) -> tuple[int, str]:
+        spec = importlib.util.find_spec("json") if installed else None
+        monkeypatch.setattr("prunelib.engines.choose.importlib.util.find_spec", lambda _: spec)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        path.write_text(GOOD.format(model=model.path).replace("transformers", "vllm"))
+        options = ["--results", tmp_path / "r", "--inline"] if command == "run" else []
+        capfd.readouterr()
+        code = call(command, path, *options)
+        monkeypatch.undo()
+        return code, capfd.readouterr().err
+
+    for name in ("bloom", "gpt_neox"):
+        for installed in (True, False):
+            code, said = ends("validate", families(name), installed=installed)
+            assert code == 2 and "engine 'vllm' cannot run" in said and said.count("\n") == 1
+    mamba = families("mamba")
+    code, said = ends("validate", mamba, installed=True)
+    assert code == 2 and "no CPU kernels" in said
+    assert ends("validate", mamba, installed=False)[0] == 0  # it is for another machine
+    assert ends("validate", info, installed=False)[0] == 0
+    code, said = ends("run", info, installed=False)
+    assert code == 2 and "vllm is not installed" in said
     assert not (tmp_path / "r").exists()
 
 

@@ -1,4 +1,4 @@
-"""As much of the Hugging Face hub as fetching a data set takes, on loopback."""
+"""As much of the Hugging Face hub as fetching a data set or a model takes, on loopback."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class _Hub(BaseHTTPRequestHandler):
         self.asked.append(self.path)
         path, _, query = self.path.partition("?")
         parts = path.strip("/").removeprefix("api/").split("/")
+        if parts[0] not in ("datasets", "models"):  # files of models have no such prefix
+            parts.insert(0, "models")
         _, owner, name, kind, revision, *rest = [*parts, "", "", ""]
         folder = self.root / name
         if owner == "gated":
