@@ -109,7 +109,7 @@ def explain(
     _check_length(text, info)
     try:
         found = explain_prompt(load(info, stored.spec.dtype) if stored else load(info), text,
-                               stored and stored.ablation, wanted, baseline.value)
+                               stored.ablation if stored else None, wanted, baseline.value)
     except UnitError as error:
         raise UserError(str(error)) from error
     console.print(_table(found))
