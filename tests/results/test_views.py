@@ -251,7 +251,8 @@ def test_completeness(folder: Folder) -> None:
     for index in range(2):
         row = {
             "model": "m", "method": "integrated_gradients", "objective": "copy_shift",
-            "proxy": "vowel_counting", "shots": 3, "seed": 0, "site": "mlp_hidden", "layer": 0,
+            "proxy": "vowel_counting", "shots": 3, "format": "arrow", "seed": 0,
+            "site": "mlp_hidden", "layer": 0,
             "index": index, "score": 0.5, "rank": index + 1, "prompts": 3, "nodes": 8,
             "error_estimate": 0.01, "completeness_error": 0.2, "unit_id": "layer-0",
         }  # fmt: skip

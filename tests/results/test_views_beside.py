@@ -41,7 +41,7 @@ def test_scorers(folder: Folder) -> None:
         for index, rank in enumerate(ranks):
             folder.add("attributions", {
                 "model": "m", "method": method, "objective": "copy_shift", "proxy": "t",
-                "shots": 3, "seed": seed, "site": "mlp_hidden", "layer": 1, "index": index,
+                "shots": 3, "format": "arrow", "seed": seed, "site": "mlp_hidden", "layer": 1, "index": index,
                 "score": float(-rank), "rank": rank, "prompts": 3, "nodes": 8,
                 "error_estimate": 0.01, "completeness_error": 0.2, "unit_id": "scores",
             })  # fmt: skip
