@@ -276,10 +276,10 @@ def _shuffled(run: ModelRun, arm: Arm, sample: Prompts) -> dict[int, NDArray[np.
     they control.
     """
     width = run.info.units(_site(run, arm))
-    scores = {}
+    scores: dict[int, NDArray[np.float64]] = {}
     for layer in run.layers:
         order = random_order(width, layer, arm.seed, "random attribution")
-        scores[layer] = -1.0 - np.argsort(order)
+        scores[layer] = -1 - np.argsort(order).astype(np.float64)
         _record_scores(run, arm, sample, layer, scores[layer])
     return scores
 

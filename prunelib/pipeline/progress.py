@@ -89,8 +89,9 @@ def expected_units(recipe: Recipe, layers: int, heads: int | None = None) -> dic
     """Stage → units of a model with ``layers`` layers, from the recipe alone.
 
     Attribution may need more, where a layer needs more nodes than the first level has; canaries
-    and evaluations may be fewer, where two searches choose the same ablation (or the same layer and
-    rate, whose random controls they share) or two rankings of heads begin alike. ``heads`` is the number of a layer's heads, if it is known.
+    and evaluations may be fewer, where two searches choose the same ablation (or the same layer
+    and rate, whose random controls they share) or two rankings of heads begin alike. ``heads`` is
+    the number of a layer's heads, if it is known.
     """
     units, study = neuron_units(recipe, layers), importance_size(recipe, layers, heads or 0)
     evaluate = recipe.evaluate

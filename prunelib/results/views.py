@@ -327,8 +327,8 @@ ORDER BY ALL
 
 _COMPARISONS = _view(
     "comparisons",
-    "each ablation against the baseline, and each chosen one against its random controls, prompt by "
-    "prompt, on the report split",
+    "each ablation against the baseline, and each chosen one against its random controls, prompt "
+    "by prompt, on the report split",
     "run model method ablation control_seed reference task shots n accuracy reference_accuracy "
     "difference difference_low difference_high only_this_right only_reference_right p_value "
     "q_value copying_error reference_copying_error copying_p_value",

@@ -48,12 +48,13 @@ ORDER BY l.run, l.model, l.method
     difference="accuracy - baseline_accuracy",
     difference_low="lower end of the 95% interval of difference (bootstrap over queries)",
     difference_high="upper end of the 95% interval of difference (bootstrap over queries)",
-    difference_to_random="accuracy minus that of random components of the same layer, site and size "
-    "(mean over their seeds), where there are some",
+    difference_to_random="accuracy minus that of random components of the same layer, site and "
+    "size (mean over their seeds), where there are some",
     difference_to_random_low="lower end of its 95% interval (bootstrap over queries)",
     difference_to_random_high="upper end of its 95% interval (bootstrap over queries)",
     units="units of work that the scores of all its proxies and seeds are made of, choosing "
-    "prompts included; what several attributions use counts for each of them; null if there are none",
+    "prompts included; what several attributions use counts for each of them; null if there "
+    "are none",
     seconds="time of these units, whichever run did them; null if it is not known of every one",
 )
 
