@@ -308,7 +308,7 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
         info,
         attribution={"proxy": "each_task", "seeds": [0, 1], "prompts": 4, "shots": 2, "block": 4,
                      "max_nodes": 9},
-        search={"rates": [0.2], "split": "attribute"},
+        search={"rates": [0.05, 0.1, 0.2, 0.5], "split": "attribute", "statistic": "margin"},
         evaluate={"tasks": tasks, "shots": [1, 2], "examples": 4, "transfer": True},
     )
     made.check()
@@ -318,8 +318,9 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
     assert counts["search"] == known["search"] == 4 + LAYERS * (4 + 2)
     # Every seed of every task has its control, of its layer and size.
     cells = "select only_task, layer, \"count\" from ablations where role = '{}' and method {}"
-    assert set(ask(tmp_path, cells.format("chosen", "<> 'none'"))) == set(
-        ask(tmp_path, cells.format("control", "= 'random'")))
+    chosen = set(ask(tmp_path, cells.format("chosen", "<> 'none'")))
+    assert len(chosen) > len(tasks)  # seeds chose unlike
+    assert chosen == set(ask(tmp_path, cells.format("control", "= 'random'")))
     assert ask(tmp_path, "select count(*) from leaderboard where difference_to_random is null "
                          "and method = 'integrated_gradients'") == [(0,)]
     digests = ask(tmp_path, "select count(distinct ablation) from ablations where role <> 'grid'")
