@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -68,10 +69,13 @@ def _place(row: dict[str, Any]) -> str:
 def _leaderboard(rows: list[dict[str, Any]]) -> dict[str, Table]:
     """Baseline, pruned and random with intervals, one table per model; fits 80 columns."""
     tables: dict[str, Table] = {}
+    sets = Counter(row["model"] for row in rows if row["matched_to"])
     for row in rows:
         table = tables.setdefault(row["model"], _table(
             row["model"], "method", ("accuracy", "copying errors", "vs baseline")))
         name = "baseline" if row["method"] == "none" else row["method"]
+        if row["matched_to"] and sets[row["model"]] > 1:
+            name += f" as {row['matched_to']}"
         table.add_row(name + _place(row),
                       _share(row, "accuracy"), _share(row, "copying_error"), _difference(row))
     return tables

@@ -82,7 +82,7 @@ class Arm:
     Attributes:
         task: whose prompts are attributed.
         only: the task that its ablation is reported on, or ``None`` for all.
-        main: whether random controls are matched to it.
+        main: whether it is part of the main comparison: random rankings go through its search.
     """
 
     spec: AttributionSpec
@@ -106,8 +106,9 @@ class Recipe(Spec):
     #: When results are wanted: ``07:00`` (the next one, local time of the driver) or a date and
     #: time. Every model gets its main comparison before any gets extras.
     deadline: Annotated[str | None, BeforeValidator(_clock)] = None
-    #: One or several, each a section or the name of a method; the first is the one that random
-    #: controls are matched to. None in a recipe that studies heads and says nothing of neurons.
+    #: One or several, each a section or the name of a method; the first is the main comparison,
+    #: whose search random rankings go through too. None in a recipe that studies heads and says
+    #: nothing of neurons.
     attribution: Annotated[
         tuple[Annotated[AttributionSpec, BeforeValidator(_attribution)], ...],
         BeforeValidator(one_or_more),

@@ -23,9 +23,10 @@ Shots = Annotated[int, Field(ge=0, le=MAX_SHOTS)]
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-#: Attribution methods by name; each is one line here and one in ``prunelib.attribution.scorers``.
+#: Attribution methods by name; each is one line here and one in ``prunelib.attribution.scorers``,
+#: but for ``random``, for which nothing is run.
 METHODS = ("integrated_gradients", "iterated_path", "gradient_activation", "activation", "weight",
-           "wanda")
+           "wanda", "random")
 #: Methods that differentiate an objective, so that one has to be chosen.
 GRADIENT_METHODS = ("integrated_gradients", "iterated_path", "gradient_activation")
 #: Objectives by name; a user's own is named ``package.module:function``.
@@ -198,6 +199,9 @@ class AttributionSpec(Spec):
                 self.projection is not None or self.objective.tokens == "all"):
             raise UserError("attribution: iterated_path switches units off where they are switched "
                             "off, for the first token of an answer: no projection, tokens: first")
+        if self.method == "random" and self.name is None:
+            raise UserError("attribution: 'random' is what the tables call a control: give method "
+                            "random a name")
         if self.variant == "released" and self.path == "single":
             raise UserError("attribution: path single has no gradients, so no variant released")
         return self
@@ -269,7 +273,8 @@ class FineTuningSpec(Spec):
 class ControlsSpec(Spec):
     """What an ablation is compared with, besides the untouched model."""
 
-    #: How many random rankings go through the same search.
+    #: How many random rankings go through the search of the first attribution; as many sets of
+    #: random units are drawn at the layer and size of every attribution's choice.
     random: Annotated[int, Field(ge=0)] = 1
     #: Full fine-tuning on the very prompts that the first attribution saw, with their labels.
     #: ``true``, or a section.

@@ -21,7 +21,7 @@ from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.model_run import Found, ModelRun, Step
 from prunelib.pipeline.units import AttributeJob, PoolJob, Prompts, ScoreJob, Unit
-from prunelib.search.ranking import by_score, positive_mass, random_order
+from prunelib.search.ranking import in_order, positive_mass, random_order
 from prunelib.specs import GRADIENT_METHODS, AttributionSpec, SearchSpec
 from prunelib.tasks import Split, draw
 
@@ -65,18 +65,21 @@ def rank(run: ModelRun, arm: Arm) -> Step[Ranking]:
     used: set[str] = set()
     sample = yield from _noting(_sample(run, arm), used)
     integrated = spec.method == "integrated_gradients" and spec.path != "single"
-    score = _integrated if integrated else _scored
-    scores = yield from _noting(score(run, arm, sample), used)
-    run.record("attribution_units", [
-        {"model": run.info.id, "method": spec.label, "proxy": arm.task, "seed": arm.seed,
-         "used_unit": unit} for unit in sorted(used)
-    ], "scores")
-    orders = {
-        layer: by_score({"top": found, "bottom": -found, "absolute": np.abs(found)}[spec.rank])
-        for layer, found in sorted(scores.items())
-    }
+    if spec.method == "random":
+        scores = _shuffled(run, arm, sample)
+    else:
+        score = _integrated if integrated else _scored
+        scores = yield from _noting(score(run, arm, sample), used)
+    if used:
+        run.record("attribution_units", [
+            {"model": run.info.id, "method": spec.label, "proxy": arm.task, "seed": arm.seed,
+             "used_unit": unit} for unit in sorted(used)
+        ], "scores")
+    orders = {layer: in_order(found, spec.rank) for layer, found in sorted(scores.items())}
     seed = arm.seed if len(spec.seeds) > 1 else None
-    mass = {layer: positive_mass(found) for layer, found in scores.items()}
+    # A random order knows no layer from another.
+    mass = {layer: 1.0 if spec.method == "random" else positive_mass(found)
+            for layer, found in scores.items()}
     site = pruned_site(run.info, spec, run.recipe.search)
     return Ranking(spec.label, seed, orders, site, arm, sample, mass)
 
@@ -301,6 +304,21 @@ def _scored(run: ModelRun, arm: Arm, sample: Prompts) -> Step[dict[int, NDArray[
     return scores
 
 
+def _shuffled(run: ModelRun, arm: Arm, sample: Prompts) -> dict[int, NDArray[np.float64]]:
+    """Scores that know nothing: minus the place in a random order. Nothing is run for them.
+
+    The orders are others than those of the controls of the same seed, which would be equal to what
+    they control.
+    """
+    width = run.info.units(_site(run, arm))
+    scores: dict[int, NDArray[np.float64]] = {}
+    for layer in run.layers:
+        order = random_order(width, layer, arm.seed, "random attribution")
+        scores[layer] = -1 - np.argsort(order).astype(np.float64)
+        _record_scores(run, arm, sample, layer, scores[layer])
+    return scores
+
+
 def _about(run: ModelRun, arm: Arm, layer: int, nodes: int | None) -> dict[str, Any]:
     differentiates = arm.spec.method in GRADIENT_METHODS
     return {"model": run.info.id, "method": arm.spec.label, "layer": layer, "nodes": nodes,
@@ -321,7 +339,7 @@ def _record_scores(
     run.record("attributions", [
         _about(run, arm, layer, nodes) | setting
         | {"index": unit, "score": float(scores[unit]), "rank": place}
-        for place, unit in enumerate(by_score(scores), 1)
+        for place, unit in enumerate(in_order(scores, arm.spec.rank), 1)
     ], "scores")
 
 

@@ -49,7 +49,7 @@ def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: b
     spec = run.recipe.evaluate
     # Only a deadline is worth ending an engine whose model still has extras to do.
     hurry = run.recipe.deadline is not None
-    urgent = {e.ablation.digest for e in entries if e.method != "random_search" and not e.seed}
+    urgent = {e.ablation.digest for e in entries if e.main}
     passes = {(e.ablation, 0, task): None for e in entries
               for task in (spec.tasks if e.only is None or spec.transfer else (e.only,))}
     if extras:

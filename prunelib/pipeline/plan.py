@@ -169,6 +169,8 @@ def _totals(recipe: Recipe, info: ModelInfo) -> dict[str, tuple[int, float]]:
         return sum(len(tokenizer(e.prompt)["input_ids"]) for e in some) / len(some)
 
     def passes(spec: AttributionSpec) -> float:
+        if spec.method == "random":
+            return 0.0
         if spec.method == "iterated_path":
             return above * (ROUNDS + quadrature.NODES[0]) * _FORWARD_AND_BACKWARD
         if spec.method != "integrated_gradients":

@@ -89,8 +89,9 @@ def expected_units(recipe: Recipe, layers: int, heads: int | None = None) -> dic
     """Stage → units of a model with ``layers`` layers, from the recipe alone.
 
     Attribution may need more, where a layer needs more nodes than the first level has; canaries
-    and evaluations may be fewer, where two searches choose the same ablation or two rankings of
-    heads begin alike. ``heads`` is the number of a layer's heads, if it is known.
+    and evaluations may be fewer, where two searches choose the same ablation (or the same layer
+    and rate, whose random controls they share) or two rankings of heads begin alike. ``heads`` is
+    the number of a layer's heads, if it is known.
     """
     units, study = neuron_units(recipe, layers), importance_size(recipe, layers, heads or 0)
     evaluate = recipe.evaluate
@@ -113,8 +114,8 @@ def neuron_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
     main = sum(arm.main for arm in arms)
     searches = {(recipe.search_task(arm), recipe.search.split == "attribute" and arm)
                 for arm in arms}
-    # Every arm chooses one ablation; the main ones have two random ones for each seed.
-    reported = sum((1 + 2 * random * arm.main)
+    # Every arm chooses one ablation, which has its random ones; the main ones' have searched ones.
+    reported = sum((1 + random + random * arm.main)
                    * (len(evaluate.tasks) if arm.only is None or evaluate.transfer else 1)
                    for arm in arms) + 2 * len(evaluate.tasks)
     tasks = len(evaluate.tasks)
@@ -122,7 +123,7 @@ def neuron_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
                 if arm.main and recipe.controls.fine_tuning)
     vectors = (tasks + sum(1 if arm.only else tasks for arm in arms)
                if evaluate.task_vectors else 0)
-    ablations = 1 + len(arms) + 2 * random * main
+    ablations = 1 + len(arms) * (1 + random) + random * main
     beside = 1 + len(evaluate.capability.tasks) if evaluate.capability else 0
     return {
         "attribute": sum(_attribution_units(arm.spec, searched) for arm in arms),
@@ -135,6 +136,8 @@ def neuron_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
 
 def _attribution_units(spec: AttributionSpec, searched: int) -> int:
     pool = int(spec.choose != "random")
+    if spec.method == "random":
+        return pool
     if spec.path == "single" or spec.method == "iterated_path":
         return pool + searched
     if spec.method != "integrated_gradients":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ class Entry:
     Attributes:
         proxy: task on whose examples the search decided.
         only: the one task whose answers it is reported on, or ``None`` for all.
+        main: whether it is part of the main comparison, which a deadline puts first.
     """
 
     ablation: Ablation
@@ -34,12 +35,13 @@ class Entry:
     seed: int | None = None
     proxy: str | None = None
     only: str | None = None
+    main: bool = field(default=False, compare=False)
 
 
 def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[Entry]]:
     """Search the grid for every ranking side by side, choose, and record what was tried."""
     found = yield from together([_strategy(run, ranking, priority) for ranking in rankings])
-    entries, tried = [Entry(BASELINE, "none", "baseline")], []
+    entries, tried = [Entry(BASELINE, "none", "baseline", main=True)], []
     for ranking, outcome in zip(rankings, found, strict=True):
         about: dict[str, Any] = {"site": ranking.site, "seed": ranking.seed,
                                  "proxy": run.recipe.search_task(ranking.arm),
@@ -48,9 +50,11 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[E
                         **about) for cell in outcome.cells]
         cell, role = outcome.choice, "control" if ranking.random else "chosen"
         entries.append(Entry(cell.ablation, ranking.method, role, layer=cell.layer,
-                             rate=cell.rate, **about))
-        if ranking.arm.main and not ranking.random:
+                             rate=cell.rate, main=ranking.arm.main and not ranking.random,
+                             **about))
+        if not ranking.random:
             entries += _same_cell(run, ranking, cell)
+    entries = list(dict.fromkeys(entries))  # who chose the same cell shares its controls
     record_ablations(run, entries, "choice")
     record_ablations(run, tried, "grid")
     return entries
@@ -108,13 +112,17 @@ def _outcomes(run: ModelRun, units: list[Unit]) -> list[Outcome]:
 
 
 def _same_cell(run: ModelRun, ranking: Ranking, cell: Cell) -> list[Entry]:
-    """Random components of the chosen layer, as many as were chosen."""
+    """Random components of the chosen layer, as many as were chosen.
+
+    Views find the controls of a choice by its site, layer, rate and task.
+    """
     width = run.info.units(ranking.site)
     return [
         Entry(cut(cell.layer, random_units(run, ranking.site, cell.layer, seed), cell.rate, width,
                   ranking.site),
               "random", "control", ranking.site, cell.layer, cell.rate, seed,
-              run.recipe.search_task(ranking.arm), ranking.arm.only)
+              run.recipe.search_task(ranking.arm), ranking.arm.only,
+              main=ranking.arm.main and seed == 0)
         for seed in range(run.recipe.controls.random)
     ]
 

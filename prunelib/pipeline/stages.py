@@ -88,5 +88,5 @@ def _record_model(run: ModelRun) -> None:
                "model")
     planted = planted_units(info)
     if planted:
-        run.record("planted", [{"model": info.id, "layer": layer, "index": index}
-                               for layer, index in planted], "planted")
+        run.record("planted", [{"model": info.id, "site": info.site, "layer": layer,
+                                "index": index} for layer, index in planted], "planted")

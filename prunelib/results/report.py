@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,8 @@ WHERE run = $1 AND model = $2 AND method = $3 AND task = $4
   AND control_seed IS NOT DISTINCT FROM $5 ORDER BY layer, rate
 """
 _OUTCOMES = """
-SELECT method, layer, rate, accuracy, accuracy_low, accuracy_high, copying_error
+SELECT method, layer, rate, accuracy, accuracy_low, accuracy_high, copying_error,
+       CASE WHEN count(matched_to) OVER () > 1 THEN matched_to END AS matched_to
 FROM leaderboard WHERE run = $1 AND model = $2
 """
 _CHOSEN = """
@@ -93,11 +95,13 @@ def _grid(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any], lay
 
 
 def _outcomes(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any]) -> None:
-    """Accuracy with interval, and copying error, one line per method."""
+    """Accuracy with interval, and copying error, one line per line of the leaderboard."""
     rows = connection.sql(_OUTCOMES, params=key).fetchall()
     names = []
-    for place, (method, layer, rate, accuracy, low, high, copying) in enumerate(rows):
+    for place, (method, layer, rate, accuracy, low, high, copying, matched) in enumerate(rows):
         label = "baseline" if method == "none" else method
+        if matched is not None:  # random controls of several choices
+            label += f" as {shorten(matched, 40, placeholder='…')}"
         where = "several layers" if layer is None else f"layer {layer}"
         names.append(label if rate is None else f"{label}\n{where}, {100 * rate:g}%")
         axes.errorbar(100 * accuracy, place, xerr=[[100 * (accuracy - low)],

@@ -116,7 +116,9 @@ _ATTRIBUTIONS = _table(
     _LAYER,
     _column("index", _SMALL, "component within layer and site, from 0"),
     _column("score", _REAL, "mean score over the prompts"),
-    _column("rank", _SMALL, "rank within the layer, 1 = highest score"),
+    _column("rank", _SMALL, "place in the order in which the layer's components are switched off, "
+            "1 = first: the highest score, or what the recipe's rank asks for (in older files the "
+            "highest score always)"),
     _column("prompts", _SMALL, "prompts that the mean is taken over"),
     _column("nodes", _SMALL, "quadrature nodes used for the layer", null=True),
     _column("error_estimate", _REAL, "estimated relative error of the layer's scores", null=True),
@@ -154,6 +156,7 @@ _PLANTED = _table(
     "planted",
     "one row per component that is known to copy, for models that were made that way",
     _MODEL,
+    _column("site", _TEXT, "where the component sits, null in older files", null=True),
     _LAYER,
     _column("index", _SMALL, "component within the layer, from 0"),
     _UNIT,

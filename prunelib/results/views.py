@@ -40,11 +40,55 @@ _SCOPE = _view(
 _LABELS = _view(
     "_labels",
     "where each ablation of a run comes from; equal sets of several origins have several lines",
-    "run model ablation method role layer rate count control_seed proxy only_task",
+    "run model ablation method role site layer rate count control_seed proxy only_task",
     """
-SELECT DISTINCT run, model, ablation, method, role, layer, rate, "count", seed AS control_seed,
-       proxy, only_task
+SELECT DISTINCT run, model, ablation, method, role, site, layer, rate, "count",
+       seed AS control_seed, proxy, only_task
 FROM ablations JOIN _scope USING (unit_id)
+""",
+)
+
+# Every choice has controls of its own; choices of the same cell share them.
+_MATCHED = _view(
+    "_matched",
+    "the random controls of each choice: same layer, site and size, reported on the same tasks",
+    "run model method choice rate only_task ablation control_seed",
+    """
+SELECT DISTINCT c.run, c.model, c.method, c.ablation AS choice, c.rate, c.only_task, r.ablation,
+       r.control_seed
+FROM _labels c
+JOIN _labels r
+  ON r.run = c.run AND r.model = c.model AND r.site = c.site AND r.layer = c.layer
+ AND r.rate = c.rate AND r.only_task IS NOT DISTINCT FROM c.only_task
+WHERE c.role = 'chosen' AND r.role = 'control' AND r.method = 'random'
+""",
+    method="attribution that chose",
+    choice="digest of the chosen ablation",
+    ablation="digest of a random control of it",
+)
+
+_MATCHED_SETS = _view(
+    "_matched_sets",
+    "the random controls of each attribution; attributions with the same ones have them together",
+    "run model matched_to rate only_task ablation control_seed",
+    """
+WITH sets AS (
+    SELECT run, model, method, list(control ORDER BY control) AS controls
+    FROM (
+        SELECT DISTINCT run, model, method, struct_pack(
+            rate := rate, only_task := only_task, ablation := ablation,
+            control_seed := control_seed) AS control
+        FROM _matched
+    )
+    GROUP BY run, model, method
+)
+SELECT run, model, matched_to, control.rate AS rate, control.only_task AS only_task,
+       control.ablation AS ablation, control.control_seed AS control_seed
+FROM (
+    SELECT run, model, string_agg(method, ', ' ORDER BY method) AS matched_to,
+           unnest(controls) AS control
+    FROM sets GROUP BY run, model, controls
+)
 """,
 )
 
@@ -89,13 +133,43 @@ SELECT p.run, p.model, p.engine, p.ablation, l.method, l.role, l.layer, l.rate, 
        l.control_seed, p.task, p.split, p.shots, p.seed, p.example, p.repeat, p.format,
        p.gold, p.prediction, p.answers, p.copied_position, p.correct, p.copied, p.failed
 FROM _given p
-LEFT JOIN _labels l
+LEFT JOIN (
+    -- One line per label, whatever number of proxies and tasks it has: answers count once.
+    SELECT run, model, ablation, method, role, layer, rate, "count", control_seed,
+           list(proxy) AS proxies, list(only_task) AS tasks,
+           bool_or(only_task IS NULL) AS everywhere
+    FROM _labels GROUP BY ALL
+) l
   ON l.run = p.run AND l.model = p.model AND l.ablation = p.ablation
  AND (l.role = 'baseline'
-      OR (l.role = 'grid' AND p.split IN ('attribute', 'search') AND l.proxy = p.task)
+      OR (l.role = 'grid' AND p.split IN ('attribute', 'search')
+          AND list_contains(l.proxies, p.task))
       OR (l.role IN ('chosen', 'control')
-          AND (p.split = 'report' AND coalesce(l.only_task, p.task) = p.task
+          AND (p.split = 'report' AND (l.everywhere OR list_contains(l.tasks, p.task))
                OR p.split = 'capability')))
+""",
+    **_ANSWER,
+)
+
+_LINES = _view(
+    "_lines",
+    "as _answers, but those of a random control once for each set of attributions it is matched to",
+    "run model engine ablation method role matched_to layer rate count control_seed task split "
+    "shots seed example repeat format gold prediction answers copied_position correct copied "
+    "failed",
+    """
+SELECT a.run, a.model, a.engine, a.ablation, a.method, a.role, s.matched_to, a.layer, a.rate,
+       a."count", a.control_seed, a.task, a.split, a.shots, a.seed, a.example, a.repeat, a.format,
+       a.gold, a.prediction, a.answers, a.copied_position, a.correct, a.copied, a.failed
+FROM _answers a
+LEFT JOIN (
+    SELECT run, model, matched_to, rate, ablation, control_seed, list(only_task) AS tasks,
+           bool_or(only_task IS NULL) AS everywhere
+    FROM _matched_sets GROUP BY ALL
+) s
+  ON a.role = 'control' AND a.method = 'random' AND s.run = a.run AND s.model = a.model
+ AND s.ablation = a.ablation AND s.rate = a.rate AND s.control_seed = a.control_seed
+ AND (s.everywhere OR list_contains(s.tasks, a.task) OR a.split = 'capability')
 """,
     **_ANSWER,
 )
@@ -185,37 +259,40 @@ ORDER BY l.run, l.model, l.method, l.proxy, l.control_seed
 _COPYING = _view(
     "copying",
     "copying errors on the report split, next to what chance alone would give",
-    "run model method task shots n accuracy copying_error copy_share chance copied_last_share",
+    "run model method matched_to task shots n accuracy copying_error copy_share chance "
+    "copied_last_share",
     """
 WITH answered AS MATERIALIZED (
-    SELECT run, model, method, task, shots, gold, correct, copied, failed,
-           answers, copied_position, row_number() OVER () AS id
-    FROM _answers WHERE split = 'report' AND repeat = 0 AND role IS NOT NULL
+    SELECT run, model, method, coalesce(matched_to, '') AS matched, task, shots, gold, correct,
+           copied, failed, answers, copied_position, row_number() OVER () AS id
+    FROM _lines WHERE split = 'report' AND repeat = 0 AND role IS NOT NULL
 ),
 labels AS (
-    SELECT run, model, method, task, shots, gold,
-           count(*) / sum(count(*)) OVER (PARTITION BY run, model, method, task, shots) AS share
-    FROM answered GROUP BY run, model, method, task, shots, gold
+    SELECT run, model, method, matched, task, shots, gold, count(*)
+           / sum(count(*)) OVER (PARTITION BY run, model, method, matched, task, shots) AS share
+    FROM answered GROUP BY run, model, method, matched, task, shots, gold
 ),
 shown AS (
-    SELECT id, run, model, method, task, shots, unnest(list_distinct(answers)) AS answer
+    SELECT id, run, model, method, matched, task, shots,
+           unnest(list_distinct(answers)) AS answer
     FROM answered WHERE correct = 0 AND failed = 0
 ),
 expected AS (
     SELECT s.id, sum(l.share) AS share
-    FROM shown s JOIN labels l USING (run, model, method, task, shots)
+    FROM shown s JOIN labels l USING (run, model, method, matched, task, shots)
     JOIN answered a ON a.id = s.id
     WHERE l.gold = s.answer AND s.answer <> a.gold
     GROUP BY s.id
 )
-SELECT run, model, method, task, shots, count(*) AS n, avg(correct) AS accuracy,
+SELECT run, model, method, nullif(matched, '') AS matched_to, task, shots, count(*) AS n,
+       avg(correct) AS accuracy,
        avg(copied) AS copying_error,
        sum(copied) / nullif(count(*) - sum(correct), 0) AS copy_share,
        coalesce(sum(e.share / (1 - l.share)), 0) / count(*) AS chance,
        sum(CASE WHEN copied = 1 AND copied_position = len(answers) - 1 THEN 1 ELSE 0 END)
            / nullif(sum(copied), 0) AS copied_last_share
 FROM answered a
-JOIN labels l USING (run, model, method, task, shots, gold)
+JOIN labels l USING (run, model, method, matched, task, shots, gold)
 LEFT JOIN expected e USING (id)
 GROUP BY ALL
 ORDER BY ALL
@@ -250,13 +327,14 @@ ORDER BY ALL
 
 _COMPARISONS = _view(
     "comparisons",
-    "each ablation against the baseline and the random control, prompt by prompt, on the report "
-    "split",
+    "each ablation against the baseline, and each chosen one against its random controls, prompt "
+    "by prompt, on the report split",
     "run model method ablation control_seed reference task shots n accuracy reference_accuracy "
     "difference difference_low difference_high only_this_right only_reference_right p_value "
     "q_value copying_error reference_copying_error copying_p_value",
     COMPARISONS,
-    reference="baseline, or random: the random control, all its seeds pooled",
+    reference="baseline, or random: random components of the same layer, site and size, all "
+    "seeds pooled",
     n="pairs of answers to the same prompt",
     reference_accuracy="share of right answers of the reference",
     difference="accuracy - reference_accuracy",
@@ -273,9 +351,9 @@ _COMPARISONS = _view(
 
 _LEADERBOARD = _view(
     "leaderboard",
-    "one line per method: means over the tasks of the report split; intervals and tests over "
-    "queries (task, seed, example), tasks taken as given",
-    "run model method layer rate ablations tasks n accuracy accuracy_low accuracy_high "
+    "one line per method, and per set of random controls: means over the tasks of the report "
+    "split; intervals and tests over queries (task, seed, example), tasks taken as given",
+    "run model method matched_to layer rate ablations tasks n accuracy accuracy_low accuracy_high "
     "copying_error copying_error_low copying_error_high difference difference_low "
     "difference_high p_value difference_to_random difference_to_random_low "
     "difference_to_random_high",
@@ -292,7 +370,8 @@ _LEADERBOARD = _view(
     difference_low="lower end of the 95% interval of difference (bootstrap over queries)",
     difference_high="upper end of the 95% interval of difference (bootstrap over queries)",
     p_value="sign-flip permutation test of difference over queries, two-sided",
-    difference_to_random="accuracy minus that of the random control (mean over its seeds)",
+    difference_to_random="of what was chosen: accuracy minus that of random components of the same "
+    "layer, site and size (mean over their seeds)",
     difference_to_random_low="lower end of its 95% interval (bootstrap over queries)",
     difference_to_random_high="upper end of its 95% interval (bootstrap over queries)",
 )
@@ -301,8 +380,11 @@ _LEADERBOARD = _view(
 VIEWS: tuple[View, ...] = (
     _SCOPE,
     _LABELS,
+    _MATCHED,
+    _MATCHED_SETS,
     _GIVEN,
     _ANSWERS,
+    _LINES,
     _LEADERBOARD,
     _COMPARISONS,
     _EVALUATIONS,

@@ -27,6 +27,9 @@ _COMMON = {
     "objective": "scalar of the logits that is attributed",
     "role": "baseline, grid (a cell of the search), chosen or control",
     "layer": "layer, null if none or several",
+    "site": "where the components sit, such as mlp_hidden; null for the baseline",
+    "matched_to": "of a random control: the attributions of whose choices it has the layer, site "
+    "and size; null for others",
     "rate": "share of the layer's components that are off, null if none or several",
     "count": "number of components that are off",
     "control_seed": "seed of a random ranking, or of the prompts where a recipe has several",

@@ -38,8 +38,9 @@ LEFT JOIN found USING (run, model, method)
 LEFT JOIN spent USING (run, model, method)
 ORDER BY l.run, l.model, l.method
 """,
-    recall="share of the planted components among the K highest scores of their layer, K of them "
-    "being planted; mean over planted layers, proxies and seeds; null if none is known",
+    recall="share of the planted components among the first K of their layer to be switched off, K "
+    "of them being planted; mean over planted layers, proxies and seeds; null if none is known at "
+    "the attributed site",
     layer="chosen layer, null if several",
     rate="chosen share of the layer's components, null if several",
     accuracy="share of right answers on the report split, mean over tasks",
@@ -47,27 +48,28 @@ ORDER BY l.run, l.model, l.method
     difference="accuracy - baseline_accuracy",
     difference_low="lower end of the 95% interval of difference (bootstrap over queries)",
     difference_high="upper end of the 95% interval of difference (bootstrap over queries)",
-    difference_to_random="accuracy minus that of the random control (mean over its seeds), where "
-    "there is one on the same prompts",
+    difference_to_random="accuracy minus that of random components of the same layer, site and "
+    "size (mean over their seeds), where there are some",
     difference_to_random_low="lower end of its 95% interval (bootstrap over queries)",
     difference_to_random_high="upper end of its 95% interval (bootstrap over queries)",
     units="units of work that the scores of all its proxies and seeds are made of, choosing "
-    "prompts included; what several attributions use counts for each of them",
+    "prompts included; what several attributions use counts for each of them; null if there "
+    "are none",
     seconds="time of these units, whichever run did them; null if it is not known of every one",
 )
 
 SEEDS = view(
     "seeds",
-    "mean and standard deviation over the seeds of an attribution (or control), per task of the "
-    "report split",
-    "run model method role task seeds accuracy accuracy_sd difference difference_sd",
+    "mean and standard deviation over the seeds of an attribution (or of its random controls), per "
+    "task of the report split",
+    "run model method role matched_to task seeds accuracy accuracy_sd difference difference_sd",
     """
 WITH answered AS MATERIALIZED (
-    SELECT * FROM _answers
+    SELECT * FROM _lines
     WHERE split = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')
 ),
 per_seed AS (
-    SELECT a.run, a.model, a.method, a.role, a.task, a.control_seed,
+    SELECT a.run, a.model, a.method, a.role, a.matched_to, a.task, a.control_seed, a.ablation,
            avg(a.correct) AS accuracy, avg(a.correct - b.correct) AS difference
     FROM answered a
     JOIN answered b
@@ -77,7 +79,7 @@ per_seed AS (
     WHERE a.role <> 'baseline'
     GROUP BY ALL
 )
-SELECT run, model, method, role, task, count(*) AS seeds, avg(accuracy) AS accuracy,
+SELECT run, model, method, role, matched_to, task, count(*) AS seeds, avg(accuracy) AS accuracy,
        stddev_samp(accuracy) AS accuracy_sd, avg(difference) AS difference,
        stddev_samp(difference) AS difference_sd
 FROM per_seed
@@ -137,7 +139,7 @@ ORDER BY ALL
 CAPABILITY = view(
     "capability",
     "what else a model can do, before and after: perplexity of texts, and multiple choice",
-    "run model method role source texts baseline_perplexity perplexity perplexity_ratio "
+    "run model method role matched_to source texts baseline_perplexity perplexity perplexity_ratio "
     "perplexity_ratio_low perplexity_ratio_high questions baseline_accuracy accuracy difference "
     "difference_low difference_high",
     """
@@ -146,10 +148,16 @@ WITH measured AS MATERIALIZED (
     FROM likelihoods JOIN _scope USING (unit_id)
 ),
 labels AS (
-    SELECT DISTINCT run, model, ablation, method, role FROM _labels WHERE role <> 'grid'
+    SELECT DISTINCT l.run, l.model, l.ablation, l.method, l.role,
+           coalesce(s.matched_to, '') AS matched
+    FROM _labels l
+    LEFT JOIN _matched_sets s
+      ON l.role = 'control' AND l.method = 'random' AND s.run = l.run AND s.model = l.model
+     AND s.ablation = l.ablation
+    WHERE l.role <> 'grid'
 ),
 texts AS (
-    SELECT run, model, method, role, source, text, any_value(a.tokens) AS tokens,
+    SELECT run, model, method, role, matched, source, text, any_value(a.tokens) AS tokens,
            avg(a.nll) AS nll, avg(b.nll) AS baseline_nll
     FROM labels JOIN measured a USING (run, model, ablation)
     JOIN (SELECT measured.* FROM measured JOIN labels USING (run, model, ablation)
@@ -157,27 +165,28 @@ texts AS (
     GROUP BY ALL
 ),
 totals AS (
-    SELECT run, model, method, role, source, sum(tokens) / count(*) AS mean_tokens,
+    SELECT run, model, method, role, matched, source, sum(tokens) / count(*) AS mean_tokens,
            sum(nll - baseline_nll) / sum(tokens) AS gap
     FROM texts GROUP BY ALL
 ),
 perplexities AS (
-    SELECT run, model, method, role, source, count(*) AS texts,
+    SELECT run, model, method, role, matched, source, count(*) AS texts,
            exp(sum(baseline_nll) / sum(tokens)) AS baseline_perplexity,
            exp(sum(nll) / sum(tokens)) AS perplexity,
            histogram_bootstrap(histogram(round(
                gap + (nll - baseline_nll - gap * tokens) / mean_tokens, 12))) AS interval
-    FROM texts JOIN totals USING (run, model, method, role, source)
+    FROM texts JOIN totals USING (run, model, method, role, matched, source)
     GROUP BY ALL
 ),
 answered AS MATERIALIZED (
-    SELECT run, model, method, role, engine, task, shots, seed, example, format,
-           avg(correct) AS correct
-    FROM _answers WHERE split = 'capability' AND role IN ('baseline', 'chosen', 'control')
+    SELECT l.run, l.model, l.method, l.role, l.matched, a.engine, a.task, a.shots, a.seed,
+           a.example, a.format, avg(a.correct) AS correct
+    FROM labels l JOIN _given a USING (run, model, ablation)
+    WHERE a.split = 'capability' AND l.role IN ('baseline', 'chosen', 'control')
     GROUP BY ALL
 ),
 choices AS (
-    SELECT a.run, a.model, a.method, a.role, count(*) AS questions,
+    SELECT a.run, a.model, a.method, a.role, a.matched, count(*) AS questions,
            avg(b.correct) AS baseline_accuracy, avg(a.correct) AS accuracy,
            histogram_bootstrap(histogram(round(a.correct - b.correct, 12))) AS interval
     FROM answered a
@@ -187,13 +196,14 @@ choices AS (
      AND b.format = a.format
     GROUP BY ALL
 )
-SELECT run, model, method, role, source, texts, baseline_perplexity, perplexity,
+SELECT run, model, method, role, nullif(matched, '') AS matched_to, source, texts,
+       baseline_perplexity, perplexity,
        perplexity / baseline_perplexity AS perplexity_ratio,
        exp(p.interval[1]) AS perplexity_ratio_low, exp(p.interval[2]) AS perplexity_ratio_high,
        questions, baseline_accuracy, accuracy, accuracy - baseline_accuracy AS difference,
        c.interval[1] AS difference_low, c.interval[2] AS difference_high
-FROM perplexities p FULL JOIN choices c USING (run, model, method, role)
-ORDER BY run, model, role <> 'baseline', method
+FROM perplexities p FULL JOIN choices c USING (run, model, method, role, matched)
+ORDER BY run, model, role <> 'baseline', method, matched
 """,
     source="prose, prompts (right answers after their prompts) or a file",
     texts="texts whose perplexity was measured",

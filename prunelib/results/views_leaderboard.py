@@ -9,17 +9,27 @@ from __future__ import annotations
 
 COMPARISONS = """
 WITH answered AS MATERIALIZED (
-    SELECT run, model, engine, ablation, method, role, control_seed, task, shots, seed, example,
-           format, correct, copied
+    SELECT DISTINCT run, model, engine, ablation, method, role, control_seed, task, shots, seed,
+           example, format, correct, copied
     FROM _answers
     WHERE split = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')
 ),
-reference AS (
-    SELECT *, CASE role WHEN 'baseline' THEN 'baseline' ELSE 'random' END AS reference
+against AS (
+    SELECT DISTINCT a.run, a.model, a.method, a.ablation, 'baseline' AS reference,
+           b.ablation AS other, NULL AS other_seed, NULL AS only_task
+    FROM _labels a JOIN _labels b ON b.run = a.run AND b.model = a.model AND b.role = 'baseline'
+    WHERE a.role IN ('chosen', 'control')
+    UNION ALL
+    SELECT DISTINCT run, model, method, choice, 'random', ablation, control_seed, only_task
+    FROM _matched
+),
+others AS (
+    SELECT DISTINCT run, model, ablation AS other, engine, task, shots, seed, example, format,
+           correct, copied
     FROM answered WHERE role = 'baseline' OR (role = 'control' AND method = 'random')
 ),
 prompts AS (
-    SELECT a.run, a.model, a.method, a.ablation, a.control_seed, r.reference, a.task, a.shots,
+    SELECT a.run, a.model, a.method, a.ablation, a.control_seed, g.reference, a.task, a.shots,
            count(*) AS pairs, sum(a.correct) AS correct, sum(r.correct) AS reference_correct,
            sum(a.copied) AS copied, sum(r.copied) AS reference_copied,
            sum((a.correct > r.correct)::INTEGER) AS gained,
@@ -27,9 +37,13 @@ prompts AS (
            sum((a.copied > r.copied)::INTEGER) AS more_copied,
            sum((a.copied < r.copied)::INTEGER) AS less_copied
     FROM answered a
-    JOIN reference r USING (run, model, engine, task, shots, seed, example, format)
-    WHERE a.role <> 'baseline' AND NOT (r.reference = 'random' AND a.method = 'random')
-    GROUP BY a.run, a.model, a.method, a.ablation, a.control_seed, r.reference, a.task, a.shots,
+    JOIN against g ON g.run = a.run AND g.model = a.model AND g.method = a.method
+     AND g.ablation = a.ablation AND coalesce(g.only_task, a.task) = a.task
+    JOIN others r ON r.run = a.run AND r.model = a.model AND r.other = g.other
+     AND r.engine = a.engine AND r.task = a.task AND r.shots = a.shots AND r.seed = a.seed
+     AND r.example = a.example AND r.format = a.format
+    WHERE a.role <> 'baseline'
+    GROUP BY a.run, a.model, a.method, a.ablation, a.control_seed, g.reference, a.task, a.shots,
              a.engine, a.seed, a.example, a.format
 ),
 totals AS (
@@ -75,50 +89,62 @@ ORDER BY run, model, reference, method, control_seed, task, shots
 # independent. Per task the queries' values become a histogram; `task` is then the stratum.
 LEADERBOARD = """
 WITH answered AS MATERIALIZED (
-    SELECT * FROM _answers
+    SELECT *, coalesce(matched_to, '') AS matched FROM _lines
     WHERE split = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')
 ),
 methods AS (
-    SELECT run, model, method, role, count(DISTINCT ablation) AS ablations,
+    SELECT run, model, method, role, matched, count(DISTINCT ablation) AS ablations,
            CASE WHEN count(DISTINCT layer) = 1 THEN any_value(layer) END AS layer,
            CASE WHEN count(DISTINCT rate) = 1 THEN any_value(rate) END AS rate,
            count(*) AS n
-    FROM answered GROUP BY run, model, method, role
+    FROM answered GROUP BY run, model, method, role, matched
+),
+random AS (
+    SELECT m.run, m.model, m.method, m.choice AS ablation, m.rate, engine, task, shots, seed,
+           example, format, avg(correct) AS correct
+    FROM _matched m
+    JOIN (
+        SELECT DISTINCT run, model, ablation, engine, task, shots, seed, example, format, correct
+        FROM answered WHERE role = 'control' AND method = 'random'
+    ) USING (run, model, ablation)
+    WHERE coalesce(m.only_task, task) = task
+    GROUP BY ALL
 ),
 prompts AS MATERIALIZED (
-    SELECT run, model, method, role, engine, task, shots, seed, example, format,
-           avg(correct) AS correct, avg(copied) AS copied
-    FROM answered
-    GROUP BY run, model, method, role, engine, task, shots, seed, example, format
+    SELECT a.run, a.model, a.method, a.role, a.matched, a.engine, a.task, a.shots, a.seed,
+           a.example, a.format, avg(a.correct) AS correct, avg(a.copied) AS copied,
+           avg(a.correct - r.correct) AS gap_to_random
+    FROM answered a
+    LEFT JOIN random r
+      ON a.role = 'chosen' AND r.run = a.run AND r.model = a.model AND r.method = a.method
+     AND r.ablation = a.ablation AND r.rate = a.rate AND r.engine = a.engine AND r.task = a.task
+     AND r.shots = a.shots AND r.seed = a.seed AND r.example = a.example AND r.format = a.format
+    GROUP BY ALL
 ),
 paired AS (
-    SELECT p.*, CASE WHEN p.role <> 'baseline' THEN p.correct - b.correct END AS gap,
-           CASE WHEN p.role <> 'baseline' AND p.method <> 'random'
-                THEN p.correct - r.correct END AS gap_to_random
+    SELECT p.*, CASE WHEN p.role <> 'baseline' THEN p.correct - b.correct END AS gap
     FROM prompts p
     LEFT JOIN (SELECT * FROM prompts WHERE role = 'baseline') b
         USING (run, model, engine, task, shots, seed, example, format)
-    LEFT JOIN (SELECT * FROM prompts WHERE role = 'control' AND method = 'random') r
-        USING (run, model, engine, task, shots, seed, example, format)
 ),
 queries AS (
-    SELECT run, model, method, role, task, seed, example,
+    SELECT run, model, method, role, matched, task, seed, example,
            round(avg(correct), 12) AS correct, round(avg(copied), 12) AS copied,
            round(avg(gap), 12) AS gap,
            round(avg(gap_to_random), 12) AS gap_to_random
-    FROM paired GROUP BY run, model, method, role, task, seed, example
+    FROM paired GROUP BY run, model, method, role, matched, task, seed, example
 ),
 per_task AS (
-    SELECT run, model, method, role, task, avg(correct) AS accuracy,
+    SELECT run, model, method, role, matched, task, avg(correct) AS accuracy,
            avg(copied) AS copying_error, avg(gap) AS difference,
            avg(gap_to_random) AS difference_to_random,
            histogram(correct) AS h, histogram(copied) AS h_copied,
            histogram(gap) FILTER (gap IS NOT NULL) AS h_gap,
            histogram(gap_to_random) FILTER (gap_to_random IS NOT NULL) AS h_random
-    FROM queries GROUP BY run, model, method, role, task
+    FROM queries GROUP BY run, model, method, role, matched, task
 ),
 per_method AS (
-    SELECT run, model, method, role, count(*) AS tasks, avg(accuracy) AS accuracy,
+    SELECT run, model, method, role, matched, count(*) AS tasks, avg(accuracy) AS accuracy,
            avg(copying_error) AS copying_error, avg(difference) AS difference,
            avg(difference_to_random) AS difference_to_random,
            list(task ORDER BY task) AS names,
@@ -126,7 +152,7 @@ per_method AS (
            list(h_copied ORDER BY task) AS h_copied,
            list(coalesce(h_gap, MAP {}) ORDER BY task) AS h_gap,
            list(coalesce(h_random, MAP {}) ORDER BY task) AS h_random
-    FROM per_task GROUP BY run, model, method, role
+    FROM per_task GROUP BY run, model, method, role, matched
 ),
 stacked AS (
     SELECT * REPLACE (stack(h, names) AS h, stack(h_copied, names) AS h_copied,
@@ -144,13 +170,14 @@ tested AS (
            END AS p_value
     FROM stacked
 )
-SELECT run, model, method, layer, rate, ablations, tasks, n, accuracy,
+SELECT run, model, method, nullif(matched, '') AS matched_to, layer, rate, ablations, tasks, n,
+       accuracy,
        accuracy_interval[1] AS accuracy_low, accuracy_interval[2] AS accuracy_high,
        copying_error, copying_interval[1] AS copying_error_low,
        copying_interval[2] AS copying_error_high,
        difference, interval[1] AS difference_low, interval[2] AS difference_high,
        p_value, difference_to_random, random_interval[1] AS difference_to_random_low,
        random_interval[2] AS difference_to_random_high
-FROM tested JOIN methods USING (run, model, method, role)
-ORDER BY run, model, role <> 'baseline', method
+FROM tested JOIN methods USING (run, model, method, role, matched)
+ORDER BY run, model, role <> 'baseline', method, matched
 """

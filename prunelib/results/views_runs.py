@@ -43,15 +43,18 @@ ORDER BY g.run, g.model, g.method, g.objective, g.proxy, g.seed, g.layer
 
 RECALL = view(
     "recall",
-    "how many planted components are among the top scores of their layer, where they are known",
+    "how many planted components are among the first of their layer to be switched off, for "
+    "attributions of the site where they sit",
     "run model method objective proxy seed layer planted found recall",
     """
 WITH known AS (
-    SELECT DISTINCT run, model, layer, "index" FROM planted JOIN _scope USING (unit_id)
+    SELECT run, model, any_value(site) AS site, layer, "index"
+    FROM planted JOIN _scope USING (unit_id)
+    GROUP BY run, model, layer, "index"
 ),
 size AS (SELECT run, model, layer, count(*) AS planted FROM known GROUP BY ALL),
 scored AS (
-    SELECT DISTINCT run, model, method, objective, proxy, seed, layer, "index", "rank"
+    SELECT DISTINCT run, model, method, objective, proxy, seed, site, layer, "index", "rank"
     FROM attributions JOIN _scope USING (unit_id)
 )
 SELECT s.run, s.model, s.method, s.objective, s.proxy, s.seed, s.layer,
@@ -59,12 +62,13 @@ SELECT s.run, s.model, s.method, s.objective, s.proxy, s.seed, s.layer,
        count(*) FILTER (s."rank" <= z.planted) AS found,
        count(*) FILTER (s."rank" <= z.planted) / any_value(z.planted) AS recall
 FROM scored s JOIN known k USING (run, model, layer, "index") JOIN size z USING (run, model, layer)
+WHERE s.site = coalesce(k.site, s.site)
 GROUP BY ALL
 ORDER BY ALL
 """,
     seed="seed of the prompts",
     planted="components that were planted in the layer (K)",
-    found="planted components among the K highest scores of the layer",
+    found="planted components among the first K of the layer to be switched off",
     recall="found / planted (recall at K)",
 )
 

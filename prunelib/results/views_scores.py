@@ -7,7 +7,7 @@ from prunelib.results.views_base import view
 OVERLAP = view(
     "overlap",
     "two attributions of the same layer (other methods, objectives, proxies, seeds or numbers of "
-    "prompts): how many of their top components they share, and how alike all scores are ordered",
+    "prompts): how many components both switch off first, and how alike all scores are ordered",
     "run model site layer method objective proxy shots seed prompts other_method other_objective "
     "other_proxy other_shots other_seed other_prompts spearman share count shared "
     "shared_by_chance jaccard",
@@ -67,8 +67,9 @@ ORDER BY ALL
     other_seed="seed of the other attribution",
     other_prompts="prompts of the other attribution",
     spearman="rank correlation of the scores of all components (Spearman), null if one is constant",
-    share="share of the layer's components that count as its top",
-    count="that many components: the top of each attribution",
+    share="share of the layer's components that count as an attribution's top",
+    count="that many components: the top, which an attribution switches off first (the highest "
+    "scores, or what its rank asks for)",
     shared="components in both tops",
     shared_by_chance="what random tops would share on average: count² / components",
     jaccard="shared / components in either top",

@@ -17,15 +17,22 @@ def by_score(scores: NDArray[np.float64]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argsort(-scores, kind="stable"))
 
 
+def in_order(scores: NDArray[np.float64], rank: str) -> tuple[int, ...]:
+    """Units of a layer in the order in which ``rank`` (a recipe's word) switches them off."""
+    return by_score({"top": scores, "bottom": -scores, "absolute": np.abs(scores)}[rank])
+
+
 def positive_mass(scores: NDArray[np.float64]) -> float:
     """Sum of a layer's positive scores, in units of the objective."""
     return float(scores.clip(min=0).sum())
 
 
-def random_order(width: int, layer: int, seed: int) -> tuple[int, ...]:
-    """A seeded random order of a layer's units: the control."""
+def random_order(
+    width: int, layer: int, seed: int, purpose: str = "random ranking"
+) -> tuple[int, ...]:
+    """A seeded random order of a layer's units: the control, or what else ``purpose`` names."""
     order = list(range(width))
-    random.Random(seed_of("random ranking", layer, seed)).shuffle(order)  # noqa: S311
+    random.Random(seed_of(purpose, layer, seed)).shuffle(order)  # noqa: S311
     return tuple(order)
 
 

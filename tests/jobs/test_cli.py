@@ -80,6 +80,7 @@ def test_a_run_ends_with_a_table_and_what_to_type_next(
         ("attribution: {objective: {agregate: sum}}", "did you mean 'aggregate'?"),
         ("attribution: [{}, {path: joint}]", "two are called 'integrated_gradients'"),
         ("attribution: [{name: random}]", "'random' is what the tables call a reference"),
+        ("attribution: {method: random}", "give method random a name"),
         ("attribution: {method: wanda, path: joint}", "path is for method integrated_gradients"),
         ("attribution: {shots: 0}", "shots is 0: use gold_only or max_logit"),
         (f"attribution: {{proxy: copa, shots: 0}}\ntasks: [{{{COPA}, unlabelled: [attribute]}}]",

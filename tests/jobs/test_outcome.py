@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.outcome import outcome
+from jobs.outcome import _leaderboard, outcome
 from prunelib import open_results
 
 
@@ -31,3 +31,19 @@ def test_removal_is_told_by_share_and_order(studied: Path) -> None:
     assert line.split()[3:] == [f"{100 * accuracy:.1f}" for (accuracy,) in found]
     assert "copying errors" not in text  # nothing was chosen
     assert open_results(studied).sql(question).fetchall()
+
+
+def test_random_units_are_told_apart_where_choices_differ() -> None:
+    shares = {f"{name}{end}": 0.5 for name in ("accuracy", "copying_error", "difference")
+              for end in ("", "_low", "_high")}
+    rows = [shares | {"model": model, "method": method, "matched_to": matched, "layer": layer,
+                      "rate": 0.1}
+            for model, method, matched, layer in (
+                ("m", "ig", None, 1), ("m", "random", "ig", 1), ("m", "random", "wanda", 0),
+                ("other", "random", "ig, wanda", 0))]
+    found = {model: list(table.columns[0].cells) for model, table in _leaderboard(rows).items()}
+    assert found == {
+        "m": ["ig\n  layer 1, 10% off", "random as ig\n  layer 1, 10% off",
+              "random as wanda\n  layer 0, 10% off"],
+        "other": ["random\n  layer 0, 10% off"],
+    }  # fmt: skip

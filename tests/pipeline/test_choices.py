@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pipeline.small import recipe
 
 import prunelib
@@ -30,6 +33,7 @@ from prunelib.pipeline.work import Worker
 from prunelib.results.query import open_results
 from prunelib.results.report import draw_report
 from prunelib.results.store import Store
+from prunelib.search.ranking import random_order
 from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 
@@ -37,6 +41,8 @@ DATA = Path(__file__).parent.parent / "data"
 LAYERS = 2
 #: A task at which the reference GPT-2 errs now and then.
 RARE = "antonyms"
+#: Hidden units of a layer, of which the highest, lowest and largest scores have unlike numbers.
+PLANTED = [10, 13, 18, 23, 24, 28, 36, 40, 45, 46]
 
 
 class Refusing(InlineExecutor):
@@ -70,6 +76,7 @@ def each(**common: Any) -> list[dict[str, Any]]:
         "free": {"objective": "max_logit"},
         "all-tokens": {"objective": {"name": "copy_shift", "tokens": "all",
                                      "space": "log_probability"}},
+        "shuffled": {"method": "random"},
         **{path: {"path": path} for path in ("joint", "last_position", "single")},
         **{method: {"method": method} for method in (
             "gradient_activation", "activation", "weight", "wanda")},
@@ -104,7 +111,8 @@ def test_every_attribution_is_searched_evaluated_and_priced(every: tuple[Recipe,
     assert {n for m, _, n in scored if m != "down"} == {48}
     lines = ask(results, "select method, accuracy, difference, units, seconds, recall from scorers")
     assert {line[0] for line in lines} == names
-    assert all(line[4] > 0 and line[5] is None for line in lines)
+    assert all(line[5] is None for line in lines)
+    assert {line[0] for line in lines if line[4] is None} == {"shuffled"}
     units = {line[0]: line[3] for line in lines}
     assert (units["layer"], units["joint"], units["single"], units["wanda"]) == (4, 2, 2, 1)
     assert units["wrong"] == 5  # one to choose the prompts
@@ -125,6 +133,30 @@ def test_scores_that_are_defined_alike_are_alike(every: tuple[Recipe, Path]) -> 
         assert found[other] != found["layer"], other
 
 
+def test_every_choice_is_compared_with_random_units_of_its_layer_site_and_size(
+    every: tuple[Recipe, Path]
+) -> None:
+    made, results = every
+    chosen, controls = (
+        ask(results, 'select distinct method, site, layer, "count", ablation from ablations '
+                     f"where role = '{role}' and method <> 'random_search'")
+        for role in ("chosen", "control"))
+    assert len({cell[1:4] for cell in chosen}) > 1  # else there is nothing to tell apart
+    assert sorted(cell[1:4] for cell in controls) == sorted({cell[1:4] for cell in chosen})
+    of_cell = {cell[1:4]: cell[4] for cell in controls}
+    accuracy = dict(ask(results, "select distinct ablation, accuracy from evaluations "
+                                 "where split = 'report'"))
+    told = dict(ask(results, "select method, difference_to_random from scorers"))
+    assert told == {cell[0]: pytest.approx(accuracy[cell[4]] - accuracy[of_cell[cell[1:4]]])
+                    for cell in chosen}
+    # The leaderboard has random units once for all who chose their cell.
+    named = ask(results, "select matched_to from leaderboard where method = 'random'")
+    assert len(named) == len(controls)
+    assert sorted(", ".join(m for (m,) in named).split(", ")) == sorted(
+        spec.label for spec in made.attribution)
+    assert len(draw_report(results, results / "figures")) == len(made.attribution)
+
+
 def test_wrong_prompts_are_those_that_the_model_answers_wrongly(every: tuple[Recipe, Path]) -> None:
     _, results = every
     pool = ask(results, "select correct from predictions where split = 'attribute'")
@@ -136,7 +168,8 @@ def test_capability_is_measured_for_every_ablation(every: tuple[Recipe, Path]) -
     lines = ask(results, "select method, role, source, texts, questions, perplexity, "
                          "baseline_perplexity, perplexity_ratio_low, accuracy from capability")
     reported = ask(results, "select count(*) from leaderboard")
-    assert len(lines) == reported[0][0] == len(each()) + 3
+    sets = ask(results, "select count(*) from leaderboard where matched_to is not null")
+    assert len(lines) == reported[0][0] == len(each()) + 2 + sets[0][0]
     assert {line[2:5] for line in lines} == {("prompts", 5, 5)}
     assert {(line[5] == line[6]) for line in lines if line[1] == "baseline"} == {True}
     assert any(line[5] != line[6] for line in lines)
@@ -201,6 +234,77 @@ def test_every_stage_writes_prompts_in_the_format_of_the_recipe(fmt: str, info: 
     assert again.units_reused == sum(counts.values())
 
 
+@pytest.fixture(scope="module")
+def planted(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rankings of every direction, of a model of which ten hidden units are said to copy."""
+    model = Path(shutil.copytree(info.path, tmp_path_factory.mktemp("planted") / "model"))
+    (model / "planted.json").write_text(json.dumps({"layer": 1, "units": PLANTED}))
+    results = model.parent / "r"
+    directions = {"highest": {}, "lowest": {"rank": "bottom"}, "largest": {"rank": "absolute"},
+                  "down": {"projection": "down"}}
+    common = {"method": "gradient_activation", "prompts": 4, "shots": 2}
+    made = recipe(
+        info, models=[str(model)],
+        attribution=[*({"name": name} | common | changes for name, changes in directions.items()),
+                     {"name": "shuffled", "method": "random", "seeds": [3]}],
+        search={"rates": [0.2], "examples": 4, "shots": 2},
+        evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 4},
+    )
+    made.check()
+    done_and_resumed(made, results)
+    return results
+
+
+def scores_of(results: Path, method: str, layer: int) -> NDArray[np.float64]:
+    found = ask(results, f"select score from attributions where method = '{method}' "
+                         f"and layer = {layer} order by \"index\"")
+    return np.array([score for (score,) in found])
+
+
+def test_ranks_are_the_order_in_which_units_are_switched_off(planted: Path) -> None:
+    for method, ascending in {"highest": -1.0, "lowest": 1.0, "shuffled": -1.0, "down": -1.0,
+                              "largest": None}.items():
+        scores = scores_of(planted, method, 1)
+        ranks = [rank for (rank,) in ask(
+            planted, f"select \"rank\" from attributions where method = '{method}' and layer = 1 "
+                     "order by \"index\"")]
+        key = -np.abs(scores) if ascending is None else ascending * scores
+        assert (np.argsort(ranks) == np.argsort(key, kind="stable")).all(), method
+        for layer, count, off in ask(
+                planted, "select layer, \"count\", component_indices from ablations "
+                         f"where role = 'grid' and method = '{method}'"):
+            first = ask(planted, f"select \"index\" from attributions where method = '{method}' "
+                                 f"and layer = {layer} and \"rank\" <= {count}")
+            assert sorted(off) == sorted(index for (index,) in first)
+
+
+def test_recall_is_of_the_units_that_would_go_off_first_and_of_their_site(planted: Path) -> None:
+    expected = {}
+    for method, key in {"highest": lambda s: -s, "lowest": lambda s: s, "shuffled": lambda s: -s,
+                        "largest": lambda s: -np.abs(s)}.items():
+        first = np.argsort(key(scores_of(planted, method, 1)), kind="stable")[:10]
+        expected[method] = len(set(PLANTED) & set(first.tolist())) / 10
+    assert len({expected[name] for name in ("highest", "lowest", "largest")}) == 3
+    assert dict(ask(planted, "select method, recall from recall")) == expected
+    assert dict(ask(planted, "select method, recall from scorers")) == expected | {"down": None}
+    # Two directions of the same scores have other tops.
+    (alike,) = ask(planted, "select spearman, shared from overlap where layer = 1 and share = 0.1 "
+                            "and method = 'highest' and other_method = 'lowest'")
+    assert alike == (pytest.approx(1.0), 0)
+
+
+def test_a_random_order_is_seeded_costs_nothing_and_is_no_control(planted: Path) -> None:
+    orders = [tuple(np.argsort(-scores_of(planted, "shuffled", layer))) for layer in range(LAYERS)]
+    assert len(set(orders)) == LAYERS
+    for layer, order in enumerate(orders):
+        assert order == random_order(48, layer, 3, "random attribution")
+        assert order != random_order(48, layer, 3)
+    assert ask(planted, "select distinct objective, seed, nodes from attributions "
+                        "where method = 'shuffled'") == [(None, 3, None)]
+    assert ask(planted, "select units, seconds from scorers where method = 'shuffled'") == [
+        (None, None)]
+
+
 @pytest.mark.parametrize("strategy", ["coarse_to_fine", "successive_halving", "attribution_mass"])
 def test_strategies(strategy: str, info: ModelInfo, tmp_path: Path) -> None:
     made = recipe(info, search={"rates": [0.1, 0.2, 0.5], "examples": 16, "shots": 2,
@@ -219,7 +323,7 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
         info,
         attribution={"proxy": "each_task", "seeds": [0, 1], "prompts": 4, "shots": 2, "block": 4,
                      "max_nodes": 9},
-        search={"rates": [0.2], "split": "attribute"},
+        search={"rates": [0.05, 0.1, 0.2, 0.5], "split": "attribute", "statistic": "margin"},
         evaluate={"tasks": tasks, "shots": [1, 2], "examples": 4, "transfer": True},
     )
     made.check()
@@ -227,6 +331,13 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
     known = expected_units(made, LAYERS)
     assert counts["attribute"] == known["attribute"] == 2 * 2 * LAYERS
     assert counts["search"] == known["search"] == 4 + LAYERS * (4 + 2)
+    # Every seed of every task has its control, of its layer and size.
+    cells = "select only_task, layer, \"count\" from ablations where role = '{}' and method {}"
+    chosen = set(ask(tmp_path, cells.format("chosen", "<> 'none'")))
+    assert len(chosen) > len(tasks)  # seeds chose unlike
+    assert chosen == set(ask(tmp_path, cells.format("control", "= 'random'")))
+    assert ask(tmp_path, "select count(*) from leaderboard where difference_to_random is null "
+                         "and method = 'integrated_gradients'") == [(0,)]
     digests = ask(tmp_path, "select count(distinct ablation) from ablations where role <> 'grid'")
     if digests[0][0] == known["canary"]:
         assert counts == known

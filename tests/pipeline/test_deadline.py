@@ -36,7 +36,10 @@ class Impatient(InlineExecutor):
 
 
 def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: Path) -> None:
+    several = {"prompts": 6, "shots": 2, "seeds": [1, 2]}
     two = {"models": [info.path, build(tmp_path / "m1", 1).path], "controls": {"random": 2},
+           "attribution": [several | {"method": "gradient_activation"},
+                           several | {"name": "other", "method": "random"}],
            "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 6,
                         "capability": {"text": "prompts", "examples": 4}}}
     plain, hasty = tmp_path / "plain", tmp_path / "hasty"
@@ -47,7 +50,7 @@ def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: P
     extras = [unit.priority for unit in executor.order]
     assert 0 in extras and extras == sorted(extras)  # all models' main comparison, then extras
     urgent = [u for u in executor.order if u.stage == "evaluate" and not u.priority]
-    main = {(u.model.id, u.job.ablation.digest) for u in urgent
+    main = {(u.model.id, u.job.ablation.digest) for u in urgent  # of the first seed
             if isinstance(u.job, EvaluateJob) and u.job.split == "report"}
     assert len(main) == 2 * 3  # per model: baseline, chosen, one random control
     assert len(urgent) == len(main)  # what else a model can do is an extra

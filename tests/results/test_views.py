@@ -163,6 +163,92 @@ def test_comparisons_with_random_keep_prompts_together(compared: Folder) -> None
     assert (u["n"], u["only_this_right"], u["only_reference_right"]) == (4, 1, 1)
 
 
+@pytest.fixture
+def several(folder: Folder) -> Folder:
+    """Three attributions: two chose the same cell on different proxies, one another cell."""
+    folder.ablation("base", "none", "baseline")
+    folder.ablation("a", "first", "chosen")
+    folder.ablation("b", "second", "chosen", proxy="v")
+    folder.ablation("c", "third", "chosen", layer=0, rate=0.2)
+    for seed in (0, 1):
+        for proxy in ("t", "v"):
+            folder.ablation(f"r1{seed}", "random", "control", seed=seed, proxy=proxy)
+        folder.ablation(f"r0{seed}", "random", "control", seed=seed, layer=0, rate=0.2)
+    folder.ablation("searched", "random_search", "control", layer=0, rate=0.2, seed=0)
+    marks = {"base": "1000", "a": "1100", "b": "1110", "c": "1111", "searched": "0000",
+             "r10": "1000", "r11": "c100", "r00": "c001", "r01": "c111"}
+    for ablation, answers in marks.items():
+        folder.answers(ablation, answers)
+    folder.write()
+    return folder
+
+
+def test_every_choice_is_compared_with_its_own_controls(several: Folder) -> None:
+    board = {(r["method"], r["matched_to"]): r for r in rows(several, "FROM leaderboard")}
+    assert list(board) == [
+        ("none", None), ("first", None), ("random", "first, second"), ("random", "third"),
+        ("random_search", None), ("second", None), ("third", None),
+    ]  # fmt: skip
+    found = {key[0]: row["difference_to_random"] for key, row in board.items()
+             if row["difference_to_random"] is not None}
+    assert found == {"first": 0.25, "second": 0.5, "third": 0.5}
+    of_third = board["random", "third"]
+    assert (of_third["layer"], of_third["rate"], of_third["ablations"]) == (0, 0.2, 2)
+    assert (of_third["n"], of_third["accuracy"], of_third["copying_error"]) == (8, 0.5, 0.25)
+    assert board["random", "first, second"]["accuracy"] == 0.25
+    compared = rows(several, "FROM comparisons WHERE reference = 'random'")
+    assert [(r["method"], r["n"], r["reference_accuracy"]) for r in compared] == [
+        ("first", 8, 0.25), ("second", 8, 0.25), ("third", 8, 0.5)]
+    assert {r["method"] for r in rows(several, "FROM comparisons WHERE reference = 'baseline'")
+            } == {"first", "second", "third", "random", "random_search"}
+
+
+def test_what_several_choices_share_counts_once(several: Folder) -> None:
+    assert {r["n"] for r in rows(several, "FROM evaluations")} == {4}
+    assert {r["n"] for r in rows(several, "FROM comparisons WHERE reference = 'baseline'")} == {4}
+    copying = rows(several, "FROM copying WHERE method = 'random'")
+    assert [(r["matched_to"], r["n"], r["copying_error"]) for r in copying] == [
+        ("first, second", 8, 0.125), ("third", 8, 0.25)]
+
+
+def test_choices_of_one_attribution_weigh_alike_whether_or_not_they_share_controls(
+    folder: Folder
+) -> None:
+    """Three seeds, of which two chose the same cell."""
+    folder.ablation("base", "none", "baseline")
+    folder.answers("base", "0000")
+    for seed, (marks, layer) in enumerate((("1111", 1), ("1100", 1), ("1000", 0))):
+        folder.ablation(f"s{seed}", "ig", "chosen", seed=seed, layer=layer)
+        folder.answers(f"s{seed}", marks)
+    for layer, marks in ((1, "1100"), (0, "1111")):
+        folder.ablation(f"r{layer}", "random", "control", seed=0, layer=layer)
+        folder.answers(f"r{layer}", marks)
+    folder.write()
+    row = only(folder, "FROM leaderboard WHERE method = 'ig'")
+    assert row["difference_to_random"] == pytest.approx((0.5 + 0 - 0.75) / 3)
+
+
+def test_a_random_control_of_each_task_counts_on_its_task(folder: Folder) -> None:
+    """Both tasks' choices are of one cell, so share their control; another's is of all tasks."""
+    folder.ablation("base", "none", "baseline")
+    folder.ablation("all", "for_all", "chosen", proxy="v")
+    folder.ablation("r", "random", "control", seed=0, proxy="v")
+    for task, marks in (("t", "1110"), ("u", "1111")):
+        folder.ablation(f"own-{task}", "each", "chosen", only_task=task, proxy="v")
+        folder.ablation("r", "random", "control", seed=0, only_task=task, proxy="v")
+        folder.answers(f"own-{task}", marks, task=task)
+        folder.answers("base", "0000", task=task)
+        folder.answers("all", "0000", task=task)
+        folder.answers("r", "1000", task=task)
+    folder.write()
+    board = {(r["method"], r["matched_to"]): (r["n"], r["difference_to_random"])
+             for r in rows(folder, "FROM leaderboard")}
+    assert board == {("none", None): (8, None), ("each", None): (8, 0.625),
+                     ("for_all", None): (8, -0.25), ("random", "each"): (8, None),
+                     ("random", "for_all"): (8, None)}
+    assert {r["n"] for r in rows(folder, "FROM evaluations")} == {4}
+
+
 def test_q_values_are_those_of_each_family(compared: Folder) -> None:
     found = rows(compared, "FROM comparisons")
     for reference in ("baseline", "random"):
@@ -251,9 +337,10 @@ def test_completeness(folder: Folder) -> None:
     for index in range(2):
         row = {
             "model": "m", "method": "integrated_gradients", "objective": "copy_shift",
-            "proxy": "vowel_counting", "shots": 3, "seed": 0, "site": "mlp_hidden", "layer": 0,
-            "index": index, "score": 0.5, "rank": index + 1, "prompts": 3, "nodes": 8,
-            "error_estimate": 0.01, "completeness_error": 0.2, "unit_id": "layer-0",
+            "proxy": "vowel_counting", "shots": 3, "format": "arrow", "seed": 0,
+            "site": "mlp_hidden", "layer": 0, "index": index, "score": 0.5, "rank": index + 1,
+            "prompts": 3, "nodes": 8, "error_estimate": 0.01, "completeness_error": 0.2,
+            "unit_id": "layer-0",
         }  # fmt: skip
         folder.add("attributions", row)
     folder.write()

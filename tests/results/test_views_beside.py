@@ -33,17 +33,25 @@ def test_scorers(folder: Folder) -> None:
     folder.ablation("ig", IG, "chosen")
     folder.ablation("low", BOTTOM, "chosen", layer=0, rate=0.4)
     folder.ablation("r0", "random", "control", seed=0)
-    for ablation, marks in {"base": "1000", "ig": "1110", "low": "0000", "r0": "1100"}.items():
+    folder.ablation("r1", "random", "control", seed=0, layer=0, rate=0.4)
+    folder.ablation("down", "down", "chosen", site="mlp_out")
+    for ablation, marks in {"base": "1000", "ig": "1110", "low": "0000", "r0": "1100",
+                            "r1": "1000", "down": "1111"}.items():
         folder.answers(ablation, marks)
     for index in (0, 1):
-        folder.add("planted", {"model": "m", "layer": 1, "index": index, "unit_id": "planted"})
-    for method, seed, ranks in ((IG, 0, (1, 2, 3)), (IG, 1, (1, 3, 2)), (BOTTOM, 0, (3, 2, 1))):
+        folder.add("planted", {"model": "m", "site": "mlp_hidden", "layer": 1, "index": index,
+                               "unit_id": "planted"})
+    for method, seed, site, ranks in (
+        (IG, 0, "mlp_hidden", (1, 2, 3)), (IG, 1, "mlp_hidden", (1, 3, 2)),
+        (BOTTOM, 0, "mlp_hidden", (3, 2, 1)), ("down", 0, "mlp_out", (1, 2, 3)),
+    ):  # fmt: skip
         for index, rank in enumerate(ranks):
             folder.add("attributions", {
                 "model": "m", "method": method, "objective": "copy_shift", "proxy": "t",
-                "shots": 3, "seed": seed, "site": "mlp_hidden", "layer": 1, "index": index,
-                "score": float(-rank), "rank": rank, "prompts": 3, "nodes": 8,
-                "error_estimate": 0.01, "completeness_error": 0.2, "unit_id": "scores",
+                "shots": 3, "format": "arrow", "seed": seed, "site": site, "layer": 1,
+                "index": index, "score": float(rank if method == BOTTOM else -rank), "rank": rank,
+                "prompts": 3, "nodes": 8, "error_estimate": 0.01, "completeness_error": 0.2,
+                "unit_id": "scores",
             })  # fmt: skip
     for method, unit in ((IG, "a-1"), (IG, "a-2"), (BOTTOM, "a-2"), (BOTTOM, "a-3")):
         folder.add("attribution_units", {"model": "m", "method": method, "proxy": "t", "seed": 0,
@@ -52,7 +60,7 @@ def test_scorers(folder: Folder) -> None:
     folder.attempt("a-1", "done", 1, attempt=2, seconds=4.0)
     folder.attempt("a-2", "done", 2, seconds=3.0, run="an-earlier-one")
     folder.write()
-    low, ig = rows(folder, "FROM scorers")
+    low, down, ig = rows(folder, "FROM scorers")
     assert (ig["method"], ig["layer"], ig["rate"], ig["recall"]) == (IG, 1, 0.1, 0.75)
     assert (ig["accuracy"], ig["baseline_accuracy"], ig["difference"]) == (0.75, 0.25, 0.5)
     assert (ig["difference_low"], ig["difference_high"]) == pytest.approx(
@@ -60,6 +68,9 @@ def test_scorers(folder: Folder) -> None:
     assert ig["difference_to_random"] == 0.25
     assert (ig["units"], ig["seconds"]) == (2, 7.0)
     assert (low["method"], low["recall"], low["difference"]) == (BOTTOM, 0.5, -0.25)
+    assert low["difference_to_random"] == -0.25  # to its own, in another layer
+    # Dimensions of the stream are no hidden units, and no random ones of them were switched off.
+    assert (down["recall"], down["difference_to_random"]) == (None, None)
     assert (low["units"], low["seconds"]) == (2, None)  # nobody did a-3 yet
 
 
@@ -77,12 +88,42 @@ def test_seeds(folder: Folder) -> None:
     low, ig = rows(folder, "FROM seeds")
     found = np.array([0.5, 0.75, 1.0])
     assert ig == {
-        "run": RUN, "model": "m", "method": IG, "role": "chosen", "task": "t", "seeds": 3,
+        "run": RUN, "model": "m", "method": IG, "role": "chosen", "matched_to": None,
+        "task": "t", "seeds": 3,
         "accuracy": 0.75, "accuracy_sd": pytest.approx(found.std(ddof=1)),
         "difference": 0.5, "difference_sd": pytest.approx(found.std(ddof=1)),
     }  # fmt: skip
     assert (low["task"], low["seeds"], low["difference"]) == ("u", 1, -0.5)
     assert low["accuracy_sd"] is None and low["difference_sd"] is None
+
+
+def test_planted_components_of_older_files_have_no_site(folder: Folder) -> None:
+    folder.add("planted", {"model": "m", "site": None, "layer": 1, "index": 1, "unit_id": "p"})
+    folder.add("attributions", {
+        "model": "m", "method": IG, "objective": "copy_shift", "proxy": "t", "shots": 3,
+        "format": None, "seed": 0, "site": "mixer_in", "layer": 1, "index": 1, "score": 1.0,
+        "rank": 1, "prompts": 3, "nodes": 8, "error_estimate": 0.01, "completeness_error": 0.2,
+        "unit_id": "scores",
+    })  # fmt: skip
+    folder.write()
+    (row,) = rows(folder, "FROM recall")
+    assert (row["planted"], row["found"]) == (1, 1)
+
+
+def test_seeds_of_random_controls_are_told_apart_by_choice(folder: Folder) -> None:
+    folder.ablation("base", "none", "baseline")
+    folder.answers("base", "0000")
+    for method, layer, marks in ((IG, 1, ("0000", "0000")), (BOTTOM, 0, ("1000", "1110"))):
+        folder.ablation(f"of-{layer}", method, "chosen", layer=layer)
+        folder.answers(f"of-{layer}", "1111")
+        for seed in (0, 1):
+            folder.ablation(f"r{layer}{seed}", "random", "control", layer=layer, seed=seed)
+            folder.answers(f"r{layer}{seed}", marks[seed])
+    folder.write()
+    found = rows(folder, "FROM seeds WHERE method = 'random'")
+    assert [(r["matched_to"], r["seeds"], r["accuracy"]) for r in found] == [
+        (BOTTOM, 2, 0.5), (IG, 2, 0.0)]
+    assert found[0]["accuracy_sd"] == pytest.approx(np.std([0.25, 0.75], ddof=1))
 
 
 def test_transfer(folder: Folder) -> None:
@@ -157,6 +198,27 @@ def test_capability(folder: Folder) -> None:
     assert {r["task"] for r in rows(folder, "FROM comparisons")} == {"t"}
     assert {r["tasks"] for r in rows(folder, "FROM leaderboard")} == {1}
     assert rows(folder, "FROM grid") == []
+
+
+def test_capability_of_random_controls_is_told_apart_by_choice(folder: Folder) -> None:
+    folder.ablation("base", "none", "baseline")
+    folder.ablation("ig", IG, "chosen", only_task="t")
+    folder.ablation("ig", IG, "chosen", only_task="u")
+    folder.ablation("low", BOTTOM, "chosen", layer=0)
+    for task in ("t", "u"):
+        folder.ablation("r1", "random", "control", seed=0, only_task=task)
+    folder.ablation("r0", "random", "control", seed=0, layer=0)
+    nlls = {"base": 30.0, "ig": 30.0, "low": 60.0, "r1": 33.0, "r0": 36.0}
+    for ablation, nll in nlls.items():
+        likelihoods(folder, ablation, [nll])
+        folder.answers(ablation, "10" if ablation == "r1" else "11", task="quiz",
+                       split="capability")
+    folder.write()
+    found = rows(folder, "FROM capability WHERE method = 'random'")
+    assert [(r["matched_to"], r["questions"], r["accuracy"]) for r in found] == [
+        (BOTTOM, 2, 1.0), (IG, 2, 0.5)]
+    assert [r["perplexity_ratio"] for r in found] == pytest.approx(
+        [math.exp(0.6), math.exp(0.3)])
 
 
 def test_capability_of_texts_alone(folder: Folder) -> None:

@@ -21,9 +21,10 @@ def add(folder: Folder, scores: Sequence[float], layer: int = 0, **changes: Any)
     for rank, index in enumerate(by_score(np.asarray(scores, float)), 1):
         row = {
             "model": "m", "method": "integrated_gradients", "objective": "copy_shift",
-            "proxy": "vowel_counting", "shots": 3, "seed": 0, "site": "mlp_hidden",
-            "layer": layer, "index": index, "score": float(scores[index]), "rank": rank,
-            "prompts": 100, "nodes": 8, "error_estimate": 0.01, "completeness_error": 0.2,
+            "proxy": "vowel_counting", "shots": 3, "format": "arrow", "seed": 0,
+            "site": "mlp_hidden", "layer": layer, "index": index, "score": float(scores[index]),
+            "rank": rank, "prompts": 100, "nodes": 8, "error_estimate": 0.01,
+            "completeness_error": 0.2,
         } | changes  # fmt: skip
         name = "-".join(str(v) for v in (row["method"], row["proxy"], row["prompts"], layer))
         folder.add("attributions", row | {"unit_id": name.replace("_", "-").lower()})
