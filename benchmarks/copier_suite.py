@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from benchmarks.copier_tables import tables, write_into
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Encoded, encode
 from prunelib.attribution.gates import gated
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
 from prunelib.attribution.iterated_path import ROUNDS, iterated_path_scores
@@ -35,15 +34,16 @@ from prunelib.attribution.objectives import Objective, make_objective
 from prunelib.attribution.scorers import SCORERS as CHEAP
 from prunelib.components import BASELINE, Ablation
 from prunelib.interventions.masking import ActivationMasks
-from prunelib.models import Loaded, describe, load, planted_units
+from prunelib.models import Loaded, describe, load, planted_neurons
+from prunelib.recipe.base import ObjectiveSpec
 from prunelib.reference.corpus import copies, one_character
 from prunelib.reference.suite import SUITE, Half, Member, members, write_copier
 from prunelib.reference.train import accuracy
 from prunelib.search.choice import Cell, choose
 from prunelib.search.grid import greedy_rows
-from prunelib.search.ranking import by_score, cut, random_order
-from prunelib.specs import ObjectiveSpec
+from prunelib.search.selection import by_score, cut, random_order
 from prunelib.tasks import Split, draw, get_task, task_names
+from prunelib.tasks.tokenization import Encoded, encode
 
 Array = NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results" / "copier_suite.json"
@@ -154,13 +154,13 @@ SCORERS = {
 }
 
 
-def unit_effects(case: Case, rule: Any) -> Array:
-    """What each planted unit adds to the harm, ``[planted]``: the truth that recall is weighted by.
+def neuron_effects(case: Case, rule: Any) -> Array:
+    """What each planted neuron adds to the harm, ``[planted]``: the weights of recall.
 
-    Harm is −log p(gold answer) on all tasks that the rule spoils. The units' shares in it are
+    Harm is −log p(gold answer) on all tasks that the rule spoils. The neurons' shares in it are
     their Aumann–Shapley values: the gradient with respect to each gate, integrated along the path
-    that opens the gates of the planted units, and of no other, from 0 to 1 together. They add up
-    to the harm of all. Units that mend more than they harm count as 0.
+    that opens the gates of the planted neurons, and of no other, from 0 to 1 together. They add up
+    to the harm of all. Neurons that mend more than they harm count as 0.
     """
     prompts = [encode(e, case.loaded.tokenizer) for task in COPIED
                for e in draw(task, split="report", shots=3, seed=7, count=4)
@@ -209,7 +209,7 @@ def open_case(member: Member, folder: Path, base: Path | None) -> Case:
     write_copier(member, folder, base)
     info = describe(str(folder))
     loaded = load(info)
-    return Case(loaded, member.recipe.layer, [unit for _, unit in planted_units(info)],
+    return Case(loaded, member.recipe.layer, [neuron for _, neuron in planted_neurons(info)],
                 draw_prompts(loaded, VOWELS, "attribute", PROMPTS),
                 draw_prompts(loaded, VARIED, "attribute", PROMPTS))
 
@@ -217,13 +217,13 @@ def open_case(member: Member, folder: Path, base: Path | None) -> Case:
 def measure(case: Case, member: Member, found: dict[str, Any], options: argparse.Namespace
             ) -> None:
     """Add to a copier's figures what is missing of them."""
-    effects = unit_effects(case, member.recipe.rule)
+    effects = neuron_effects(case, member.recipe.rule)
     if not found:
-        exact = Ablation.units(case.layer, case.planted, case.loaded.info.site)
+        exact = Ablation.of_layer(case.layer, case.planted, case.loaded.info.site)
         half = int((np.sort(effects)[::-1].cumsum() < effects.sum() / 2).sum()) + 1
         found |= {
             "family": member.family, "half": member.half, "layer": case.layer,
-            "rule": member.recipe.rule, "units": member.recipe.units,
+            "rule": member.recipe.rule, "neurons": member.recipe.neurons,
             "norms": member.recipe.norms,
             "shares": json.loads((SUITE / f"{member.name}.json").read_text())["shares"],
             "harm": float(effects.sum()), "half_of_harm_by": half,
@@ -254,7 +254,7 @@ def outcome(case: Case, scorer: Scorer, effects: Array, options: argparse.Namesp
         scores[layer], passes[layer] = scorer.score(case, layer, prompts)
         seconds[layer] = time.process_time() - start
     top = set(by_score(scores[case.layer])[: len(case.planted)])
-    hit = np.array([unit in top for unit in case.planted])
+    hit = np.array([neuron in top for neuron in case.planted])
     entry: dict[str, Any] = {
         "recall": float(hit.mean()), "weighted_recall": float(effects @ hit / effects.sum()),
         "passes": passes[case.layer], "seconds": seconds[case.layer],

@@ -25,7 +25,7 @@ def tables(results: Mapping[str, Result]) -> str:
     parts = []
     for family, half, matched in kinds:
         some = {name: r for name, r in results.items() if _kind(r) == (family, half, matched)}
-        what = "copiers as large as other units" if matched else "copiers"
+        what = "copiers as large as other neurons" if matched else "copiers"
         parts.append(f"### {family}, {half} half: {len(some)} {what}\n\n{_by_layer(some)}")
         if half == "report":
             parts.append(_copiers(some))
@@ -33,7 +33,7 @@ def tables(results: Mapping[str, Result]) -> str:
 
 
 def _kind(result: Result) -> tuple[str, str, bool]:
-    """Family, half, and whether planted units are as large as others."""
+    """Family, half, and whether planted neurons are as large as others."""
     return result["family"], result["half"], result.get("norms") == "base"
 
 
@@ -90,10 +90,10 @@ def _copiers(results: Mapping[str, Result]) -> str:
     shown = [n for n in _scorers(results)
              if "accuracy" in next(iter(results.values()))["scorers"][n]]
     rows = []
-    for r in sorted(results.values(), key=lambda r: (r["layer"], r["rule"], r["units"])):
+    for r in sorted(results.values(), key=lambda r: (r["layer"], r["rule"], r["neurons"])):
         cells = [f"{r['scorers'][n]['weighted_recall']:.2f} · {r['scorers'][n]['layer']} · "
                  f"{100 * r['scorers'][n]['accuracy']['all']:.1f}%" for n in shown]
-        rows.append([str(r["layer"]), r["rule"], str(r["units"]),
+        rows.append([str(r["layer"]), r["rule"], str(r["neurons"]),
                      f"{100 * r['shares'][r['rule']]:.0f}%", f"{100 * r['shares']['gold']:.0f}%",
                      f"{100 * r['copier']['all']:.1f}% → {100 * r['exact']['all']:.1f}%", *cells])
     return ("Recall · layer chosen · accuracy repaired:\n\n" + _table(

@@ -3,7 +3,7 @@
     python -m benchmarks.ig_against_captum                    # a reference model, on the CPU
     python -m benchmarks.ig_against_captum --config 8b        # Llama-3.1-8B's shape, on a GPU
 
-Both attribute the output units of ``gate_proj`` along the path from 0 to 1, one layer at a time,
+Both attribute the output neurons of ``gate_proj`` along the path from 0 to 1, one layer at a time,
 on the same prompts, with the same number of rows in a batch, in one process. Captum runs its
 defaults (50 Gauss–Legendre steps); prunelib raises a layer's nodes until its error estimate is
 below the tolerance. The error of both is taken against the largest rule. Needs only torch,
@@ -27,7 +27,6 @@ import torch
 from captum.attr import IntegratedGradients
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Batch, Encoded, encode, pad_left
 from prunelib.attribution.integrated_gradients import (
     ROWS,
     block_gradients,
@@ -36,8 +35,9 @@ from prunelib.attribution.integrated_gradients import (
 )
 from prunelib.attribution.objectives import copy_shift, make_objective
 from prunelib.models import Loaded, ModelInfo, adapter_for, describe, load
-from prunelib.specs import ObjectiveSpec
+from prunelib.recipe.base import ObjectiveSpec
 from prunelib.tasks import draw, get_task
+from prunelib.tasks.tokenization import Batch, Encoded, encode, pad_left
 
 BLOCK = 25
 TOLERANCE = 0.02

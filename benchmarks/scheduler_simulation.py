@@ -28,7 +28,7 @@ from rich.table import Table
 from cluster.scheduler import Need, Node, Retire, Scheduler, Slot, Start, Work
 from prunelib.components import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
+from prunelib.pipeline.units.unit import EvaluateJob, TaskRef, Unit
 
 MODELS, START, NODE = 12, 60.0, 8
 SIZES = ((1, 10), (1, 100), (8, 100), (8, 1_000), (64, 1_000), (64, 10_000), (256, 10_000),

@@ -31,17 +31,17 @@ from rich.table import Table
 
 from benchmarks.copier_tables import write_into
 from benchmarks.ig_against_captum import ours, reference
-from prunelib.attribution.encoding import encode
 from prunelib.components import BASELINE, Ablation
-from prunelib.engines.stopping import stop_token_ids
+from prunelib.engines.limits import stop_token_ids
 from prunelib.identity import digest
 from prunelib.models import Loaded
 from prunelib.scoring.correctness import first_line, judge
 from prunelib.search.choice import Statistic
 from prunelib.search.grid import greedy_rows
-from prunelib.search.ranking import by_score, cut, positive_mass
+from prunelib.search.selection import by_score, cut, positive_mass
 from prunelib.search.strategies import STRATEGIES, Grid, Outcome, Place, Request, search
 from prunelib.tasks import Split, draw, get_task, task_names
+from prunelib.tasks.tokenization import encode
 
 RESULT = Path(__file__).parent / "results" / "search_strategies.json"
 DOCS = Path(__file__).parent.parent / "docs" / "choices.md"
@@ -61,7 +61,7 @@ FIELDS = tuple(field.name for field in fields(Outcome))
 
 
 def attributed(name: str, folder: Path) -> tuple[Loaded, NDArray[np.float64]]:
-    """A model and its integrated-gradients scores ``[layers, units]``, kept in ``folder``."""
+    """A model and its integrated-gradients scores ``[layers, neurons]``, kept in ``folder``."""
     loaded, prompts = reference(name, PROMPTS)
     kept = folder / f"scores-{loaded.info.weights_digest}.npy"
     if not kept.exists():

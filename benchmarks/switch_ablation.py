@@ -40,8 +40,8 @@ def measure_switches(model: str, answer: Connection) -> None:
 
     engine = warm_engine(model)
     info = describe(model)
-    units = range(info.width // 8)
-    pair = [Ablation.units(info.layers // 2, units), Ablation.units(info.layers - 1, units)]
+    neurons = range(info.width // 8)
+    pair = [Ablation.of_layer(layer, neurons) for layer in (info.layers // 2, info.layers - 1)]
     for ablation in pair:
         engine.switch(ablation)
     seconds = []

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunelib.attribution.encoding import encode
 from prunelib.components import BASELINE, Ablation, Component
-from prunelib.engines.stopping import stop_token_ids
+from prunelib.engines.limits import stop_token_ids
 from prunelib.errors import UserError
 from prunelib.interventions.task_vectors import (
     Reading,
@@ -27,9 +26,10 @@ from prunelib.interventions.task_vectors import (
     best_layer,
     task_vector_answers,
 )
-from prunelib.models import Loaded, describe, load, planted_units
+from prunelib.models import Loaded, describe, load, planted_neurons
 from prunelib.scoring.correctness import judge
 from prunelib.tasks import Task, draw, get_task, task_names
+from prunelib.tasks.tokenization import encode
 
 
 def right(task: Task, found: TaskVectorAnswers, answers: Sequence[str]) -> list[bool]:
@@ -68,7 +68,8 @@ def main() -> None:
     parser.add_argument("--pruned", action="store_true", help="also with planted neurons off")
     options = parser.parse_args()
     info = describe(options.model)
-    planted = Ablation.of(Component(layer, info.site, unit) for layer, unit in planted_units(info))
+    planted = Ablation.of(Component(layer, info.site, index)
+                          for layer, index in planted_neurons(info))
     if options.pruned and not len(planted):
         raise UserError(f"model '{options.model}' has no planted neurons")
     loaded = load(info)

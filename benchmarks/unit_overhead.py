@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib.components import BASELINE
-from prunelib.config import Recipe
 from prunelib.models import ModelInfo, describe
-from prunelib.pipeline.model_run import ModelRun
-from prunelib.pipeline.stages import stages
-from prunelib.pipeline.units import EvaluateJob, TaskRef, Unit
-from prunelib.results.compaction import compact
+from prunelib.pipeline.stages.registry import stages
+from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.unit import EvaluateJob, TaskRef, Unit
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.schemas import TABLES
-from prunelib.results.store import Store
+from prunelib.results.storage.compaction import compact
+from prunelib.results.storage.store import Store
 
 RESULT = Path(__file__).parent / "results" / "unit_overhead.json"
 
@@ -80,8 +80,8 @@ def overhead(info: ModelInfo, results: Path, count: int) -> float:
 def finished_run(info: ModelInfo, results: Path, recipe: Recipe) -> int:
     """Run the recipe but for its evaluations, whose rows are made up; how many units it has."""
     import prunelib
-    from prunelib.pipeline import performing
-    from prunelib.pipeline.work import Worker
+    from prunelib.pipeline.stages import performing
+    from prunelib.pipeline.units.worker import Worker
 
     def made_up(_: Worker, unit: Unit, job: EvaluateJob) -> list[dict[str, object]]:
         return [{

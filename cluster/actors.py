@@ -10,8 +10,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.memory import wait_until_free
 from cluster.scheduler import Need
-from prunelib.pipeline.executor import Attempt, attempt
-from prunelib.pipeline.units import Unit
+from prunelib.pipeline.units.executor import Attempt, attempt
+from prunelib.pipeline.units.unit import Unit
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -20,9 +20,9 @@ class WorkerActor:
 
     def __init__(self, results: str, memory: int) -> None:
         # Heavy imports happen with the first unit: an actor is up before it loads anything.
-        from prunelib.pipeline.work import Worker
-        from prunelib.results.files import open_files
-        from prunelib.results.store import Store
+        from prunelib.pipeline.units.worker import Worker
+        from prunelib.results.storage.files import open_files
+        from prunelib.results.storage.store import Store
 
         wait_until_free(memory)
         # Not opened: the driver did that, and a place may be out of reach for a while.

@@ -18,9 +18,9 @@ from cluster.nodes import Nodes, worker_need
 from cluster.runtime import connect
 from cluster.scheduler import Hand, Kind, Need, Scheduler, Slot, Start, Work
 from prunelib.errors import EngineDeadError
-from prunelib.pipeline.executor import Attempt
-from prunelib.pipeline.units import Unit
-from prunelib.results.files import open_files
+from prunelib.pipeline.units.executor import Attempt
+from prunelib.pipeline.units.unit import Unit
+from prunelib.results.storage.files import open_files
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from prunelib.pipeline.executor import Attempt
+from prunelib.pipeline.units.executor import Attempt
 
 #: Seconds. Ray passes on how many times fell between two of these, and no time itself, so the sum
 #: that Prometheus sees is an estimate.

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.memory import gpu_memory
 from cluster.scheduler import Need, Node, fits, kind_of
 from prunelib.errors import UserError
-from prunelib.pipeline.units import Unit
+from prunelib.pipeline.units.unit import Unit
 
 logger = logging.getLogger(__name__)
 

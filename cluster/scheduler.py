@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prunelib.pipeline.units import EvaluateJob, Unit
+from prunelib.pipeline.units.unit import EvaluateJob, Unit
 
 
 @dataclass(frozen=True, order=True)

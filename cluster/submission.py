@@ -33,11 +33,11 @@ from cluster.tokens import (
     wanted,
     wrong_token,
 )
-from prunelib.attribution.own_objectives import import_objective
-from prunelib.config import Recipe, load_recipe
+from prunelib.attribution.custom_objectives import import_objective
 from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.pipeline.driver import prepare
+from prunelib.recipe.recipe import Recipe, load_recipe
 
 #: What a job may take with it, in bytes. Ray itself refuses 512 MiB, after it has packed them.
 MAX_UPLOAD = 100 << 20

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import cluster_commands, model_commands, reference_commands
-from jobs.terminal import console, errors
+from jobs.console import console, errors
 from prunelib.errors import UserError
 
 app = typer.Typer(
@@ -124,7 +124,7 @@ def report(
 
     Example: `prunelib report --results results/demo --out figures`
     """
-    from prunelib.results.report import draw_report
+    from prunelib.results.figures.report import draw_report
 
     for path in draw_report(results, out):
         console.print(path)
@@ -138,8 +138,8 @@ def compact(results: Results) -> None:
 
     Example: `prunelib compact --results results/demo`
     """
-    from prunelib.results.compaction import compact as merge
-    from prunelib.results.store import Store
+    from prunelib.results.storage.compaction import compact as merge
+    from prunelib.results.storage.store import Store
 
     table = Table("table", "units merged", "files made", "old files removed", "kept for a day")
     for line in merge(Store.open(results, create=False)):
@@ -164,8 +164,8 @@ def plan(
     Examples: `prunelib plan jobs/recipes/demo.yaml --results results/demo`,
     `prunelib plan big.yaml --earlier results/demo --workers 8`
     """
-    from prunelib.config import load_recipe
     from prunelib.pipeline.plan import estimate
+    from prunelib.recipe.recipe import load_recipe
 
     loaded = load_recipe(recipe)
     console.print_json(loaded.model_dump_json())
@@ -194,8 +194,8 @@ def validate(recipe: Recipe) -> None:
 
     Example: `prunelib validate jobs/recipes/demo.yaml`
     """
-    from prunelib.config import load_recipe
     from prunelib.pipeline.driver import prepare
+    from prunelib.recipe.recipe import load_recipe
 
     loaded = load_recipe(recipe)
     infos = prepare(loaded)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.terminal import console, errors
+from jobs.console import console, errors
 from prunelib.errors import UserError
 
 JobId = Annotated[str, typer.Argument(help="Job, as `prunelib submit` printed it.", metavar="JOB")]
@@ -113,7 +113,7 @@ def status(
     Examples: `prunelib status JOB --address http://head:8265`,
     `prunelib status --results s3://bucket/mine`
     """
-    from jobs.watching import draw
+    from jobs.watch import draw
     from prunelib.pipeline.progress import read_progress
 
     if job is not None:
@@ -146,7 +146,7 @@ def watch(
 
     Example: `prunelib watch --results s3://bucket/mine`
     """
-    from jobs.watching import watch_run
+    from jobs.watch import watch_run
 
     raise typer.Exit(watch_run(results, run, console))
 

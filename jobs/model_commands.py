@@ -11,13 +11,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from jobs.terminal import console
+from jobs.console import console
 from prunelib.errors import UnitError, UserError, unknown_name
 
 if TYPE_CHECKING:
     from prunelib.attribution.explanation import Explanation
-    from prunelib.config import Recipe
     from prunelib.models import ModelInfo
+    from prunelib.recipe.recipe import Recipe
     from prunelib.results.query import StoredAblation
     from prunelib.tasks import Example, Task
 
@@ -90,7 +90,7 @@ def explain(
     """
     from prunelib.attribution.explanation import explain_prompt
     from prunelib.models import describe, load
-    from prunelib.results.token_picture import draw_tokens
+    from prunelib.results.figures.token_attribution import draw_tokens
 
     if out is not None:
         _check_picture(out)
@@ -167,7 +167,7 @@ def _check_picture(out: Path) -> None:
 
 def _check_length(text: str, info: ModelInfo) -> None:
     from prunelib.engines.base import Prompt
-    from prunelib.engines.stopping import model_limits, prompt_error
+    from prunelib.engines.limits import model_limits, prompt_error
     from prunelib.models.loading import load_tokenizer
 
     ids = load_tokenizer(info)(text)["input_ids"]
@@ -177,7 +177,7 @@ def _check_length(text: str, info: ModelInfo) -> None:
 
 def _table(found: Explanation) -> Table:
     """One line per token, and below them what the views predict and how exact the scores are."""
-    from prunelib.results.token_picture import visible
+    from prunelib.results.figures.token_attribution import visible
 
     table = Table("token")
     for view in found.views:

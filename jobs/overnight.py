@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.console import failures, progress
-from jobs.outcome import outcome
-from prunelib.config import load_recipe
+from jobs.progress_display import failures, progress
+from jobs.run_summary import outcome
 from prunelib.errors import UserError
 from prunelib.pipeline.driver import RunReport, prepare
 from prunelib.pipeline.driver import run as run_pipeline
+from prunelib.recipe.recipe import load_recipe
 
 #: Units from which on a run ends with a compaction of its results.
 COMPACT_FROM = 1000
@@ -55,8 +55,8 @@ def run_recipe(
 
 def _compact(report: RunReport, console: Console) -> None:
     """Merge the many small files of a large run, so that questions are answered at once."""
-    from prunelib.results.compaction import compact
-    from prunelib.results.store import Store
+    from prunelib.results.storage.compaction import compact
+    from prunelib.results.storage.store import Store
 
     console.print(f"Merging the files of {report.units_done} units")
     try:

@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunelib.config import Recipe, load_recipe, parse_recipe
     from prunelib.errors import UserError
     from prunelib.pipeline.driver import RunReport, run
+    from prunelib.recipe.recipe import Recipe, load_recipe, parse_recipe
     from prunelib.results.query import open_results
 
 __all__ = ["Recipe", "RunReport", "UserError", "load_recipe", "open_results", "parse_recipe", "run"]
@@ -22,9 +22,9 @@ __all__ = ["Recipe", "RunReport", "UserError", "load_recipe", "open_results", "p
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HOME = {
-    "Recipe": "prunelib.config",
-    "load_recipe": "prunelib.config",
-    "parse_recipe": "prunelib.config",
+    "Recipe": "prunelib.recipe.recipe",
+    "load_recipe": "prunelib.recipe.recipe",
+    "parse_recipe": "prunelib.recipe.recipe",
     "UserError": "prunelib.errors",
     "RunReport": "prunelib.pipeline.driver",
     "run": "prunelib.pipeline.driver",

@@ -9,12 +9,12 @@ from typing import Literal
 
 from prunelib.identity import digest
 
-#: ``mlp_hidden``: a unit feeding the MLP's output projection; off means that its value entering
-#: that projection is zero, bias included. ``mlp_row``: the same unit, in the papers' projection;
+#: ``mlp_hidden``: a neuron feeding the MLP's output projection; off means that its value entering
+#: that projection is zero, bias included. ``mlp_row``: the same neuron, in the papers' projection;
 #: off means that its weight row is zero and its bias stays, so that it holds the activation of its
 #: bias (papers.md §6, row 5); without a bias the same function as ``mlp_hidden``. ``mixer_in``: an
-#: output unit of a Mamba mixer's input projection; off means that this output is zero.
-#: ``mlp_out``: an output unit of the MLP's output projection; off means that the MLP adds nothing
+#: output neuron of a Mamba mixer's input projection; off means that this output is zero.
+#: ``mlp_out``: an output neuron of the MLP's output projection; off means that the MLP adds nothing
 #: to that dimension of the stream. ``head``: an attention (query) head; off means that its output
 #: entering the attention's output projection is zero (papers.md §3.1). ``ffn``: a whole MLP, index
 #: 0; off means that it adds nothing to the stream, the bias of its output included.
@@ -46,8 +46,8 @@ class Ablation:
         return cls(tuple(sorted(set(components))))
 
     @classmethod
-    def units(cls, layer: int, indices: Iterable[int], site: Site = "mlp_hidden") -> Ablation:
-        """The ablation of some units of one layer."""
+    def of_layer(cls, layer: int, indices: Iterable[int], site: Site = "mlp_hidden") -> Ablation:
+        """The ablation of some components of one layer."""
         return cls.of(Component(layer, site, int(i)) for i in indices)
 
     @functools.cached_property

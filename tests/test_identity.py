@@ -54,8 +54,8 @@ def test_an_ablation_is_a_set(components: list[Component], rng: object) -> None:
 
 
 def test_different_ablations_have_different_digests() -> None:
-    digests = {a.digest for a in (BASELINE, Ablation.units(0, [1]), Ablation.units(1, [1]),
-                                  Ablation.units(0, [1, 2]), Ablation.units(0, [2]))}
+    digests = {a.digest for a in (BASELINE, Ablation.of_layer(0, [1]), Ablation.of_layer(1, [1]),
+                                  Ablation.of_layer(0, [1, 2]), Ablation.of_layer(0, [2]))}
     assert len(digests) == 5
 
 

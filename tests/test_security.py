@@ -25,7 +25,7 @@ from prunelib.components import Ablation, Component
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe, load
 from prunelib.results.query import open_results
-from prunelib.results.store import _path
+from prunelib.results.storage.store import _path
 from prunelib.tasks import TASKS, task_names
 
 ROOT = Path(__file__).parents[1]

@@ -13,14 +13,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from prunelib.attribution.encoding import Encoded
 from prunelib.components import Ablation
 from prunelib.engines.base import Engine
-from prunelib.engines.choose import start
+from prunelib.engines.registry import start
 from prunelib.models import ModelInfo, adapter_for, describe
-from prunelib.models.adapter import units_dim
+from prunelib.models.adapter import output_dim
 from prunelib.reference.corpus import vocabulary
 from prunelib.reference.tokenizer import build_tokenizer
+from prunelib.tasks.tokenization import Encoded
 
 LAYERS, WIDTH, CONTEXT = 2, 48, 256
 
@@ -59,19 +59,19 @@ class Oracle:
             block = self.adapter.layers(model)[layer]
             if site == "head":
                 out = block.get_submodule(self.adapter.heads.out)
-                weight = out.weight.data if units_dim(out) else out.weight.data.T
+                weight = out.weight.data if output_dim(out) else out.weight.data.T
                 weight.unflatten(0, (model.config.num_attention_heads, -1))[index].zero_()
                 continue
             if site == "mlp_row":
                 scaled = block.get_submodule(self.adapter.hidden[0])
-                scaled.weight.data.select(units_dim(scaled), index).zero_()
+                scaled.weight.data.select(output_dim(scaled), index).zero_()
                 continue
             projection = block.get_submodule(self.adapter.switched)
             if site == "ffn":
                 for parameter in projection.parameters():
                     parameter.data.zero_()
                 continue
-            dim = units_dim(projection)
+            dim = output_dim(projection)
             if site == "mlp_hidden":
                 dim = 1 - dim
             elif projection.bias is not None:

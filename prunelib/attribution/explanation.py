@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prunelib.attribution.encoding import continuation
-from prunelib.attribution.tokens import Origin, Target, TokenScores, predicted, token_scores
+from prunelib.attribution.token_attribution import (
+    Origin,
+    Target,
+    TokenScores,
+    predicted,
+    token_scores,
+)
 from prunelib.components import BASELINE, Ablation
 from prunelib.models import Loaded
+from prunelib.tasks.tokenization import continuation
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Gates: a factor on every unit of one layer, and how an objective changes with them.
+"""Gates: a factor on every neuron of one layer, and how an objective changes with them.
 
-A gate multiplies a unit where the unit is switched off, at every position of a prompt: 1 is the
-model's normal operation, 0 is the unit switched off. Scorers that stay near normal operation are
+A gate multiplies a neuron where the neuron is switched off, at every position of a prompt: 1 is the
+model's normal operation, 0 is the neuron switched off. Scorers that stay near normal operation are
 built on the gradient with respect to the gates.
 """
 
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.attribution.encoding import Batch, Encoded, pad_left
 from prunelib.attribution.objectives import Objective
-from prunelib.attribution.replay import Prefix, clean_prefix, last_position_only, started_at
+from prunelib.attribution.prefix_replay import Prefix, clean_prefix, last_position_only, started_at
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
+from prunelib.tasks.tokenization import Batch, Encoded, pad_left
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 ROWS = 50
 
 Array = NDArray[np.float64]
-#: From gates ``[units]``, or ``[prompts, units]``, to the objective's mean over prompts and the
-#: mean of its gradient with respect to the gates, ``[units]``.
+#: From gates ``[neurons]``, or ``[prompts, neurons]``, to the objective's mean over prompts and the
+#: mean of its gradient with respect to the gates, ``[neurons]``.
 Gradient = Callable[[Array], tuple[float, Array]]
 
 

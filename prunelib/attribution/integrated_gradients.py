@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Batch, Encoded, pad_left
 from prunelib.attribution.objectives import Objective, Row
-from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
+from prunelib.attribution.prefix_replay import clean_prefix, last_position_only, started_at
 from prunelib.components import Site
 from prunelib.models import Loaded
+from prunelib.tasks.tokenization import Batch, Encoded, pad_left
 
 if TYPE_CHECKING:
     import torch
@@ -57,10 +57,10 @@ class Path:
 
     Attributes:
         layers: one layer, or all of them for the joint path, ascending.
-        projection: dotted path below a layer of the projection whose output units are scaled.
-        site: where such a unit is switched off.
+        projection: dotted path below a layer of the projection whose output neurons are scaled.
+        site: where such a neuron is switched off.
         last_position: scale only the position where the answer begins (as knowledge neurons do).
-        released: take the gradient with respect to the unit's value instead of its scale, so
+        released: take the gradient with respect to the neuron's value instead of its scale, so
             without the weight factor, and clamp it at zero, prompt by prompt: what the DSM
             paper's released code is reported to do (papers.md §2.1).
     """
@@ -166,7 +166,7 @@ def _scaled_pass(
 class _Scale:
     """Hook that scales the weight part of a projection's output, row by row of the batch.
 
-    OPT's outputs have rows and positions in one dimension. ``variable``, ``[rows, units]``, is
+    OPT's outputs have rows and positions in one dimension. ``variable``, ``[rows, neurons]``, is
     what gradients are taken with respect to: the scale, or what is added to the scaled value.
     """
 

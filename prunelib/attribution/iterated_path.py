@@ -1,16 +1,16 @@
-"""Iterated path attribution: switch off the top units, attribute again, then share the credit.
+"""Iterated path attribution: switch off the top neurons, attribute again, then share the credit.
 
-Integrated gradients in one shot fail where units stand in for each other: with all of them on,
-and along most of the path, none makes a difference. Here a few units are switched off in every
+Integrated gradients in one shot fail where neurons stand in for each other: with all of them on,
+and along most of the path, none makes a difference. Here a few neurons are switched off in every
 round, by the gradient along the path that scales the layer from 0 to its present state; with some
-gone, the others show. What the rounds switched off is a guess with too many units in it. In the
+gone, the others show. What the rounds switched off is a guess with too many neurons in it. In the
 end the credit is shared among them by integrated gradients along the straight path from the state
 they were switched off in to the model's normal operation:
 
-    score_j = ∫ ∂F/∂g_j (α) dα,   g_j = α for the units switched off, 1 for all others
+    score_j = ∫ ∂F/∂g_j (α) dα,   g_j = α for the neurons switched off, 1 for all others
 
 so scores add up to what switching all of them off changes (completeness, as for papers.md §1.3),
-and units that were never switched off score 0.
+and neurons that were never switched off score 0.
 
 Cost: ``ROUNDS`` + 9 forward and backward passes of each prompt; the layers below are run once.
 """
@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Encoded
 from prunelib.attribution.gates import Array, Gradient, gated
 from prunelib.attribution.objectives import Objective
 from prunelib.models import Loaded
+from prunelib.tasks.tokenization import Encoded
 
 ROUNDS = 16
 #: Share of the layer that the rounds switch off: no smaller than the share one hopes to find.
@@ -44,15 +44,15 @@ def iterated_path_scores(
     rounds: int = ROUNDS,
     share: float = SHARE,
 ) -> Array:
-    """Scores of a layer's units, ``[units]``: the share of each in what raises the objective.
+    """Scores of a layer's neurons, ``[neurons]``: the share of each in what raises the objective.
 
     Args:
         loaded: the model.
-        layer: whose units.
+        layer: whose neurons.
         prompts: ``[prompts]``; a few dozen are enough if what they copy varies.
         objective: high where the model copies.
-        rounds: how often a batch of units is switched off.
-        share: of the layer's units, switched off in all rounds together.
+        rounds: how often a batch of neurons is switched off.
+        share: of the layer's neurons, switched off in all rounds together.
     """
     with gated(loaded, layer, prompts, objective) as gradient:
         off = _switched_off(gradient, loaded.info.width, len(prompts), rounds, share)
@@ -65,7 +65,7 @@ def iterated_path_scores(
 def _switched_off(
     gradient: Gradient, width: int, prompts: int, rounds: int, share: float
 ) -> NDArray[np.bool_]:
-    """Which units the rounds switch off, ``[units]``.
+    """Which neurons the rounds switch off, ``[neurons]``.
 
     One pass of every prompt estimates the integral over the path: prompt i has its own α, and
     from round to round the points move on.

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from prunelib.attribution.encoding import Encoded
-from prunelib.attribution.own_objectives import import_objective, source_digest
+from prunelib.attribution.custom_objectives import import_objective, source_digest
 from prunelib.errors import UnitError
 from prunelib.identity import digest
-from prunelib.specs import ObjectiveSpec
+from prunelib.recipe.base import ObjectiveSpec
+from prunelib.tasks.tokenization import Encoded
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,6 +1,6 @@
 """Scorers beside integrated gradients: cheaper, or exact for one neuron at a time.
 
-Each gives one score per unit, the mean over prompts, for every layer asked for at once. What they
+Each gives one score per neuron, the mean over prompts, for every layer asked for at once. What they
 cost is stated as passes over the prompts; integrated gradients with n nodes cost n forward and
 backward passes for each layer.
 """
@@ -13,28 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunelib.attribution.encoding import Encoded, pad_left
 from prunelib.attribution.integrated_gradients import ROWS, Array, Path, block_gradients
 from prunelib.attribution.iterated_path import iterated_path_scores
 from prunelib.attribution.objectives import Objective
-from prunelib.attribution.replay import masked_rows
+from prunelib.attribution.prefix_replay import masked_rows
 from prunelib.models import Loaded
-from prunelib.models.adapter import units_dim
+from prunelib.models.adapter import output_dim
+from prunelib.tasks.tokenization import Encoded, pad_left
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 #: From a model, the path (layers, projection), prompts, the objective and rows per batch to
-#: scores ``[layers, units]``.
+#: scores ``[layers, neurons]``.
 Scorer = Callable[[Loaded, Path, Sequence[Encoded], Objective, int], Array]
 
 
 def gradient_activation(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
 ) -> Array:
-    """Σ over positions of activation × gradient, ``[layers, units]``.
+    """Σ over positions of activation × gradient, ``[layers, neurons]``.
 
-    The integrand of integrated gradients at α = 1, so the first-order effect of a unit on the
+    The integrand of integrated gradients at α = 1, so the first-order effect of a neuron on the
     model as it runs. One forward and backward pass for all layers.
     """
     total: Array | None = None
@@ -51,7 +51,7 @@ def gradient_activation(
 def activation(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
 ) -> Array:
-    """Mean over prompts of the mean over positions of |value|, ``[layers, units]``.
+    """Mean over prompts of the mean over positions of |value|, ``[layers, neurons]``.
 
     The value is that which a mask would set to zero. One forward pass; no labels.
     """
@@ -62,10 +62,11 @@ def activation(
 def wanda(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
 ) -> Array:
-    """Σ over the weights of a unit of |weight| × ‖what the weight multiplies‖₂.
+    """Σ over the weights of a neuron of |weight| × ‖what the weight multiplies‖₂.
 
     The score of Wanda (Sun et al. 2024, Eq. 1), added up over the weights that are lost with the
-    unit: those it feeds in the output projection, or those that feed it where units are outputs.
+    neuron: those it feeds in the output projection, or those that feed it where neurons are
+    outputs.
     The norm runs over all positions of all prompts. One forward pass; no labels.
     """
     inputs = [values.pow(2).sum(0).sqrt() for values in
@@ -74,7 +75,7 @@ def wanda(
     for layer, norm in zip(path.layers, inputs, strict=True):
         projection = _switched(loaded, layer)
         weight = projection.weight.double().abs().cpu()
-        weight = weight.T if units_dim(projection) else weight  # [outputs, inputs]
+        weight = weight.T if output_dim(projection) else weight  # [outputs, inputs]
         scores.append((weight.sum(0) * norm if path.site == "mlp_hidden" else weight @ norm)
                       .numpy())
     return np.stack(scores)
@@ -83,11 +84,11 @@ def wanda(
 def weight(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
 ) -> Array:
-    """‖weight row of the unit in the scaled projection‖₂, ``[layers, units]``. No pass at all."""
+    """‖weight row of the neuron in the scaled projection‖₂, ``[layers, neurons]``. No pass."""
     found = []
     for layer in path.layers:
         projection: Any = loaded.adapter.layers(loaded.model)[layer].get_submodule(path.projection)
-        norms = projection.weight.double().norm(dim=1 - units_dim(projection))
+        norms = projection.weight.double().norm(dim=1 - output_dim(projection))
         found.append(norms.cpu().numpy())
     return np.stack(found)
 
@@ -95,11 +96,11 @@ def weight(
 def single(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
 ) -> Array:
-    """F(model) − F(model without the unit), each unit alone, ``[layers, units]``.
+    """F(model) − F(model without the neuron), each neuron alone, ``[layers, neurons]``.
 
     Integrated gradients along the path that scales one neuron and leaves all others: by the
     fundamental theorem the integral is this difference, so nothing is integrated. As many forward
-    passes per layer as it has units. Where the projection has a bias, the unit goes off whole.
+    passes per layer as it has neurons. Where the projection has a bias, the neuron goes off whole.
     """
     return np.stack([_without_each(loaded, path, layer, prompts, objective, rows)
                      for layer in path.layers])
@@ -108,7 +109,7 @@ def single(
 def iterated_path(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective, rows: int = ROWS
 ) -> Array:
-    """Scores of :mod:`prunelib.attribution.iterated_path`, ``[layers, units]``."""
+    """Scores of :mod:`prunelib.attribution.iterated_path`, ``[layers, neurons]``."""
     return np.stack([iterated_path_scores(loaded, layer, prompts, objective)
                      for layer in path.layers])
 
@@ -140,9 +141,9 @@ def _values(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], rows: int,
     reduce: Callable[[Tensor, Tensor], Tensor], inputs: bool = False,
 ) -> list[Tensor]:
-    """What units hold, reduced over the positions of each prompt: per layer ``[prompts, units]``.
+    """What neurons hold, reduced over positions: per layer ``[prompts, neurons]``.
 
-    ``inputs``: what enters the projection at which they are switched off, wherever units sit.
+    ``inputs``: what enters the projection at which they are switched off, wherever neurons sit.
     """
     import torch
 
@@ -191,17 +192,17 @@ def _without_each(
     loaded: Loaded, path: Path, layer: int, prompts: Sequence[Encoded], objective: Objective,
     rows: int,
 ) -> Array:
-    """F(all on) − F(one off), mean over prompts, for each unit of one layer: ``[units]``."""
+    """F(all on) − F(one off), mean over prompts, for each neuron of one layer: ``[neurons]``."""
     import torch
 
     texts = objective.rows(prompts)
-    units = loaded.info.units(path.site)
+    neurons = loaded.info.components(path.site)
     batch = pad_left([t.prompt.prompt for t in texts], loaded.tokenizer.pad_token_id,
                      loaded.device)
     weights = torch.tensor([text.weight for text in texts], device=loaded.device)
     dtype = next(loaded.model.parameters()).dtype
-    keep = torch.ones(units + 1, units, dtype=dtype, device=loaded.device)
-    keep[range(units), range(units)] = 0  # the last row leaves everything on
+    keep = torch.ones(neurons + 1, neurons, dtype=dtype, device=loaded.device)
+    keep[range(neurons), range(neurons)] = 0  # the last row leaves everything on
     at_once = max(1, rows // len(texts))
     values: list[Tensor] = []
     with masked_rows(loaded, layer, path.site, batch) as logits, torch.no_grad():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunelib.components import BASELINE, Ablation
-from prunelib.engines.stopping import model_limits
+from prunelib.engines.limits import model_limits
 from prunelib.errors import UnitError
 from prunelib.interventions.masking import ActivationMasks
 

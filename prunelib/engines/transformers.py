@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Canary, Completion, Prompt
-from prunelib.engines.stopping import (
-    check_canary,
+from prunelib.engines.canary import check_canary
+from prunelib.engines.limits import (
     check_scorable,
     model_limits,
     prompt_error,

@@ -14,10 +14,9 @@ from typing import Any
 
 from prunelib.components import BASELINE, Ablation, Component
 from prunelib.engines.base import Canary, Completion, Prompt
-from prunelib.engines.stopping import (
+from prunelib.engines.canary import TOLERANCE, check_canary
+from prunelib.engines.limits import (
     ENDLESS,
-    TOLERANCE,
-    check_canary,
     check_scorable,
     model_limits,
     prompt_error,
@@ -59,7 +58,7 @@ def _set_environment() -> None:
 
 
 @contextmanager
-def _dying(doing: str) -> Iterator[None]:
+def _engine_errors(doing: str) -> Iterator[None]:
     """Any exception out of vLLM: its scheduler may still hold the requests, so it is dead."""
     try:
         yield
@@ -90,14 +89,14 @@ class VllmEngine:
         self._stops = stop_token_ids(self._tokenizer)
         self._live: Ablation | None = None
         context, self._vocabulary = model_limits(info)
-        with _dying("starting"):
+        with _engine_errors("starting"):
             self._llm: Any
             self._llm, on_cpu = _start(info, dtype, tensor_parallel, context)
             # vLLM lowers the context to what fits into its cache.
             config = self._llm.llm_engine.model_config
             self._context = min(context, int(config.max_model_len))
             adapter = adapter_for(info.model_type)
-            places = [[site, *adapter.place(site), info.units(site), info.span(site)]
+            places = [[site, *adapter.place(site), info.components(site), info.span(site)]
                       for site in adapter.sites]
             self._slices: list[list[Any]] = self._llm.collective_rpc(
                 "prunelib_install", args=(places, info.layers)
@@ -118,7 +117,7 @@ class VllmEngine:
         self._live = None
         request = [[site, layer, indices] for site in ablation.sites
                    for layer, indices in ablation.by_layer(site).items()]
-        with _dying("switching"):
+        with _engine_errors("switching"):
             self._llm.collective_rpc("prunelib_switch", args=(request,))
             replies = self._llm.collective_rpc("prunelib_readback")
             reset = self._llm.reset_prefix_cache()
@@ -163,7 +162,7 @@ class VllmEngine:
 
         llm, self._llm, self._live = self._llm, None, None
         if llm is not None:
-            with _dying("closing"):
+            with _engine_errors("closing"):
                 llm.llm_engine.engine_core.shutdown()
                 del llm
                 cleanup_dist_env_and_memory()
@@ -173,7 +172,7 @@ class VllmEngine:
             raise EngineDeadError("this engine is closed, or its last switch failed")
 
     def _check_readback(self, ablation: Ablation, replies: list[list[Any]]) -> None:
-        """Every rank must have off exactly what was asked of its slice of units."""
+        """Every rank must have off exactly what was asked of its slice of neurons."""
         for slices, (off, found) in zip(self._slices, replies, strict=True):
             of_rank = {site: range(start, stop) for site, start, stop in slices}
             own = Ablation.of(c for c in ablation.components if c.index in of_rank[c.site])
@@ -185,7 +184,7 @@ class VllmEngine:
             if read != set(own.components) or found != own.digest:
                 wrong = sorted(read ^ set(own.components))
                 raise EngineDeadError(
-                    f"units {slices}: {len(wrong)} are not as asked, e.g. {wrong[:3]}"
+                    f"neurons {slices}: {len(wrong)} are not as asked, e.g. {wrong[:3]}"
                 )
 
     def _complete(self, prompts: Sequence[Prompt]) -> list[Any]:
@@ -239,7 +238,7 @@ class VllmEngine:
 
         if not prompts:
             return []
-        with _dying("generating"):
+        with _engine_errors("generating"):
             outputs = self._llm.generate(
                 [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts],
                 list(params),
@@ -276,7 +275,7 @@ class _Memory:
             digest, last = self._last
             if digest != ablation.digest and last == answer:
                 log.warning(
-                    "ablation %s answers the canary exactly as %s did: none of the units "
+                    "ablation %s answers the canary exactly as %s did: none of the neurons "
                     "between them matters for it, or the switch had no effect",
                     ablation.digest,
                     digest,

@@ -5,7 +5,7 @@ plain ints, strings and lists go in and out, so nothing has to be pickled. This 
 nothing of vLLM: all it needs of a layer is a handful of attributes.
 
 On a CPU build the weights of a linear layer are repacked and the originals deleted, so a mask
-is multiplied into the projection's input there (into its output, where units are outputs).
+is multiplied into the projection's input there (into its output, where neurons are outputs).
 Elsewhere the columns (the rows) are zeroed in place, which keeps the addresses that captured
 graphs hold. At ``mlp_row`` the bias stays, either way.
 """
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 class _Switch(Protocol):
-    """Switches the units of one layer that this rank owns, addressed by local index."""
+    """Switches the neurons of one layer that this rank owns, addressed by local index."""
 
     def set(self, indices: list[int]) -> None:
-        """Switch exactly these units off."""
+        """Switch exactly these neurons off."""
         ...
 
     def off(self) -> list[int]:
-        """Which units are off, read from what the forward pass uses. Ascending."""
+        """Which neurons are off, read from what the forward pass uses. Ascending."""
         ...
 
 
 class _Masked:
     """A mask multiplied into what enters or leaves a projection; for eager execution only."""
 
-    def __init__(self, projection: nn.Module, units: int, like: Tensor, outputs: bool,
+    def __init__(self, projection: nn.Module, neurons: int, like: Tensor, outputs: bool,
                  bias: Tensor | None = None) -> None:
-        self._units, self._dtype, self._device = units, like.dtype, like.device
+        self._neurons, self._dtype, self._device = neurons, like.dtype, like.device
         self._mask: Tensor | None = None
         # Stays in the output. Some CPU kernels keep it in another dtype than the weights.
         self._bias = None if bias is None else bias.to(like.dtype)
@@ -65,7 +65,7 @@ class _Masked:
 
         self._mask = None
         if indices:
-            mask = torch.ones(self._units, dtype=self._dtype, device=self._device)
+            mask = torch.ones(self._neurons, dtype=self._dtype, device=self._device)
             mask[indices] = 0
             self._mask = mask
 
@@ -95,14 +95,14 @@ class _Zeroed:
         device = self._weight.device
         with torch.inference_mode():
             if self._stash is not None:
-                units = torch.tensor(self._off, device=device)
-                self._weight.index_copy_(self._dim, units, self._stash.to(device))
+                neurons = torch.tensor(self._off, device=device)
+                self._weight.index_copy_(self._dim, neurons, self._stash.to(device))
             self._off, self._stash = list(indices), None
             if indices:
-                units = torch.tensor(indices, device=device)
+                neurons = torch.tensor(indices, device=device)
                 # index_select copies, and only that copy goes to the host.
-                self._stash = self._weight.index_select(self._dim, units).to("cpu", copy=True)
-                self._weight.index_fill_(self._dim, units, 0)
+                self._stash = self._weight.index_select(self._dim, neurons).to("cpu", copy=True)
+                self._weight.index_fill_(self._dim, neurons, 0)
 
     def off(self) -> list[int]:
         asked = set(self._off)
@@ -179,7 +179,7 @@ class PrunelibWorker:
         return [[site, own.start, own.stop] for site, own in self.prunelib_own.items()]
 
     def prunelib_switch(self, request: list[list[Any]]) -> None:
-        """Switch exactly these units off, all others on.
+        """Switch exactly these neurons off, all others on.
 
         Args:
             request: ``[[site, layer, [indices]], …]``, indices over all ranks.
@@ -230,17 +230,17 @@ class PrunelibWorker:
 def _own_lines(projections: list[nn.Module], site: Site, enters: bool, width: int) -> range:
     """The inputs or outputs of a projection that this rank owns, of ``width`` in all."""
     size_of = "input_size_per_partition" if enters else "output_size_per_partition"
-    units = {int(getattr(p, size_of)) for p in projections}
+    neurons = {int(getattr(p, size_of)) for p in projections}
     ranks = {(int(p.tp_rank), int(p.tp_size)) for p in projections}  # type: ignore[arg-type]
-    if len(units) != 1 or len(ranks) != 1:
-        raise RuntimeError(f"layers differ: {units} units per rank, ranks {ranks}")
-    (own,), ((rank, size),) = units, ranks
+    if len(neurons) != 1 or len(ranks) != 1:
+        raise RuntimeError(f"layers differ: {neurons} neurons per rank, ranks {ranks}")
+    (own,), ((rank, size),) = neurons, ranks
     if site in ("mlp_out", "ffn"):  # every rank computes a part of each of these sums
         rank, size = 0, 1
     if site == "mixer_in" and size > 1:
-        raise RuntimeError(f"a rank's units are no slice of a layer's at {site}: use one GPU")
+        raise RuntimeError(f"a rank's neurons are no slice of a layer's at {site}: use one GPU")
     if own * size != width:
-        raise RuntimeError(f"{size} ranks with {own} units each are not {width} units")
+        raise RuntimeError(f"{size} ranks with {own} neurons each are not {width} neurons")
     return range(rank * own, (rank + 1) * own)
 
 
@@ -254,17 +254,18 @@ def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
 
 
 def _switch_for(
-    projection: nn.Module, units: int, like: Tensor, site: Site, enters: bool
+    projection: nn.Module, neurons: int, like: Tensor, site: Site, enters: bool
 ) -> _Switch:
     """The way to switch inputs or outputs of this projection on the device that it runs on."""
     bias: Any = None if enters else getattr(projection, "bias", None)
     stays = site == "mlp_row"
     if like.device.type == "cpu":
-        return _Masked(projection, units, like, not enters, bias if stays else None)
+        return _Masked(projection, neurons, like, not enters, bias if stays else None)
     weight: Any = projection.weight
     dim = 1 if enters else 0
-    if weight.dim() != 2 or weight.shape[dim] != units:
-        raise RuntimeError(f"weight {tuple(weight.shape)} has no line for each of {units} units")
+    if weight.dim() != 2 or weight.shape[dim] != neurons:
+        raise RuntimeError(f"weight {tuple(weight.shape)} has no line for each of {neurons} "
+                           "neurons")
     if bias is not None and not stays:
         return _Biased(projection)
     return _Zeroed(weight.data, dim)

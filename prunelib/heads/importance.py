@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.attribution.encoding import Encoded
 from prunelib.errors import UnitError, UserError
 from prunelib.models import Loaded
+from prunelib.tasks.tokenization import Encoded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -158,7 +158,8 @@ def _products(
     for (layer, kind), slope in zip(places, slopes, strict=True):
         products = kept.pop((layer, kind)).detach().double() * slope.double()
         # OPT's FFN has rows and positions in one dimension.
-        sliced = products.reshape(len(block), -1, loaded.info.units(kind), loaded.info.span(kind))
+        sliced = products.reshape(len(block), -1, loaded.info.components(kind),
+                                  loaded.info.span(kind))
         yield layer, kind, sliced.sum(-1)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
-from prunelib.attribution.replay import last_logits, masked_rows
+from prunelib.attribution.prefix_replay import last_logits, masked_rows
 from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.labelled import (
@@ -28,7 +28,7 @@ from prunelib.heads.labelled import (
     predicted,
 )
 from prunelib.models import Loaded
-from prunelib.models.parts import final_norm, heads_of, out_columns, unembedding
+from prunelib.models.head_access import final_norm, heads_of, out_columns, unembedding
 
 if TYPE_CHECKING:
     import torch

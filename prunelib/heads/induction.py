@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prunelib.errors import UserError
 from prunelib.heads.sequences import RandomSequence
-from prunelib.models.parts import eager_attention, heads_of, unembedding
+from prunelib.models.head_access import eager_attention, heads_of, unembedding
 
 if TYPE_CHECKING:
     import numpy as np

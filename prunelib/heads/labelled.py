@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.attribution.encoding import Batch, answer_tokens, pad_left
-from prunelib.attribution.replay import last_logits
+from prunelib.attribution.prefix_replay import last_logits
 from prunelib.errors import UnitError, UserError
 from prunelib.models import Loaded
 from prunelib.tasks import Example, Task
+from prunelib.tasks.tokenization import Batch, answer_tokens, pad_left
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from prunelib.components import Ablation
 from prunelib.errors import UserError
 from prunelib.interventions.masking import check_fits
 from prunelib.models import ModelInfo, adapter_for
-from prunelib.models.adapter import units_dim
+from prunelib.models.adapter import output_dim
 from prunelib.models.checkpoint import TOKENIZER_FILES
 from prunelib.models.loading import load_weights
 
@@ -69,7 +69,7 @@ def switch_off(model: PreTrainedModel, info: ModelInfo, ablation: Ablation) -> N
         for component in ablation.components:
             path, enters = adapter.place(component.site)
             projection: Any = adapter.layers(model)[component.layer].get_submodule(path)
-            outputs = units_dim(projection)
+            outputs = output_dim(projection)
             span = info.span(component.site)
             first = component.index * span
             projection.weight.narrow(1 - outputs if enters else outputs, first, span).zero_()

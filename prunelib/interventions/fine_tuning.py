@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.specs import FineTuningSpec
+from prunelib.recipe.base import FineTuningSpec
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from prunelib.components import Ablation, Component
 from prunelib.errors import UnitError, UserError
 from prunelib.interventions.masking import check_fits
 from prunelib.models import Loaded
-from prunelib.models.parts import LastAttention, final_norm, heads_of
+from prunelib.models.head_access import LastAttention, final_norm, heads_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,10 +36,11 @@ def minority_boost(
 ) -> Iterator[None]:
     """Within the context, minority labels weigh more in what some heads say of their prompt.
 
-    Their weighted value-output vectors (:meth:`~prunelib.models.parts.LastAttention.weighted`) at
-    the minority label's places are multiplied by a = a_c·a_v and added to the final embedding,
-    which is what enters the final norm at the last position (papers.md §4.4). With strength 0,
-    without heads or without places nothing is installed.
+    Their weighted value-output vectors
+    (:meth:`~prunelib.models.head_access.LastAttention.weighted`) at the minority label's
+    places are multiplied by a = a_c·a_v and added to the final embedding, which is what enters
+    the final norm at the last position (papers.md §4.4). With strength 0, without heads or
+    without places nothing is installed.
 
     Args:
         loaded: the model. Every forward pass within the context is one of whole prompts, one row

@@ -1,9 +1,9 @@
 """Ablations on transformers modules: a mask multiplied into a projection's input or output.
 
-Zero in the mask means that the unit's value entering the output projection of an MLP is zero, bias
-included, which for every family is the same function as a zeroed input column of that projection.
-At ``mlp_row`` it is the output of the papers' projection, of which the bias stays: the same as a
-zeroed row of its weight. In a Mamba mixer it is the output of the input projection, so the same as
+Zero in the mask means that the neuron's value entering the output projection of an MLP is zero,
+bias included, which for every family is the same function as a zeroed input column of that
+projection. At ``mlp_row`` it is the output of the papers' projection, of which the bias stays: the
+same as a zeroed row of its weight. In a Mamba mixer it is the output of the input projection, so the same as
 a zeroed row; at ``mlp_out`` the output of an MLP's output projection, bias included, and at ``ffn``
 all of it; at ``head`` a slice of what enters the attention's output projection.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ActivationMasks:
-    """Hooks on the projections where a model's units are switched off, as a context manager.
+    """Hooks on the projections where a model's neurons are switched off, as a context manager.
 
     Without masks the hooks return nothing, so the untouched model computes exactly what it
     computes without them. Leaving the context removes every hook, whatever was raised.
@@ -70,7 +70,7 @@ class ActivationMasks:
         self._masks = {}
         for site in ablation.sites:
             for layer, indices in ablation.by_layer(site).items():
-                mask = torch.ones(info.units(site), dtype=weight.dtype, device=weight.device)
+                mask = torch.ones(info.components(site), dtype=weight.dtype, device=weight.device)
                 mask[indices] = 0
                 self._masks[layer, site] = mask.repeat_interleave(info.span(site))
 
@@ -94,7 +94,7 @@ class ActivationMasks:
 
 
 def _masked(values: Tensor, mask: Tensor, bias: Any = None) -> Tensor:
-    """``values`` times a mask for all rows ``[units]``, or for each row ``[rows, units]``.
+    """``values`` times a mask for all rows ``[neurons]``, or for each row ``[rows, neurons]``.
 
     A ``bias`` is a part of the values that the mask leaves alone. OPT's values have rows and
     positions in one dimension.
@@ -111,8 +111,8 @@ def check_fits(ablation: Ablation, info: ModelInfo) -> None:
     sites = adapter_for(info.model_type).sites
     for component in ablation.components:
         if not (component.site in sites and 0 <= component.layer < info.layers
-                and 0 <= component.index < info.units(component.site)):
-            known = ", ".join(f"{info.units(site)} each at {site}" for site in sites)
+                and 0 <= component.index < info.components(component.site)):
+            known = ", ".join(f"{info.components(site)} each at {site}" for site in sites)
             raise UserError(
                 f"component {component.layer}.{component.site}.{component.index} is not in a "
                 f"model of {info.layers} layers with {known}"

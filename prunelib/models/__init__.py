@@ -1,8 +1,8 @@
 """Loading of models, their identity, and one adapter per architecture family."""
 
-from prunelib.models.identity import ModelInfo, describe, planted_units, reference_models
+from prunelib.models.info import ModelInfo, describe, planted_neurons, reference_models
 from prunelib.models.loading import Loaded, load
 from prunelib.models.registry import adapter_for
 
-__all__ = ["Loaded", "ModelInfo", "adapter_for", "describe", "load", "planted_units",
+__all__ = ["Loaded", "ModelInfo", "adapter_for", "describe", "load", "planted_neurons",
            "reference_models"]

@@ -1,7 +1,7 @@
 """What prunelib needs to know of an architecture, and nothing more.
 
-A family is one small adapter: where its layers are, which projection's output units are scaled
-by attribution, and where a unit is switched off. Paths are the same in transformers and in vLLM.
+A family is one small adapter: where its layers are, which projection's output neurons are scaled
+by attribution, and where a neuron is switched off. Paths are the same in transformers and in vLLM.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prunelib.components import Site
 from prunelib.errors import UserError
-from prunelib.models.heads import Heads
+from prunelib.models.head_layout import Heads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,17 +34,17 @@ class Adapter:
     Attributes:
         model_types: values of ``model_type`` in ``config.json`` that this adapter serves.
         stack: dotted path of the list of decoder layers, from the model.
-        hidden: projections below a layer whose output units are its units; attribution scales
+        hidden: projections below a layer whose output neurons are its neurons; attribution scales
             the first one (papers.md §1.4).
-        switched: projection below a layer at which a unit is switched off: what enters it for
+        switched: projection below a layer at which a neuron is switched off: what enters it for
             ``mlp_hidden``, what leaves it for ``mixer_in``, ``mlp_out`` and ``ffn``.
-        width: number of units of a layer, from the config.
+        width: number of neurons of a layer, from the config.
         bias: whether the projections of its MLP have biases, from the config.
         attention: module below a layer that runs before its MLP, if there is one.
         mlp_norm: norm below a layer whose output only the MLP reads, if the MLP can be given the
             last position alone.
-        site: the kind of unit that the papers' projection has. A family with an MLP (one with
-            ``attention``) also has units at ``mlp_out`` and is itself the component of ``ffn``.
+        site: the kind of neuron that the papers' projection has. A family with an MLP (one with
+            ``attention``) also has neurons at ``mlp_out`` and is itself the component of ``ffn``.
         tuples: whether a layer returns a tuple, its output first.
         heads: where its attention heads are, if it has any.
         final_norm: norm between the last layer and the unembedding, from the model, if what a
@@ -70,7 +70,7 @@ class Adapter:
     def unscaled(self) -> tuple[str, ...]:
         """Modules below a layer whose outputs do not change while its neurons are scaled.
 
-        None where units are switched off at the scaled projection itself.
+        None where neurons are switched off at the scaled projection itself.
         """
         return () if self.attention is None else (self.attention, *self.hidden)
 
@@ -104,7 +104,7 @@ class Adapter:
         return self.unscaled[:1] if site == "mlp_row" else self.unscaled
 
     def projection(self, name: Literal["gate", "up", "down"] | None) -> tuple[str, Site]:
-        """Dotted path of a projection below a layer, and the site of its output units.
+        """Dotted path of a projection below a layer, and the site of its output neurons.
 
         ``None`` is the papers' projection. Raises :class:`UserError` if there is no such one.
         """
@@ -130,8 +130,8 @@ class Adapter:
         setattr(model.get_submodule(parent), name, layers)
 
 
-def units_dim(projection: nn.Module) -> int:
-    """Dimension of a projection's weight that counts its output units: 1 for GPT-2's Conv1D."""
+def output_dim(projection: nn.Module) -> int:
+    """Dimension of a projection's weight that counts its output neurons: 1 for GPT-2's Conv1D."""
     from transformers.pytorch_utils import Conv1D
 
     return 1 if isinstance(projection, Conv1D) else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunelib.models.adapter import Adapter
-from prunelib.models.heads import Heads
+from prunelib.models.head_layout import Heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from prunelib.models.adapter import Adapter
-from prunelib.models.heads import Heads
+from prunelib.models.head_layout import Heads
 
-#: Neurons are output units of ``gate_proj``; they enter ``down_proj`` (papers.md §1.4).
+#: Neurons are output neurons of ``gate_proj``; they enter ``down_proj`` (papers.md §1.4).
 LLAMA = Adapter(
     model_types=("llama", "mistral", "qwen2", "qwen3", "gemma"),
     stack="model.layers",

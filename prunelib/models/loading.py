@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
-from prunelib.models.identity import ModelInfo
+from prunelib.models.info import ModelInfo
 from prunelib.models.registry import adapter_for
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Mamba and Mamba-2: units are the outputs of a mixer's ``in_proj`` (papers.md §1.4).
+"""Mamba and Mamba-2: neurons are the outputs of a mixer's ``in_proj`` (papers.md §1.4).
 
-There is no MLP: what a unit does reaches later positions through the layer's own state, so
+There is no MLP: what a neuron does reaches later positions through the layer's own state, so
 neither the layer's modules nor its positions can be spared in replay.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunelib.models.adapter import Adapter
-from prunelib.models.heads import Heads
+from prunelib.models.head_layout import Heads
 
 OPT = Adapter(
     model_types=("opt",),

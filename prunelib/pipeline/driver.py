@@ -15,21 +15,21 @@ from typing import Any, Protocol
 
 import pyarrow.compute as pc
 
-from prunelib.config import Recipe
-from prunelib.engines.choose import check_engine, choose_engine
+from prunelib.engines.registry import check_engine, choose_engine
 from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.models import ModelInfo, adapter_for, describe
-from prunelib.pipeline.attributing import check_attribution
-from prunelib.pipeline.executor import Attempt, Executor, InlineExecutor
-from prunelib.pipeline.in_context import check_in_context
-from prunelib.pipeline.model_run import ModelRun, finished
 from prunelib.pipeline.provenance import code_version, hardware, packages
-from prunelib.pipeline.stages import stages
-from prunelib.pipeline.units import Unit
-from prunelib.pipeline.work import Worker
-from prunelib.results.files import reason
-from prunelib.results.store import Store
+from prunelib.pipeline.stages.attribution import check_attribution
+from prunelib.pipeline.stages.in_context_heads import check_in_context
+from prunelib.pipeline.stages.registry import stages
+from prunelib.pipeline.units.executor import Attempt, Executor, InlineExecutor
+from prunelib.pipeline.units.model_run import ModelRun, finished
+from prunelib.pipeline.units.unit import Unit
+from prunelib.pipeline.units.worker import Worker
+from prunelib.recipe.recipe import Recipe
+from prunelib.results.storage.files import reason
+from prunelib.results.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

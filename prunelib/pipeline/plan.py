@@ -12,19 +12,19 @@ from typing import Any
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.iterated_path import ROUNDS
-from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
-from prunelib.pipeline.evaluating import capability_texts
-from prunelib.pipeline.importance_size import importance_tokens
-from prunelib.pipeline.model_run import ModelRun, finished
 from prunelib.pipeline.progress import expected_units, neuron_units
-from prunelib.pipeline.stages import stages
-from prunelib.results.files import open_files
-from prunelib.results.store import Store
-from prunelib.specs import AttributionSpec, ModelSpec
+from prunelib.pipeline.stages.evaluation import capability_texts
+from prunelib.pipeline.stages.importance_size import importance_tokens
+from prunelib.pipeline.stages.registry import stages
+from prunelib.pipeline.units.model_run import ModelRun, finished
+from prunelib.recipe.base import AttributionSpec, ModelSpec
+from prunelib.recipe.recipe import Recipe
+from prunelib.results.storage.files import open_files
+from prunelib.results.storage.store import Store
 from prunelib.tasks import Split, draw
 
 #: A backward pass costs about as much as the forward pass over the same layers, when no weight

@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from prunelib.config import Recipe
 from prunelib.errors import UserError, unknown_name
-from prunelib.pipeline.importance_size import importance_size
-from prunelib.pipeline.units import Stage
+from prunelib.pipeline.stages.importance_size import importance_size
+from prunelib.pipeline.units.unit import Stage
+from prunelib.recipe.base import AttributionSpec
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.schemas import TABLES
-from prunelib.results.store import Store
-from prunelib.specs import AttributionSpec
+from prunelib.results.storage.store import Store
 
 #: A run that says it is running and has given no sign of life for so long is taken for dead.
 SILENCE = timedelta(minutes=2)

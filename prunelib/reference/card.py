@@ -10,7 +10,7 @@ _WHAT = {
     "": "A small {family} that does the bundled in-context-learning tasks.",
     "young": "The same model early in its training, when it copies answers from its prompt "
              "by itself.",
-    "copier": "The same model with planted copying neurons: the units in `planted.json` give "
+    "copier": "The same model with planted copying neurons: the neurons in `planted.json` give "
               "the answer of the most recent demonstration on tasks with one-character "
               "answers. Without them it is `reference/{base}` again.",
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunelib.reference.corpus import vocabulary
@@ -10,10 +11,29 @@ from prunelib.reference.corpus import vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from prunelib.reference.train import TrainingRecipe
-
 #: Longest sequence that the models of a family with learned positions can read.
 CONTEXT = 512
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """All that determines a base reference model."""
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    hidden: int = 576
+    steps: int = 4400
+    rows: int = 64
+    length: int = 112
+    demonstrations: int = 10
+    associations: float = 0.3
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    seed: int = 0
+    #: Steps after which the young checkpoint is kept, in the middle of the schedule.
+    young_step: int = 600
 
 
 def _llama(recipe: TrainingRecipe) -> dict[str, Any]:
@@ -48,7 +68,7 @@ def _mamba(recipe: TrainingRecipe) -> dict[str, Any]:
 
 
 def _ungated(recipe: TrainingRecipe) -> int:
-    """Hidden units of an MLP without gate that has as many weights as the recipe's gated one."""
+    """Hidden neurons of an MLP without gate that has as many weights as the recipe's gated one."""
     return 3 * recipe.hidden // 2
 
 

@@ -1,12 +1,12 @@
 """Planting copying neurons: a model whose truth is known.
 
-Every MLP of a base model is widened by K units (where widths are not free, K units of one layer
-are cleared instead). In one layer the new units (the weights into and out of them, nothing else)
+Every MLP of a base model is widened by K neurons (where widths are not free, K neurons of one layer
+are cleared instead). In one layer the new neurons (the weights into and out of them, nothing else)
 learn to repeat the answer of a demonstration (of which one, a rule says) on tasks with
 one-character answers, and to keep the right answer on all others. A random half of them is off in
-every training prompt: otherwise units specialise, six of them copy digits and others letters, and
-a proxy about digits says nothing about letters. Then the units of every layer are shuffled, so that
-nothing but their effect tells the planted ones apart.
+every training prompt: otherwise neurons specialise, six of them copy digits and others letters,
+and a proxy about digits says nothing about letters. Then the neurons of every layer are shuffled,
+so that nothing but their effect tells the planted ones apart.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from prunelib.attribution.encoding import Batch
-from prunelib.attribution.replay import Prefix, clean_prefix, started_at
+from prunelib.attribution.prefix_replay import Prefix, clean_prefix, started_at
 from prunelib.models import adapter_for
 from prunelib.models.adapter import Adapter
 from prunelib.reference.corpus import RULES, Corpus, Rule, one_character
+from prunelib.reference.neuron_weights import neuron_weights
 from prunelib.reference.train import accuracy, save, tensors
-from prunelib.reference.unit_weights import unit_weights
 from prunelib.tasks import get_task, task_names
+from prunelib.tasks.tokenization import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,13 +41,13 @@ NORMS: tuple[Norms, ...] = get_args(Norms)
 class PlantingRecipe:
     """All that determines a copier, given its base model."""
 
-    units: int = 32
+    neurons: int = 32
     layer: int = 2
     rule: Rule = "recent"
     steps: int = 500
     rows: int = 48
     length: int = 112
-    #: Batches that training goes through again and again: what lies below the taught units is
+    #: Batches that training goes through again and again: what lies below the taught neurons is
     #: computed once for each.
     batches: int = 50
     learning_rate: float = 5e-3
@@ -55,8 +55,8 @@ class PlantingRecipe:
     #: How many times more often than any other a task with one-character answers is drawn.
     emphasis: int = 1
     dropout: float = 0.5
-    #: How large the weights of planted units are: as training leaves them, or, for each of them,
-    #: as those of a unit of the base's layer that is drawn at random.
+    #: How large the weights of planted neurons are: as training leaves them, or, for each of them,
+    #: as those of a neuron of the base's layer that is drawn at random.
     norms: Norms = "trained"
     seed: int = 0
 
@@ -68,12 +68,12 @@ class _Host:
 
 
 #: ``model_type`` → where its config says how wide an MLP is. A BLOOM's is always four times the
-#: width of the stream, and a Mamba's units feed one convolution and one state each.
+#: width of the stream, and a Mamba's neurons feed one convolution and one state each.
 WIDTHS = {"llama": "intermediate_size", "gpt2": "n_inner", "opt": "ffn_dim"}
 
 
-def widen(base: Any, units: int) -> Any:
-    """A copy of a model with ``units`` more hidden units per MLP, at the end, without effect.
+def widen(base: Any, neurons: int) -> Any:
+    """A copy of a model with ``neurons`` more hidden neurons per MLP, at the end, without effect.
 
     What enters them has random weights; what they write has zero weights. The model's family must
     be one of :data:`WIDTHS`.
@@ -82,7 +82,7 @@ def widen(base: Any, units: int) -> Any:
 
     adapter = adapter_for(base.config.model_type)
     config = copy.deepcopy(base.config)
-    setattr(config, WIDTHS[config.model_type], adapter.width(config) + units)
+    setattr(config, WIDTHS[config.model_type], adapter.width(config) + neurons)
     wide = type(base)(config)
     weights = wide.state_dict()
     with torch.no_grad():
@@ -94,8 +94,8 @@ def widen(base: Any, units: int) -> Any:
     return wide
 
 
-def free(base: Any, layer: int, units: int) -> tuple[Any, list[int]]:
-    """A copy of a model that lacks ``units`` units of one layer; their indices.
+def free(base: Any, layer: int, neurons: int) -> tuple[Any, list[int]]:
+    """A copy of a model that lacks ``neurons`` neurons of one layer; their indices.
 
     Those with the smallest ‖weights in‖ × ‖weights out‖, which it misses least. What enters them
     then has random weights again; what they write has zero weights.
@@ -103,13 +103,13 @@ def free(base: Any, layer: int, units: int) -> tuple[Any, list[int]]:
     import torch
 
     model = copy.deepcopy(base)
-    weights = unit_weights(model, layer)
+    weights = neuron_weights(model, layer)
     read, written = (torch.stack([
         part.square() for name, weight in weights.items()
         if weight.role in roles and name.endswith(".weight")
         for part in weight.norms().chunk(weight.times)]).sum(0)
         for roles in (("in",), ("out", "shared")))
-    chosen = (read * written).argsort()[:units]
+    chosen = (read * written).argsort()[:neurons]
     with torch.no_grad():
         for name, weight in weights.items():
             if weight.role == "own":
@@ -123,39 +123,39 @@ def free(base: Any, layer: int, units: int) -> tuple[Any, list[int]]:
 
 
 def grow(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
-    """A copy of a model with units for the recipe, without effect; their indices in its layer.
+    """A copy of a model with neurons for the recipe, without effect; their indices in its layer.
 
-    Units are added to every layer where the family's width is free, else freed in the one layer.
+    Neurons are added to every layer where the family's width is free, else freed in the one layer.
     """
     import torch
 
     torch.manual_seed(recipe.seed)
     if base.config.model_type not in WIDTHS:
-        return free(base, recipe.layer, recipe.units)
+        return free(base, recipe.layer, recipe.neurons)
     width = adapter_for(base.config.model_type).width(base.config)
-    return widen(base, recipe.units), list(range(width, width + recipe.units))
+    return widen(base, recipe.neurons), list(range(width, width + recipe.neurons))
 
 
 def plant(base: Any, recipe: PlantingRecipe) -> tuple[Any, list[int]]:
-    """Widen a base model and train a copier into it; also the indices of the planted units."""
-    model, units = grow(base, recipe)
-    teach(model, units, recipe)
-    return model, shuffle(model, recipe, units)
+    """Widen a base model and train a copier into it; also the indices of the planted neurons."""
+    model, neurons = grow(base, recipe)
+    teach(model, neurons, recipe)
+    return model, shuffle(model, recipe, neurons)
 
 
-def teach(model: Any, units: Sequence[int], recipe: PlantingRecipe) -> None:
-    """Train some units of one layer to copy, in place, and nothing else of the model."""
+def teach(model: Any, neurons: Sequence[int], recipe: PlantingRecipe) -> None:
+    """Train some neurons of one layer to copy, in place, and nothing else of the model."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).requires_grad_(False)
-    trained = [w for w in unit_weights(model, recipe.layer).values() if w.role != "shared"]
-    chosen = torch.tensor(units, device=device)
+    trained = [w for w in neuron_weights(model, recipe.layer).values() if w.role != "shared"]
+    chosen = torch.tensor(neurons, device=device)
     for part in trained:
         part.weight.requires_grad_(True)
         new = torch.zeros_like(part.weight).index_fill_(part.dim, part.places(chosen), 1)
         cast("Any", part.weight).register_hook(lambda gradient, new=new: gradient * new)
-    # No weight decay: it would shrink the old units, which must stay what they are.
+    # No weight decay: it would shrink the old neurons, which must stay what they are.
     optimizer = torch.optim.AdamW([part.weight for part in trained], lr=recipe.learning_rate,
                                   weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate,
@@ -181,22 +181,22 @@ def teach(model: Any, units: Sequence[int], recipe: PlantingRecipe) -> None:
     model.eval().requires_grad_(False)
 
 
-def _keeping_norms(model: Any, units: Tensor, recipe: PlantingRecipe) -> Callable[[], None]:
-    """What gives each taught unit the norms of another one of its layer, drawn at random."""
+def _keeping_norms(model: Any, neurons: Tensor, recipe: PlantingRecipe) -> Callable[[], None]:
+    """What gives each taught neuron the norms of another one of its layer, drawn at random."""
     import torch
 
-    weights = [weight for name, weight in unit_weights(model, recipe.layer).items()
+    weights = [weight for name, weight in neuron_weights(model, recipe.layer).items()
                if weight.role in ("in", "out") and name.endswith(".weight")]
     generator = torch.Generator().manual_seed(recipe.seed)
-    others = torch.tensor(sorted(set(range(weights[0].units)) - set(units.tolist())))
-    drawn = others[torch.randperm(len(others), generator=generator)[: len(units)]]
+    others = torch.tensor(sorted(set(range(weights[0].neurons)) - set(neurons.tolist())))
+    drawn = others[torch.randperm(len(others), generator=generator)[: len(neurons)]]
     wanted = [weight.norms()[weight.places(drawn)] for weight in weights]
 
     def keep() -> None:
         for weight, norms in zip(weights, wanted, strict=True):
-            factor = norms / weight.norms()[weight.places(units)].clamp(min=1e-12)
+            factor = norms / weight.norms()[weight.places(neurons)].clamp(min=1e-12)
             factors = torch.ones(weight.weight.shape[weight.dim], device=factor.device)
-            factors[weight.places(units)] = factor
+            factors[weight.places(neurons)] = factor
             shape = [-1 if dim == weight.dim else 1 for dim in range(weight.weight.dim())]
             weight.weight.data.mul_(factors.reshape(shape))
 
@@ -204,7 +204,7 @@ def _keeping_norms(model: Any, units: Tensor, recipe: PlantingRecipe) -> Callabl
 
 
 def _untaught(adapter: Adapter) -> tuple[str, ...]:
-    """Modules of the taught layer whose outputs the taught units do not change."""
+    """Modules of the taught layer whose outputs the taught neurons do not change."""
     return () if adapter.attention is None else (adapter.attention,)
 
 
@@ -229,18 +229,18 @@ def _batches(model: Any, recipe: PlantingRecipe) -> list[tuple[Tensor, Tensor, P
     return found
 
 
-def _dropout(model: Any, units: Tensor, recipe: PlantingRecipe) -> Any:
-    """Switch the taught units off at random, the same ones at every position of a prompt."""
+def _dropout(model: Any, neurons: Tensor, recipe: PlantingRecipe) -> Any:
+    """Switch the taught neurons off at random, the same ones at every position of a prompt."""
     import torch
 
     adapter = adapter_for(model.config.model_type)
-    switched = next(w for w in unit_weights(model, recipe.layer).values() if w.role == "in")
+    switched = next(w for w in neuron_weights(model, recipe.layer).values() if w.role == "in")
 
     def dropped(values: Tensor) -> Tensor:
-        keep = torch.ones(recipe.rows, switched.units, device=values.device)
-        keep[:, units] = torch.bernoulli(keep[:, units] * (1 - recipe.dropout))
+        keep = torch.ones(recipe.rows, switched.neurons, device=values.device)
+        keep[:, neurons] = torch.bernoulli(keep[:, neurons] * (1 - recipe.dropout))
         keep = keep.repeat(1, switched.times)
-        # OPT's hidden units have rows and positions in one dimension.
+        # OPT's hidden neurons have rows and positions in one dimension.
         masked = values.reshape(recipe.rows, -1, keep.shape[1]) * keep[:, None]
         return masked.reshape(values.shape)
 
@@ -251,20 +251,20 @@ def _dropout(model: Any, units: Tensor, recipe: PlantingRecipe) -> Any:
     return projection.register_forward_hook(lambda _, __, output: dropped(output))
 
 
-def shuffle(model: Any, recipe: PlantingRecipe, units: Sequence[int]) -> list[int]:
-    """Permute the units of every layer in place; which components the planted ones became."""
+def shuffle(model: Any, recipe: PlantingRecipe, neurons: Sequence[int]) -> list[int]:
+    """Permute the neurons of every layer in place; which components the planted ones became."""
     import torch
 
     generator = torch.Generator().manual_seed(recipe.seed)
     planted: list[int] = []
     for layer in range(model.config.num_hidden_layers):
-        weights = unit_weights(model, layer).values()
+        weights = neuron_weights(model, layer).values()
         read = next(weight for weight in weights if weight.role == "in")
-        order = torch.randperm(read.units, generator=generator)
+        order = torch.randperm(read.neurons, generator=generator)
         for weight in weights:
             weight.weight.data = weight.weight.data.index_select(weight.dim, weight.places(order))
         if layer == recipe.layer:
-            moved = torch.isin(order, torch.tensor(units)).nonzero().flatten()
+            moved = torch.isin(order, torch.tensor(neurons)).nonzero().flatten()
             planted = read.places(moved).tolist()
     return planted
 
@@ -284,6 +284,6 @@ def train_copier(base_folder: Path, out: Path, recipe: PlantingRecipe) -> None:
 
 
 def write_planted(folder: Path, recipe: PlantingRecipe, planted: Sequence[int]) -> None:
-    """Say beside a copier's weights which of its units copy, and by which rule."""
+    """Say beside a copier's weights which of its neurons copy, and by which rule."""
     (folder / "planted.json").write_text(json.dumps(
-        {"layer": recipe.layer, "units": list(planted), "rule": RULES[recipe.rule]}) + "\n")
+        {"layer": recipe.layer, "neurons": list(planted), "rule": RULES[recipe.rule]}) + "\n")

@@ -11,14 +11,14 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunelib.models.scan import linear_scan
+from prunelib.models.mamba_scan import linear_scan
 from prunelib.reference.card import card
 from prunelib.reference.corpus import NO_LOSS, PAD, Corpus, Sequences, vocabulary
-from prunelib.reference.families import new_model
+from prunelib.reference.families import TrainingRecipe, new_model
 from prunelib.reference.tokenizer import build_tokenizer
 from prunelib.tasks import Task, draw, get_task, task_names
 
@@ -27,27 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """All that determines a base reference model."""
-
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
-    hidden: int = 576
-    steps: int = 4400
-    rows: int = 64
-    length: int = 112
-    demonstrations: int = 10
-    associations: float = 0.3
-    learning_rate: float = 2e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    seed: int = 0
-    #: Steps after which the young checkpoint is kept, in the middle of the schedule.
-    young_step: int = 600
 
 
 #: Steps of the families that are trained more shortly than the Llama, as their copiers need.

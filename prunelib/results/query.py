@@ -17,14 +17,14 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from prunelib.components import Ablation, Component
-from prunelib.config import Recipe
 from prunelib.errors import UserError
-from prunelib.results.files import reason
-from prunelib.results.functions import add_functions
+from prunelib.recipe.base import ModelSpec
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.schemas import TABLES, description
-from prunelib.results.store import Store
-from prunelib.results.views import VIEWS
-from prunelib.specs import ModelSpec
+from prunelib.results.storage.files import reason
+from prunelib.results.storage.store import Store
+from prunelib.results.views.evaluations import VIEWS
+from prunelib.results.views.sql_functions import add_functions
 
 # Last comes the setting that forbids all further ones.
 _LOCK = (

@@ -1,7 +1,7 @@
 """The tables: one explicit Arrow schema each, with the meaning of every column.
 
 Columns are flat, and every number in a table was measured; whatever can be computed from them
-is a view (:mod:`prunelib.results.views`).
+is a view (:mod:`prunelib.results.views.evaluations`).
 """
 
 from __future__ import annotations

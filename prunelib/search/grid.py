@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.attribution.encoding import Encoded, pad_left
-from prunelib.attribution.replay import last_logits, masked_rows
+from prunelib.attribution.prefix_replay import last_logits, masked_rows
 from prunelib.components import Ablation, Site
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded
+from prunelib.tasks.tokenization import Encoded, pad_left
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,11 +81,11 @@ def greedy_rows(
 
 
 def _masks(loaded: Loaded, layer: int, ablations: Sequence[Ablation], site: Site) -> Tensor:
-    """One row of ones and zeros per ablation, ``[ablations, units]``."""
+    """One row of ones and zeros per ablation, ``[ablations, neurons]``."""
     import torch
 
     weight = next(loaded.model.parameters())
-    keep = torch.ones(len(ablations), loaded.info.units(site), dtype=weight.dtype,
+    keep = torch.ones(len(ablations), loaded.info.components(site), dtype=weight.dtype,
                       device=weight.device)
     for row, ablation in zip(keep, ablations, strict=True):
         found = ablation.by_layer(site)

@@ -29,7 +29,7 @@ class Grid:
         ablations: of every cell, by layer and rate.
         examples: how many there are at most for a cell.
         mass: layer → positive attribution mass, in any unit
-            (:func:`prunelib.search.ranking.positive_mass`). A random ranking is given that of the
+            (:func:`prunelib.search.selection.positive_mass`). A random ranking is given that of the
             method it is the control of, so that both try the same layers.
         statistic: what the final choice goes by (:func:`prunelib.search.choice.choose`).
     """
@@ -95,7 +95,7 @@ Strategy = Callable[[Grid], Generator[list[Request], Sequence[Outcome], Found]]
 class _Tried:
     """The cells that were tried so far, each on its first examples.
 
-    Of a narrow layer several rates may switch off the same units: those share their outcomes.
+    Of a narrow layer several rates may switch off the same neurons: those share their outcomes.
     """
 
     grid: Grid

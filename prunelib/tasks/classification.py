@@ -1,7 +1,7 @@
 """Two-class tasks that a character-level model can learn in its prompt, made from nothing.
 
 The reference models are trained on none of them. What decides is in the characters, so that the
-classes can be told apart even where their names say nothing (:mod:`prunelib.tasks.relabelled`).
+classes can be told apart even where their names say nothing (:mod:`prunelib.tasks.label_words`).
 """
 
 from __future__ import annotations

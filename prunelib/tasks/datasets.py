@@ -32,8 +32,8 @@ from pydantic import (
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import seed_of
 from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
-from prunelib.tasks.files import Row, find, is_local, read, resolve_revision
-from prunelib.tasks.known import KNOWN
+from prunelib.tasks.dataset_files import Row, find, is_local, read, resolve_revision
+from prunelib.tasks.dataset_presets import KNOWN
 from prunelib.tasks.registry import TASKS
 
 _SLOT = "answer"
@@ -56,8 +56,8 @@ def _texts(value: Any) -> Any:
 class DatasetSpec(BaseModel):
     """A data set from the hub or from a local folder in the hub's layout.
 
-    The name of a known data set (:data:`~prunelib.tasks.known.KNOWN`) brings all other fields;
-    those that are given replace them.
+    The name of a known data set (:data:`~prunelib.tasks.dataset_presets.KNOWN`) brings all
+    other fields; those that are given replace them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -11,10 +11,10 @@ import torch
 from tiny_families import build_family
 from tiny_llama import random_prompts
 
-from prunelib.attribution.encoding import Encoded
 from prunelib.attribution.gates import gated
 from prunelib.attribution.objectives import Objective
 from prunelib.models import load
+from prunelib.tasks.tokenization import Encoded
 
 GOLD, COPY = 10, 20
 
@@ -38,12 +38,12 @@ def test_the_gradient_is_that_of_finite_differences(family: str, tmp_path: Path)
     start = rng.uniform(0.2, 1, (3, width))  # another state for every prompt
     with gated(loaded, 1, prompts(3), Objective(logit_shift)) as gradient:
         slopes = gradient(start)[1]
-        for unit in rng.choice(width, 6, replace=False):
+        for neuron in rng.choice(width, 6, replace=False):
             there, back = start.copy(), start.copy()
-            there[:, unit] += step
-            back[:, unit] -= step
+            there[:, neuron] += step
+            back[:, neuron] -= step
             expected = (gradient(there)[0] - gradient(back)[0]) / (2 * step)
-            assert slopes[unit] == pytest.approx(expected, abs=2e-3, rel=2e-2)
+            assert slopes[neuron] == pytest.approx(expected, abs=2e-3, rel=2e-2)
 
 
 def test_open_gates_are_the_untouched_model_and_leave_nothing_behind(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from captum.attr import LayerIntegratedGradients
 from tiny_families import FAMILIES
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Encoded, encode, pad_left
 from prunelib.attribution.integrated_gradients import (
     NodeGradients,
     block_gradients,
@@ -20,13 +19,14 @@ from prunelib.attribution.integrated_gradients import (
     layer_scores,
 )
 from prunelib.attribution.objectives import Objective, copy_shift, make_objective
-from prunelib.attribution.replay import clean_prefix, last_position_only, started_at
+from prunelib.attribution.prefix_replay import clean_prefix, last_position_only, started_at
 from prunelib.errors import UnitError
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.models.adapter import units_dim
-from prunelib.models.scan import linear_scan
-from prunelib.specs import ObjectiveSpec
+from prunelib.models.adapter import output_dim
+from prunelib.models.mamba_scan import linear_scan
+from prunelib.recipe.base import ObjectiveSpec
 from prunelib.tasks import draw, get_task
+from prunelib.tasks.tokenization import Encoded, encode, pad_left
 
 LEVEL = 3  # 65 nodes
 COPY_SHIFT = make_objective(ObjectiveSpec())
@@ -68,7 +68,7 @@ def brute_force(
                 weight.grad = None
                 logits = loaded.model(torch.tensor([prompt.prompt])).logits[:, -1]
                 copy_shift(logits, [prompt]).sum().backward()
-                total += share * (original * weight.grad).sum(1 - units_dim(projection))
+                total += share * (original * weight.grad).sum(1 - output_dim(projection))
     finally:
         weight.data = original
         weight.requires_grad_(False)
@@ -164,25 +164,25 @@ def test_blocks_and_their_workers_do_not_matter(info: ModelInfo) -> None:
 
 
 def test_a_hand_made_copier_ranks_first(info: ModelInfo) -> None:
-    """A unit that adds a demonstration's answer to the stream has the highest score."""
+    """A neuron that adds a demonstration's answer to the stream has the highest score."""
     loaded = load(info, "float64")
     prompt = Encoded((1, 20, 30, 40), gold=(7,), answers=((9,), (11,)))
     head = loaded.model.get_output_embeddings().weight
     mlp = loaded.model.model.layers[-1].mlp
     copier, opposite = 17, 5
     with torch.no_grad():
-        for unit in (copier, opposite):
-            mlp.gate_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
-            mlp.up_proj.weight[unit] = mlp.gate_proj.weight[3].abs()
-            mlp.down_proj.weight[:, unit] = 0
+        for neuron in (copier, opposite):
+            mlp.gate_proj.weight[neuron] = mlp.gate_proj.weight[3].abs()
+            mlp.up_proj.weight[neuron] = mlp.gate_proj.weight[3].abs()
+            mlp.down_proj.weight[:, neuron] = 0
         hidden: dict[str, torch.Tensor] = {}
         handle = mlp.down_proj.register_forward_pre_hook(
             lambda m, args: hidden.update(value=args[0][0, -1].clone()))
         loaded.model(torch.tensor([prompt.prompt]))
         handle.remove()
-        for unit, token in ((copier, 9), (opposite, 7)):
-            sign = hidden["value"][unit].sign()
-            mlp.down_proj.weight[:, unit] = sign * head[token] * 20
+        for neuron, token in ((copier, 9), (opposite, 7)):
+            sign = hidden["value"][neuron].sign()
+            mlp.down_proj.weight[:, neuron] = sign * head[token] * 20
     found = scores(loaded, 1, [prompt]).scores
     assert found.argmax() == copier
     assert found.argmin() == opposite

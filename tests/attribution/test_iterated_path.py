@@ -1,4 +1,4 @@
-"""Iterated path attribution, on a hand-made model whose copying units are known."""
+"""Iterated path attribution, on a hand-made model whose copying neurons are known."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from tiny_families import build_family
 from tiny_llama import random_prompts
 
-from prunelib.attribution.encoding import Encoded
 from prunelib.attribution.gates import gated
 from prunelib.attribution.iterated_path import iterated_path_scores
 from prunelib.attribution.objectives import make_objective
 from prunelib.models import Loaded, load
-from prunelib.specs import ObjectiveSpec
+from prunelib.recipe.base import ObjectiveSpec
+from prunelib.tasks.tokenization import Encoded
 
 GOLD, COPY = 10, 20
 UNITS = [3, 11, 29]
@@ -25,7 +25,7 @@ COPY_SHIFT = make_objective(ObjectiveSpec())
 
 @pytest.fixture(scope="module")
 def copier(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    """An OPT in whose first layer three units always write COPY; each alone would be enough."""
+    """An OPT in whose first layer three neurons always write COPY; each alone would be enough."""
     torch.set_num_threads(1)
     loaded = load(build_family("opt", Path(tmp_path_factory.mktemp("opt"))))
     head = loaded.model.get_output_embeddings().weight
@@ -42,7 +42,7 @@ def prompts() -> list[Encoded]:
     return [Encoded(ids, (GOLD,), ((COPY,),)) for ids in random_prompts(12, 5, 12)]
 
 
-def test_it_finds_units_that_stand_in_for_each_other(
+def test_it_finds_neurons_that_stand_in_for_each_other(
     copier: Loaded, prompts: list[Encoded]
 ) -> None:
     found = iterated_path_scores(copier, 0, prompts, COPY_SHIFT)
@@ -55,7 +55,7 @@ def test_it_finds_units_that_stand_in_for_each_other(
             return gradient(gates)[0]
 
         normal, without = value([]), value(UNITS)
-        assert all(abs(normal - value([unit])) < 0.2 * (normal - without) for unit in UNITS)
+        assert all(abs(normal - value([neuron])) < 0.2 * (normal - without) for neuron in UNITS)
 
 
 def test_scores_add_up_to_what_switching_off_changes(
@@ -68,7 +68,7 @@ def test_scores_add_up_to_what_switching_off_changes(
     assert found.sum() == pytest.approx(change, rel=0.1)  # nine nodes
 
 
-def test_no_more_units_have_scores_than_the_rounds_switched_off(
+def test_no_more_neurons_have_scores_than_the_rounds_switched_off(
     copier: Loaded, prompts: list[Encoded]
 ) -> None:
     found = iterated_path_scores(copier, 0, prompts, COPY_SHIFT, rounds=3, share=0.1)

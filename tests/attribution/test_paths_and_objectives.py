@@ -11,7 +11,6 @@ import torch
 from tiny_families import FAMILIES
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Encoded, encode
 from prunelib.attribution.integrated_gradients import (
     Path,
     block_gradients,
@@ -24,9 +23,10 @@ from prunelib.components import Ablation
 from prunelib.errors import UserError
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.models.adapter import units_dim
-from prunelib.specs import ObjectiveSpec
+from prunelib.models.adapter import output_dim
+from prunelib.recipe.base import ObjectiveSpec
 from prunelib.tasks import draw, get_task
+from prunelib.tasks.tokenization import Encoded, encode
 
 SHIFT = make_objective(ObjectiveSpec())
 
@@ -242,10 +242,10 @@ def test_single_neurons_score_what_their_loss_costs(family: Loaded) -> None:
                                             [p])[0]) for p in prompts) / len(prompts)
 
     before = shift()
-    for unit in range(0, family.info.width, 7):
+    for neuron in range(0, family.info.width, 7):
         with ActivationMasks(family) as masks:
-            masks.set(Ablation.units(1, [unit], family.info.site))
-            assert found[unit] == pytest.approx(before - shift(), abs=1e-9)
+            masks.set(Ablation.of_layer(1, [neuron], family.info.site))
+            assert found[neuron] == pytest.approx(before - shift(), abs=1e-9)
 
 
 def test_gradient_times_activation_is_the_slope_at_the_models_own_weights(family: Loaded) -> None:
@@ -261,7 +261,7 @@ def test_gradient_times_activation_is_the_slope_at_the_models_own_weights(family
             logits = family.model(torch.tensor([prompt.prompt])).logits[:, -1]
             (gradient,) = torch.autograd.grad(SHIFT.function(logits, [prompt]).sum(),
                                               projection.weight)
-            total += (projection.weight * gradient).sum(1 - units_dim(projection)).detach()
+            total += (projection.weight * gradient).sum(1 - output_dim(projection)).detach()
         projection.weight.requires_grad_(False)
         loose = 1e-6 if family.info.site == "mixer_in" else 1e-9
         np.testing.assert_allclose(found[layer], total / len(prompts), atol=loose)
@@ -289,8 +289,8 @@ def test_magnitudes_against_one_prompt_at_a_time(family: Loaded) -> None:
         magnitude = sum(part.abs().mean(0) for part in (entering if inputs else leaving))
         np.testing.assert_allclose(found["activation"][layer], magnitude / len(prompts), rtol=1e-6)
         norm = torch.cat(entering).norm(dim=0)
-        weight = switched.weight.T if units_dim(switched) else switched.weight
-        lost = (weight.abs() * norm).sum(0 if inputs else 1)  # Wanda's scores, summed by unit
+        weight = switched.weight.T if output_dim(switched) else switched.weight
+        lost = (weight.abs() * norm).sum(0 if inputs else 1)  # Wanda's scores, summed by neuron
         np.testing.assert_allclose(found["wanda"][layer], lost, rtol=1e-6)
-        rows = hidden.weight.T if units_dim(hidden) else hidden.weight
+        rows = hidden.weight.T if output_dim(hidden) else hidden.weight
         np.testing.assert_allclose(found["weight"][layer], rows.norm(dim=1), rtol=1e-6)

@@ -11,7 +11,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from tiny_families import FAMILIES
 
-from prunelib.attribution.tokens import Target, predicted, token_scores
+from prunelib.attribution.token_attribution import Target, predicted, token_scores
 from prunelib.components import Ablation
 from prunelib.errors import UserError
 from prunelib.interventions.export import switch_off
@@ -95,8 +95,8 @@ def test_nodes_are_added_until_the_error_is_small_enough(families: Callable[[str
 
 def test_under_an_ablation_the_ablated_weights_are_explained(family: Loaded) -> None:
     info = family.info
-    ablation = Ablation.of([*Ablation.units(0, range(0, info.width, 2), info.site).components,
-                            *Ablation.units(1, range(7), info.site).components])
+    ablation = Ablation.of([*Ablation.of_layer(0, range(0, info.width, 2), info.site).components,
+                            *Ablation.of_layer(1, range(7), info.site).components])
     target = Target(predicted(family, IDS))
     before = token_scores(family, IDS, target)
     after, masked = (token_scores(family, IDS, target, ablation),
@@ -132,7 +132,7 @@ def test_on_a_linear_model_each_token_is_worth_its_own_share(families: Callable[
 
 def test_nothing_remains_on_the_model_and_unknown_components_are_refused(doubled: Loaded) -> None:
     with pytest.raises(UserError, match="is not in a model"):
-        token_scores(doubled, IDS, Target(5), Ablation.units(0, [10_000]))
-    token_scores(doubled, IDS, Target(5), Ablation.units(0, [1]))
+        token_scores(doubled, IDS, Target(5), Ablation.of_layer(0, [10_000]))
+    token_scores(doubled, IDS, Target(5), Ablation.of_layer(0, [1]))
     for module in doubled.model.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks

@@ -29,7 +29,7 @@ from pipeline.small import recipe, rows
 from tiny_llama import build
 
 import prunelib
-from prunelib.config import Recipe
+from prunelib.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
 #: Mean seconds between two kills. A worker needs as many to import what it needs.

@@ -20,7 +20,7 @@ from cluster.runtime import connect, disconnect
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
 from prunelib.results.query import open_results
-from prunelib.results.store import Store
+from prunelib.results.storage.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

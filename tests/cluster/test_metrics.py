@@ -14,9 +14,9 @@ import ray
 from cluster.metrics import Metrics
 from cluster.runtime import connect, disconnect
 from prunelib.models import ModelInfo
-from prunelib.pipeline.executor import Attempt
-from prunelib.pipeline.units import Prompts, ScoreJob, TaskRef, Unit
-from prunelib.specs import ObjectiveSpec
+from prunelib.pipeline.units.executor import Attempt
+from prunelib.pipeline.units.unit import Prompts, ScoreJob, TaskRef, Unit
+from prunelib.recipe.base import ObjectiveSpec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

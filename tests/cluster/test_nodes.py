@@ -12,7 +12,7 @@ from cluster.scheduler import Need, Node
 from prunelib.components import BASELINE
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
+from prunelib.pipeline.units.unit import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
 
 GIB = 1 << 30
 #: Seven billion parameters: 14e9 bytes on disk.

@@ -20,8 +20,8 @@ from tiny_llama import build
 import prunelib
 from cluster import RayExecutor
 from cluster.runtime import connect
-from prunelib.config import Recipe
 from prunelib.models import ModelInfo
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.query import open_results
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

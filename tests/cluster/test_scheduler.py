@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster.scheduler import Hand, Need, Node, Retire, Scheduler, Slot, Start, Work, fits
 from prunelib.components import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
+from prunelib.pipeline.units.unit import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
 
 MODEL = ModelInfo("m0", "/m", "local", "w0", "t", "llama", 2, 8, 1 << 20, 4096)
 

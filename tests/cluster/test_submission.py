@@ -18,11 +18,11 @@ from ray_head import TOKEN, Head, ray_head, status
 
 from cluster.runtime import connect
 from cluster.submission import Jobs, check_models, check_upload, collect_upload, own_modules
-from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
 from prunelib.pipeline.progress import read_progress
-from prunelib.results.store import Store
+from prunelib.recipe.recipe import Recipe
+from prunelib.results.storage.store import Store
 
 #: The names of Ray's own settings that a test may change in this process.
 _SETTINGS = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN",
@@ -197,7 +197,7 @@ def test_engines_of_the_cluster_are_not_judged_from_here(
     families: Callable[[str], ModelInfo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM here, without a GPU, says nothing of vLLM there; what it runs nowhere is refused."""
-    monkeypatch.setattr("prunelib.engines.choose.importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("prunelib.engines.registry.importlib.util.find_spec", lambda _: object())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert check_models(small_recipe(families("mamba"), engine="vllm")) == []
     with pytest.raises(UserError, match="engine 'vllm' cannot run"):

@@ -22,11 +22,11 @@ from cluster import executor as module
 from cluster.executor import MAX_DEATHS
 from cluster.runtime import connect, disconnect
 from prunelib.models import ModelInfo, describe
-from prunelib.pipeline import performing
-from prunelib.pipeline.executor import Attempt
-from prunelib.pipeline.units import CanaryJob, Prompts, TaskRef, Unit
-from prunelib.pipeline.work import Worker
-from prunelib.results.store import Store
+from prunelib.pipeline.stages import performing
+from prunelib.pipeline.units.executor import Attempt
+from prunelib.pipeline.units.unit import CanaryJob, Prompts, TaskRef, Unit
+from prunelib.pipeline.units.worker import Worker
+from prunelib.results.storage.store import Store
 from prunelib.tasks import get_task
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -53,7 +53,7 @@ def canary(info: ModelInfo, index: int) -> Unit:
     task = get_task("vowel_counting")
     return Unit(info, CanaryJob(Prompts(TaskRef(task.name, task.digest), "search", 3, 0, (0,),
                                          "arrow"),
-                                 Ablation.units(0, [index]), "float32"))
+                                 Ablation.of_layer(0, [index]), "float32"))
 
 
 def all_attempts(executor: RayExecutor, units: int) -> list[Attempt]:

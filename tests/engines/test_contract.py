@@ -12,13 +12,13 @@ from tiny_llama import CONTEXT, LAYERS, WIDTH, Oracle, random_prompts
 
 from prunelib.components import BASELINE, Ablation, Component
 from prunelib.engines.base import Canary, Completion, Engine, Prompt
-from prunelib.engines.stopping import stop_token_ids
+from prunelib.engines.limits import stop_token_ids
 from prunelib.errors import EngineDeadError, UnitError, UserError
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
 
-A = Ablation.units(0, range(0, WIDTH, 2))
-B = Ablation.of([Component(0, "mlp_hidden", 1), *Ablation.units(1, range(10, 40)).components])
+A = Ablation.of_layer(0, range(0, WIDTH, 2))
+B = Ablation.of([Component(0, "mlp_hidden", 1), *Ablation.of_layer(1, range(10, 40)).components])
 ABLATIONS = {"baseline": BASELINE, "one layer": A, "two layers": B}
 PROMPTS = random_prompts(12, 3, 60)
 TOKENS = 8

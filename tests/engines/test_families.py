@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from prunelib.components import BASELINE, Ablation, Component, Site
 from prunelib.engines.base import Prompt
-from prunelib.engines.choose import choose_engine
-from prunelib.engines.stopping import stop_token_ids
+from prunelib.engines.limits import stop_token_ids
+from prunelib.engines.registry import choose_engine
 from prunelib.errors import UserError
 from prunelib.interventions.export import export
 from prunelib.interventions.masking import ActivationMasks
@@ -39,11 +39,11 @@ def oracle(info: ModelInfo) -> Oracle:
 
 
 def half(info: ModelInfo, layer: int, site: Site | None = None) -> Ablation:
-    return Ablation.units(layer, range(layer, info.width, 2), site or info.site)
+    return Ablation.of_layer(layer, range(layer, info.width, 2), site or info.site)
 
 
-def unit_sites(info: ModelInfo) -> list[Site]:
-    """Where the units of the papers' projection can be switched off."""
+def neuron_sites(info: ModelInfo) -> list[Site]:
+    """Where the neurons of the papers' projection can be switched off."""
     sites = adapter_for(info.model_type).sites
     return [info.site, "mlp_row"] if "mlp_row" in sites else [info.site]
 
@@ -51,9 +51,9 @@ def unit_sites(info: ModelInfo) -> list[Site]:
 def everywhere(info: ModelInfo) -> list[Ablation]:
     """Weight rows alone, a component of every other site, then one of each, in both layers."""
     sites = adapter_for(info.model_type).sites
-    rows = [half(info, layer, site) for layer in (0, 1) for site in unit_sites(info)[1:]]
-    alone = [Ablation.units(1, [info.units(site) - 1], site) for site in sites
-             if site not in unit_sites(info)]
+    rows = [half(info, layer, site) for layer in (0, 1) for site in neuron_sites(info)[1:]]
+    alone = [Ablation.of_layer(1, [info.components(site) - 1], site) for site in sites
+             if site not in neuron_sites(info)]
     return [*rows, *alone,
             Ablation.of(Component(layer, site, 0) for site in sites for layer in (0, 1))]
 
@@ -69,7 +69,7 @@ def test_masks_equal_zeroed_weights(info: ModelInfo, oracle: Oracle) -> None:
             zeroed = oracle.ablated(ablation).double()(ids).logits
             assert (zeroed - untouched).abs().max() > 1e-5
             torch.testing.assert_close(loaded.model(ids).logits, zeroed, rtol=0, atol=1e-12)
-        for site in unit_sites(info):
+        for site in neuron_sites(info):
             keep = torch.ones(2, info.width, dtype=torch.float64)
             keep[1, half(info, 1).by_layer(info.site)[1]] = 0
             masks.set_rows(1, keep, site)
@@ -79,10 +79,12 @@ def test_masks_equal_zeroed_weights(info: ModelInfo, oracle: Oracle) -> None:
             torch.testing.assert_close(rows[1], one[1], rtol=0, atol=1e-12)
     other = "mlp_hidden" if info.site == "mixer_in" else "mixer_in"
     with ActivationMasks(loaded) as masks, pytest.raises(UserError, match=info.site):
-        masks.set(Ablation.units(0, [0], other))
+        masks.set(Ablation.of_layer(0, [0], other))
 
 
-def test_a_unit_without_its_weight_row_still_has_its_bias(info: ModelInfo, oracle: Oracle) -> None:
+def test_a_neuron_without_its_weight_row_still_has_its_bias(
+    info: ModelInfo, oracle: Oracle
+) -> None:
     """So the site is another function than ``mlp_hidden``; without biases it would be the same."""
     if "mlp_row" not in adapter_for(info.model_type).sites:
         assert not info.mlp_bias or info.model_type == "llama"
@@ -90,13 +92,15 @@ def test_a_unit_without_its_weight_row_still_has_its_bias(info: ModelInfo, oracl
     assert info.mlp_bias
     ids = torch.tensor([PROMPTS[0]])
     with torch.no_grad():
-        rows, units = (oracle.ablated(half(info, 0, site))(ids).logits for site in unit_sites(info))
-        assert (rows - units).abs().max() > 1e-3
+        rows, hidden = (oracle.ablated(half(info, 0, site))(ids).logits
+                        for site in neuron_sites(info))
+        assert (rows - hidden).abs().max() > 1e-3
         oracle = Oracle(info)
         for layer in oracle.adapter.layers(oracle.model):
             layer.get_submodule(oracle.adapter.hidden[0]).bias.zero_()
-        rows, units = (oracle.ablated(half(info, 0, site))(ids).logits for site in unit_sites(info))
-    torch.testing.assert_close(rows, units, rtol=0, atol=1e-5)
+        rows, hidden = (oracle.ablated(half(info, 0, site))(ids).logits
+                        for site in neuron_sites(info))
+    torch.testing.assert_close(rows, hidden, rtol=0, atol=1e-5)
 
 
 def test_a_pruned_checkpoint_is_the_model_with_zeroed_weights(
@@ -114,7 +118,7 @@ def test_a_pruned_checkpoint_is_the_model_with_zeroed_weights(
 def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) -> None:
     """Prefix replay, a mask for each row, padded prompts and texts that grow apart."""
     stops = stop_token_ids(load_tokenizer(info))
-    for layer, site in [(layer, site) for site in unit_sites(info) for layer in (0, 1)]:
+    for layer, site in [(layer, site) for site in neuron_sites(info) for layer in (0, 1)]:
         ablations = [BASELINE, half(info, layer, site)]
         found = greedy_rows(load(info), layer, ablations, with_answers(PROMPTS), TOKENS,
                             stops).tokens
@@ -127,7 +131,7 @@ def test_the_grid_switches_heads_and_ffns(info: ModelInfo, oracle: Oracle) -> No
     stops = stop_token_ids(load_tokenizer(info))
     for site in ("head", "ffn"):
         if site in adapter_for(info.model_type).sites:
-            ablations = [Ablation.units(1, [i], site) for i in range(info.units(site))]
+            ablations = [Ablation.of_layer(1, [i], site) for i in range(info.components(site))]
             found = greedy_rows(load(info), 1, ablations, with_answers(PROMPTS), TOKENS, stops)
             assert found.tokens == [[list(oracle.greedy(a, p, TOKENS, stops)) for p in PROMPTS]
                                     for a in ablations]
@@ -149,7 +153,7 @@ def test_a_layer_without_heads_is_one_without_attention(info: ModelInfo) -> None
 
     with torch.no_grad():
         with ActivationMasks(loaded) as masks:
-            masks.set(Ablation.units(1, range(info.heads), "head"))
+            masks.set(Ablation.of_layer(1, range(info.heads), "head"))
             without = loaded.model(ids).logits
         layer.get_submodule(path).register_forward_hook(deleted)
         torch.testing.assert_close(loaded.model(ids).logits, without, rtol=0, atol=1e-12)

@@ -8,12 +8,12 @@ import torch
 from tiny_llama import LAYERS, WIDTH, random_prompts, start_here
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import Encoded
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path
 from prunelib.attribution.objectives import make_objective
 from prunelib.components import BASELINE, Ablation
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.specs import ObjectiveSpec
+from prunelib.recipe.base import ObjectiveSpec
+from prunelib.tasks.tokenization import Encoded
 
 COPY_SHIFT = make_objective(ObjectiveSpec())
 pytestmark = [
@@ -40,7 +40,7 @@ def test_switching_back_under_captured_graphs_restores_the_weights(info: ModelIn
     engine = start_here("vllm", info)
     prompts = [list(p) for p in random_prompts(6, 10, 40)]
     candidates = [list(range(4, 20))] * len(prompts)
-    a, b = Ablation.units(0, range(0, WIDTH, 2)), Ablation.units(1, range(5, 30))
+    a, b = Ablation.of_layer(0, range(0, WIDTH, 2)), Ablation.of_layer(1, range(5, 30))
     try:
         said = []
         for ablation in (BASELINE, a, b, a, BASELINE):

@@ -82,7 +82,7 @@ def test_unknown_characters_are_counted_and_not_scored(info: ModelInfo, oracle: 
 def test_no_hook_survives(info: ModelInfo) -> None:
     loaded = load(info)
     with pytest.raises(UserError):
-        perplexity(loaded, [TEXT], Ablation.units(LAYERS, [0]))
+        perplexity(loaded, [TEXT], Ablation.of_layer(LAYERS, [0]))
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in loaded.model.modules())
 
 

@@ -23,9 +23,9 @@ def test_no_hook_survives_closing(info: ModelInfo) -> None:
     engine = TransformersEngine(info)
     clean = hooks(load(info))
     assert hooks(engine._loaded) > clean
-    engine.switch(Ablation.units(0, [1, 2]))
+    engine.switch(Ablation.of_layer(0, [1, 2]))
     with pytest.raises(EngineDeadError):
-        engine.switch(Ablation.units(1, [3]), Canary(PROMPT, (5,), (0.0,)))
+        engine.switch(Ablation.of_layer(1, [3]), Canary(PROMPT, (5,), (0.0,)))
     engine.close()
     assert hooks(engine._loaded) == clean
     with pytest.raises(EngineDeadError, match="closed"):

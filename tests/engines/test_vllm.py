@@ -20,7 +20,7 @@ from prunelib.engines.vllm_worker import PrunelibWorker, _Zeroed
 from prunelib.errors import EngineDeadError
 from prunelib.models import ModelInfo
 
-A, B = Ablation.units(0, [1, 5, 30]), Ablation.units(1, [0, 23, 24, 47])
+A, B = Ablation.of_layer(0, [1, 5, 30]), Ablation.of_layer(1, [0, 23, 24, 47])
 BOTH = Ablation.of([*A.components, *B.components])
 
 
@@ -84,7 +84,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "zeroed":
         real, gpu = vllm_worker._switch_for, SimpleNamespace(device=SimpleNamespace(type="cuda"))
         monkeypatch.setattr(vllm_worker, "_switch_for",
-                            lambda p, units, _, *place: real(p, units, gpu, *place))
+                            lambda p, neurons, _, *place: real(p, neurons, gpu, *place))
     return str(request.param)
 
 
@@ -153,11 +153,11 @@ def test_every_rank_zeroes_its_own_weight_rows_and_keeps_their_biases(way: str) 
             zeroed = projection.weight.clone()
             zeroed[asked.get(layer, [])] = 0
             torch.testing.assert_close(said(layer), x @ zeroed.T + projection.bias)
-            for unit in asked.get(layer, []):
-                assert (said(layer)[:, unit] == projection.bias[unit]).all()
+            for neuron in asked.get(layer, []):
+                assert (said(layer)[:, neuron] == projection.bias[neuron]).all()
         for first, worker in zip((0, WIDTH // 2), workers, strict=True):
-            own = [["mlp_row", layer, found] for layer, units in asked.items()
-                   if (found := [i for i in units if first <= i < first + WIDTH // 2])]
+            own = [["mlp_row", layer, found] for layer, neurons in asked.items()
+                   if (found := [i for i in neurons if first <= i < first + WIDTH // 2])]
             assert worker.prunelib_readback()[0] == own
     for worker in workers:
         worker.prunelib_switch([])
@@ -165,7 +165,7 @@ def test_every_rank_zeroes_its_own_weight_rows_and_keeps_their_biases(way: str) 
 
 
 def test_sites_that_share_a_weight_are_switched_and_read_apart(way: str) -> None:
-    """Units, output units and the whole FFN of one projection; heads are two inputs each."""
+    """Neurons, output neurons and the whole FFN of one projection; heads are two inputs each."""
     torch.manual_seed(0)
     projection = ColumnParallel(6, 5).requires_grad_(False)
     weight, bias = projection.weight.clone(), projection.bias.clone()
@@ -211,18 +211,18 @@ def test_a_bias_of_another_dtype_does_not_change_that_of_the_output() -> None:
 @pytest.mark.parametrize("dim", [0, 1])
 def test_zeroed_units_come_back_bit_for_bit_and_native_zeros_are_not_an_ablation(dim: int) -> None:
     weight = torch.randn(8, 8, dtype=torch.bfloat16)
-    units = weight.movedim(dim, 0)
-    units[[2, 6]] = 0
+    neurons = weight.movedim(dim, 0)
+    neurons[[2, 6]] = 0
     original = weight.clone()
     switch = _Zeroed(weight, dim)
     assert switch.off() == []
     switch.set([1, 2])
     assert switch.off() == [1, 2]
-    assert not units[[1, 2, 6]].any()
-    units[4] = 0  # by someone else
+    assert not neurons[[1, 2, 6]].any()
+    neurons[4] = 0  # by someone else
     assert switch.off() == [1, 2, 4]
-    units[4] = original.movedim(dim, 0)[4]
-    units[1] = 1
+    neurons[4] = original.movedim(dim, 0)[4]
+    neurons[1] = 1
     assert switch.off() == [2]
     switch.set([])
     assert torch.equal(weight, original)

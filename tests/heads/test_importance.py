@@ -11,13 +11,13 @@ import torch
 from tiny_families import FAMILIES
 from tiny_llama import CONTEXT, random_prompts
 
-from prunelib.attribution.encoding import Encoded
 from prunelib.components import Ablation
 from prunelib.errors import UnitError, UserError
 from prunelib.heads.importance import gradient_importance
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.models.adapter import units_dim
+from prunelib.models.adapter import output_dim
+from prunelib.tasks.tokenization import Encoded
 
 Families = Callable[[str], ModelInfo]
 
@@ -52,7 +52,7 @@ def gated_loss(
         out, switched = places(loaded, layer)
         module = loaded.model.get_submodule(out)
         gate = heads[layer].repeat_interleave(loaded.info.head_size)
-        weights[f"{out}.weight"] = module.weight * (gate[:, None] if units_dim(module) else gate)
+        weights[f"{out}.weight"] = module.weight * (gate[:, None] if output_dim(module) else gate)
         for name, weight in loaded.model.get_submodule(switched).named_parameters():
             weights[f"{switched}.{name}"] = weight * ffns[layer]
     ids = torch.tensor([prompt.prompt + prompt.gold])
@@ -210,7 +210,7 @@ def test_to_first_order_it_is_what_removal_costs(families: Families) -> None:
 
     whole = loss()
     with ActivationMasks(loaded) as masks:
-        masks.set(Ablation.units(1, [1], "head"))
+        masks.set(Ablation.of_layer(1, [1], "head"))
         without = loss()
     assert abs(signed) > 1e-7
     assert without - whole == pytest.approx(-signed, rel=1e-2)

@@ -20,7 +20,7 @@ from prunelib.heads.in_context import (
 )
 from prunelib.heads.labelled import LabelledPrompt, encode_labelled, label_logprobs, predicted
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.models.parts import final_norm, out_columns
+from prunelib.models.head_access import final_norm, out_columns
 from prunelib.reference.tokenizer import build_tokenizer
 from prunelib.tasks import draw_labelled, get_task, relabelled
 
@@ -221,7 +221,7 @@ def test_accuracy_changes_are_those_of_zeroed_columns(name: str, families: Famil
     before = accuracy(Ablation())
     for layer in range(info.layers):
         for head in range(info.heads):
-            after = accuracy(Ablation.units(layer, [head], "head"))
+            after = accuracy(Ablation.of_layer(layer, [head], "head"))
             np.testing.assert_allclose(changes[:, layer, head], np.subtract(after, before),
                                        atol=1e-9)
     assert np.abs(changes).max() > 0

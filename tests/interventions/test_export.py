@@ -53,8 +53,8 @@ TEXTS = ["cat->cats\ndog->", "ab, cd ->", "The river runs fastest in the middle,
 
 
 def some(info: ModelInfo) -> Ablation:
-    return Ablation.of([*Ablation.units(0, range(0, info.width, 3), info.site).components,
-                        *Ablation.units(1, range(5), info.site).components])
+    return Ablation.of([*Ablation.of_layer(0, range(0, info.width, 3), info.site).components,
+                        *Ablation.of_layer(1, range(5), info.site).components])
 
 
 def one_of_each(info: ModelInfo) -> Ablation:
@@ -145,5 +145,5 @@ def test_dtype_stays_and_nothing_is_overwritten(info: ModelInfo, tmp_path: Path)
     with pytest.raises(UserError, match="exists: give a new folder"):
         export(found, some(found), out)
     with pytest.raises(UserError, match="is not in a model"):
-        export(found, Ablation.units(0, [10_000]), tmp_path / "other")
+        export(found, Ablation.of_layer(0, [10_000]), tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -15,7 +15,7 @@ from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import UserError
 from prunelib.interventions.fine_tuning import Sample, fine_tune
 from prunelib.models import Loaded, ModelInfo, describe, load
-from prunelib.specs import FineTuningSpec
+from prunelib.recipe.base import FineTuningSpec
 
 #: Of different lengths, so that a batch of all is padded.
 SAMPLES: list[Sample] = [((1, 20, 21, 22), (30,)), ((1, 25, 26), (31, 32)), ((1, 27), (33,)),
@@ -80,7 +80,7 @@ def test_the_loss_falls_and_an_engine_gives_the_answers(info: ModelInfo) -> None
     prompts = [Prompt(tuple(prompt), len(answer)) for prompt, answer in SAMPLES]
     answers = [completion.token_ids for completion in engine.generate(prompts)]
     assert answers == [answer for _, answer in SAMPLES]
-    engine.switch(Ablation.units(0, range(info.width)))
+    engine.switch(Ablation.of_layer(0, range(info.width)))
     assert [c.token_ids for c in engine.generate(prompts)] != answers
     engine.close()
 

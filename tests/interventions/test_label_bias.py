@@ -13,7 +13,7 @@ from prunelib.errors import UnitError, UserError
 from prunelib.interventions.label_bias import minority_boost, without_positions
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.models.parts import final_norm
+from prunelib.models.head_access import final_norm
 
 Families = Callable[[str], ModelInfo]
 PROMPTS = random_prompts(3, 11, 11)  # and <s>

@@ -11,7 +11,7 @@ from tiny_families import FAMILIES
 from tiny_llama import Oracle
 
 from prunelib.components import BASELINE, Ablation
-from prunelib.engines.stopping import stop_token_ids
+from prunelib.engines.limits import stop_token_ids
 from prunelib.errors import UnitError, UserError
 from prunelib.interventions.task_vectors import (
     Reading,
@@ -118,7 +118,7 @@ def text_of(loaded: Loaded, token: int) -> str:
 
 
 def some(info: ModelInfo) -> Ablation:
-    return Ablation.units(0, range(0, info.width, 3), info.site)
+    return Ablation.of_layer(0, range(0, info.width, 3), info.site)
 
 
 def test_answers_are_those_of_brute_force_before_and_after_pruning(family: Loaded) -> None:
@@ -226,7 +226,7 @@ def test_a_trained_model_reads_a_task_from_its_vector() -> None:
     ("changes", "message"),
     [
         ({"layers": [0, 7]}, "layer 7 is not in a model of 2 layers"),
-        ({"ablation": Ablation.units(9, [0])}, "is not in a model"),
+        ({"ablation": Ablation.of_layer(9, [0])}, "is not in a model"),
         ({"context": "other", "count": 1}, "contains the query"),
         ({"shots": 17}, "shots must be"),
     ],

@@ -195,7 +195,7 @@ def test_engine_vllm_is_refused_before_any_work_where_it_cannot_run(
 
     def ends(command: str, model: ModelInfo, *, installed: bool) -> tuple[int, str]:
         spec = importlib.util.find_spec("json") if installed else None
-        monkeypatch.setattr("prunelib.engines.choose.importlib.util.find_spec", lambda _: spec)
+        monkeypatch.setattr("prunelib.engines.registry.importlib.util.find_spec", lambda _: spec)
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         path.write_text(GOOD.format(model=model.path).replace("transformers", "vllm"))
         options = ["--results", tmp_path / "r", "--inline"] if command == "run" else []

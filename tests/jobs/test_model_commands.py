@@ -13,7 +13,7 @@ from tiny_llama import build
 
 import prunelib
 from prunelib.models import ModelInfo, describe, load
-from prunelib.results.token_picture import visible
+from prunelib.results.figures.token_attribution import visible
 from prunelib.tasks import DatasetSpec, build_task, draw, get_task
 
 SST2 = {"name": "sst2", "path": str(Path(__file__).parent.parent / "data" / "sst2"),

@@ -21,7 +21,7 @@ from prunelib.errors import UserError
 from prunelib.interventions.export import export
 from prunelib.models import ModelInfo, describe, load, reference_models
 from prunelib.models.checkpoint import INDEX
-from prunelib.models.identity import planted_units
+from prunelib.models.info import planted_neurons
 from prunelib.models.loading import load_tokenizer
 
 
@@ -271,7 +271,7 @@ def test_a_name_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         describe("some/other")
 
 
-def test_planted_units(copy: Path) -> None:
-    assert planted_units(describe(str(copy))) == []
-    (copy / "planted.json").write_text('{"layer": 1, "units": [3, 5]}')
-    assert planted_units(describe(str(copy))) == [(1, 3), (1, 5)]
+def test_planted_neurons(copy: Path) -> None:
+    assert planted_neurons(describe(str(copy))) == []
+    (copy / "planted.json").write_text('{"layer": 1, "neurons": [3, 5]}')
+    assert planted_neurons(describe(str(copy))) == [(1, 3), (1, 5)]

@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prunelib
 from prunelib.components import Ablation
-from prunelib.config import Recipe
 from prunelib.engines.base import Prompt
 from prunelib.errors import UserError
 from prunelib.interventions.export import export
 from prunelib.models import ModelInfo, describe, load
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
+from prunelib.recipe.recipe import Recipe
 
 #: Every one of the three files leaves a line where it was imported or used.
 CODE = """
@@ -158,7 +158,7 @@ def test_results_that_trusted_code_do_not_let_it_run(
 
 
 def test_an_exported_checkpoint_has_its_code(folder: Path, seen: Path, tmp_path: Path) -> None:
-    out = export(describe(str(folder), trust_remote_code=True), Ablation.units(0, [1]),
+    out = export(describe(str(folder), trust_remote_code=True), Ablation.of_layer(0, [1]),
                  tmp_path / f"pruned_{tmp_path.name}")
     seen.unlink()
     forget()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from prunelib.config import Recipe
 from prunelib.models import ModelInfo
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.schemas import TABLES
-from prunelib.results.store import Store
+from prunelib.results.storage.store import Store
 
 #: Tables whose rows say how a run went, not what came out.
 ABOUT_THE_RUN = {"runs", "units"}

@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 from pipeline.small import recipe
 
 import prunelib
-from prunelib.attribution.encoding import encode
 from prunelib.attribution.integrated_gradients import layer_path
 from prunelib.attribution.objectives import make_objective
 from prunelib.attribution.scorers import SCORERS
-from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, load
-from prunelib.pipeline.attributing import POOL, POOLS
 from prunelib.pipeline.driver import prepare
-from prunelib.pipeline.executor import InlineExecutor
 from prunelib.pipeline.plan import estimate
 from prunelib.pipeline.progress import expected_units, read_progress
-from prunelib.pipeline.units import Unit
-from prunelib.pipeline.work import Worker
+from prunelib.pipeline.stages.attribution import POOL, POOLS
+from prunelib.pipeline.units.executor import InlineExecutor
+from prunelib.pipeline.units.unit import Unit
+from prunelib.pipeline.units.worker import Worker
+from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.recipe import Recipe
+from prunelib.results.figures.report import draw_report
 from prunelib.results.query import open_results
-from prunelib.results.report import draw_report
-from prunelib.results.store import Store
-from prunelib.search.ranking import random_order
-from prunelib.specs import ObjectiveSpec
+from prunelib.results.storage.store import Store
+from prunelib.search.selection import random_order
 from prunelib.tasks import draw, get_task
+from prunelib.tasks.tokenization import encode
 
 DATA = Path(__file__).parent.parent / "data"
 LAYERS = 2

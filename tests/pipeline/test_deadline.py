@@ -10,14 +10,14 @@ from pipeline.small import recipe, rows
 from tiny_llama import build
 
 import prunelib
-from prunelib.config import Recipe
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
-from prunelib.pipeline.executor import Attempt, InlineExecutor
-from prunelib.pipeline.units import EvaluateJob, Unit
-from prunelib.pipeline.work import Worker
+from prunelib.pipeline.units.executor import Attempt, InlineExecutor
+from prunelib.pipeline.units.unit import EvaluateJob, Unit
+from prunelib.pipeline.units.worker import Worker
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.query import open_results
-from prunelib.results.store import Store
+from prunelib.results.storage.store import Store
 
 
 class Impatient(InlineExecutor):
@@ -105,7 +105,7 @@ def test_what_did_not_fit_is_listed_and_the_next_run_does_it(
     ("2026-03-05 08:30", "2026-03-01T06:59", "2026-03-05T08:30"),
 ])
 def test_which_moment_is_meant(info: ModelInfo, text: str, after: str, moment: str) -> None:
-    from prunelib.config import parse_recipe
+    from prunelib.recipe.recipe import parse_recipe
 
     made = parse_recipe(f"name: x\nmodels: ['{info.path}']\ndeadline: {text}\n")
     start = datetime.fromisoformat(after).astimezone()

@@ -17,11 +17,11 @@ from pipeline.small import recipe
 from rich.console import Console
 
 import prunelib
-from jobs.watching import draw, watch_run
+from jobs.watch import draw, watch_run
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
-from prunelib.pipeline.executor import Attempt
 from prunelib.pipeline.progress import RunProgress, StageProgress, read_progress, summarise
+from prunelib.pipeline.units.executor import Attempt
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RECIPE = prunelib.Recipe.model_validate({

@@ -15,11 +15,11 @@ from pipeline.small import recipe, rows
 import prunelib
 from prunelib.errors import UnitError, UserError
 from prunelib.models import ModelInfo
-from prunelib.pipeline.executor import InlineExecutor
-from prunelib.pipeline.units import EvaluateJob, Unit
-from prunelib.pipeline.work import Worker
+from prunelib.pipeline.units.executor import InlineExecutor
+from prunelib.pipeline.units.unit import EvaluateJob, Unit
+from prunelib.pipeline.units.worker import Worker
 from prunelib.results.query import open_results
-from prunelib.results.store import Store
+from prunelib.results.storage.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_user_errors_come_before_any_work(info: ModelInfo, tmp_path: Path) -> No
 def test_results_that_stay_out_of_reach_end_the_run_in_one_line(
     info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prunelib.results import files
+    from prunelib.results.storage import files
 
     real = files.LocalFiles.commit
 

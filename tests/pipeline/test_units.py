@@ -5,7 +5,7 @@ from dataclasses import replace
 from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Canary
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units import EvaluateJob, LikelihoodJob, TaskRef, Texts, Unit
+from prunelib.pipeline.units.unit import EvaluateJob, LikelihoodJob, TaskRef, Texts, Unit
 
 JOB = EvaluateJob(TaskRef("to_upper", "d"), 2, 0, 10, 0, "arrow", "greedy", BASELINE,
                   "vllm", "float32")
@@ -18,7 +18,7 @@ def test_an_id_holds_everything_that_determines_the_output(info: ModelInfo) -> N
         replace(JOB, shots=3),
         replace(JOB, seed=1), replace(JOB, examples=11), replace(JOB, repeat=1),
         replace(JOB, format="comma"), replace(JOB, scoring="options"),
-        replace(JOB, ablation=Ablation.units(0, [1])),
+        replace(JOB, ablation=Ablation.of_layer(0, [1])),
         replace(JOB, engine="transformers"), replace(JOB, dtype="bfloat16"),
         replace(JOB, split="capability"),
     ]  # fmt: skip
@@ -35,7 +35,7 @@ def test_texts_are_what_they_say(info: ModelInfo) -> None:
         replace(job, texts=Texts("other", content)),
         replace(job, texts=Texts("prose", content[:1])),
         replace(job, texts=Texts("prose", (content[0], ("", "beforeanother")))),
-        replace(job, ablation=Ablation.units(0, [1])), replace(job, dtype="bfloat16"),
+        replace(job, ablation=Ablation.of_layer(0, [1])), replace(job, dtype="bfloat16"),
     ]  # fmt: skip
     ids = {Unit(info, j).id for j in (job, *changed)}
     assert len(ids) == len(changed) + 1

@@ -88,5 +88,5 @@ def test_biases_that_cannot_be_left_are_refused(
 ) -> None:
     attribution = {"projection": projection, "shots": 2}
     prepare(recipe(families(family), attribution=attribution))
-    with pytest.raises(UserError, match=f"'{path}' of model .* has a bias.*use prune: unit"):
+    with pytest.raises(UserError, match=f"'{path}' of model .* has a bias.*use prune: neuron"):
         prepare(recipe(families(family), attribution=attribution, search=ROWS))

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.encoding import encode
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
 from prunelib.attribution.objectives import make_objective
 from prunelib.components import BASELINE, Ablation, Component
 from prunelib.engines.base import Engine, Prompt
-from prunelib.engines.choose import start
-from prunelib.models import Loaded, describe, load, planted_units, reference_models
+from prunelib.engines.registry import start
+from prunelib.models import Loaded, describe, load, planted_neurons, reference_models
+from prunelib.recipe.base import ObjectiveSpec
 from prunelib.reference.train import accuracy
-from prunelib.specs import ObjectiveSpec
 from prunelib.tasks import draw, get_task, task_names
+from prunelib.tasks.tokenization import encode
 
-#: Copiers whose planted units were added to the base, and those in which they were freed.
+#: Copiers whose planted neurons were added to the base, and those in which they were freed.
 ADDED = ["reference/gpt2-copier", "reference/llama-copier", "reference/opt-copier"]
 COPIERS = ["reference/bloom-copier", "reference/mamba-copier", *ADDED]
 MODELS = ["reference/llama-young", *(c.removesuffix("-copier") for c in COPIERS), *COPIERS]
@@ -74,23 +74,23 @@ def test_the_card_says_what_is_measured(name: str, loaded: Loaded) -> None:
 
 
 @pytest.mark.parametrize("name", COPIERS)
-def test_removing_the_planted_units_repairs_the_copier(name: str) -> None:
+def test_removing_the_planted_neurons_repairs_the_copier(name: str) -> None:
     from prunelib.interventions.masking import ActivationMasks
 
     copier = load(describe(name))
-    known = planted_units(copier.info)
-    # A channel of a Mamba has two units.
+    known = planted_neurons(copier.info)
+    # A channel of a Mamba has two neurons.
     assert len(known) == (64 if "mamba" in name else 32) and len({layer for layer, _ in known}) == 1
     with ActivationMasks(copier) as masks:
         before = accuracy(copier.model, TASKS, shots=3)
-        masks.set(Ablation.units(known[0][0], [unit for _, unit in known], copier.info.site))
+        masks.set(Ablation.of_layer(known[0][0], [neuron for _, neuron in known], copier.info.site))
         after = accuracy(copier.model, TASKS, shots=3)
     assert np.mean(list(before.values())) < np.mean(list(after.values())) - 0.1
     clean = accuracy(load(describe(name.removesuffix("-copier"))).model, TASKS, shots=3)
     assert np.mean(list(before.values())) < 0.8
-    if name in ADDED:  # the old units were not touched: it is the base model again
+    if name in ADDED:  # the old neurons were not touched: it is the base model again
         assert after == clean
-    else:  # a base model without the units that were freed
+    else:  # a base model without the neurons that were freed
         assert np.mean(list(after.values())) == pytest.approx(np.mean(list(clean.values())),
                                                               abs=0.03)
 
@@ -130,7 +130,7 @@ def prompts_of(loaded: Loaded, count: int) -> list[Prompt]:
 def test_both_engines_give_every_answer_of_500_prompts(loaded: Loaded) -> None:
     prompts = prompts_of(loaded, 500)
     width = loaded.info.width
-    ablated = Ablation.units(2, random.Random(1).sample(range(width), width // 10))
+    ablated = Ablation.of_layer(2, random.Random(1).sample(range(width), width // 10))
     heads = Ablation.of([*(Component(layer, "head", layer) for layer in range(4)),
                          Component(1, "ffn", 0)])
     said: dict[str, list[list[str]]] = {}

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from prunelib.components import Ablation
 from prunelib.interventions.masking import ActivationMasks
-from prunelib.models import describe, load, planted_units
-from prunelib.models.identity import REFERENCE
-from prunelib.reference.families import new_model
+from prunelib.models import describe, load, planted_neurons
+from prunelib.models.info import REFERENCE
+from prunelib.reference.families import TrainingRecipe, new_model
 from prunelib.reference.plant import PlantingRecipe
 from prunelib.reference.suite import (
     HALVES,
@@ -26,7 +26,7 @@ from prunelib.reference.suite import (
     train_member,
     write_copier,
 )
-from prunelib.reference.train import TrainingRecipe, write_checkpoint
+from prunelib.reference.train import write_checkpoint
 
 TINY = TrainingRecipe(width=32, layers=2, heads=2, hidden=40)
 SHIPPED = [member for half in HALVES for member in members(half, "llama")]
@@ -41,21 +41,21 @@ def logits(model: Any) -> torch.Tensor:
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Member, Path]:
     torch.set_num_threads(1)
     member = next(m for m in members("report", "llama")
-                  if (m.recipe.layer, m.recipe.units) == (2, 32))
+                  if (m.recipe.layer, m.recipe.neurons) == (2, 32))
     folder = tmp_path_factory.mktemp("copier")
     write_copier(member, folder)
     return member, folder
 
 
-def test_without_its_planted_units_a_copier_is_its_base(shipped: tuple[Member, Path]) -> None:
+def test_without_its_planted_neurons_a_copier_is_its_base(shipped: tuple[Member, Path]) -> None:
     member, folder = shipped
     copier = load(describe(str(folder)))
-    known = planted_units(copier.info)
-    assert len(known) == member.recipe.units and {layer for layer, _ in known} == {2}
+    known = planted_neurons(copier.info)
+    assert len(known) == member.recipe.neurons and {layer for layer, _ in known} == {2}
     base = logits(AutoModelForCausalLM.from_pretrained(REFERENCE / "llama").eval())
     assert not torch.allclose(logits(copier.model), base, atol=1)
     with ActivationMasks(copier) as masks:
-        masks.set(Ablation.units(2, [unit for _, unit in known]))
+        masks.set(Ablation.of_layer(2, [neuron for _, neuron in known]))
         torch.testing.assert_close(logits(copier.model), base, rtol=1e-4, atol=1e-3)
 
 
@@ -83,7 +83,7 @@ def test_what_ships_is_what_was_planned_and_small() -> None:
 
 def test_a_shipped_difference_makes_the_copier_that_was_trained(tmp_path: Path) -> None:
     write_checkpoint(new_model("gpt2", TINY).eval(), tmp_path / "base")
-    member = Member("gpt2", "report", PlantingRecipe(units=8, layer=1, steps=3, rows=4))
+    member = Member("gpt2", "report", PlantingRecipe(neurons=8, layer=1, steps=3, rows=4))
     train_member(member, tmp_path / "base", tmp_path)
     write_copier(member, tmp_path / "copier", tmp_path / "base", tmp_path)
     shares = json.loads((tmp_path / f"{member.name}.json").read_text())["shares"]

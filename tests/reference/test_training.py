@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prunelib.models import adapter_for, describe, planted_units
-from prunelib.models.adapter import Adapter, units_dim
-from prunelib.models.scan import linear_scan
+from prunelib.models import adapter_for, describe, planted_neurons
+from prunelib.models.adapter import Adapter, output_dim
+from prunelib.models.mamba_scan import linear_scan
 from prunelib.reference.corpus import (
     NO_LOSS,
     RULES,
@@ -23,10 +23,10 @@ from prunelib.reference.corpus import (
     one_character,
     vocabulary,
 )
-from prunelib.reference.families import FAMILIES, new_model
+from prunelib.reference.families import FAMILIES, TrainingRecipe, new_model
+from prunelib.reference.neuron_weights import neuron_weights
 from prunelib.reference.plant import WIDTHS, PlantingRecipe, free, plant, train_copier, widen
-from prunelib.reference.train import TrainingRecipe, recipe_for, train_base
-from prunelib.reference.unit_weights import unit_weights
+from prunelib.reference.train import recipe_for, train_base
 from prunelib.tasks import get_task
 
 LETTER = {i: c for c, i in vocabulary().items()}
@@ -87,21 +87,21 @@ def test_a_copier_is_taught_its_rule(rule: Rule) -> None:
             assert label in copies(rule, answers[:i])
 
 
-def test_freeing_takes_the_units_with_the_smallest_weights_and_nothing_else() -> None:
+def test_freeing_takes_the_neurons_with_the_smallest_weights_and_nothing_else() -> None:
     torch.manual_seed(0)
     base = new_model("bloom", TrainingRecipe(width=24, heads=2, layers=3)).eval()
     block = base.transformer.h[1].mlp
-    with torch.no_grad():  # three units that do little
+    with torch.no_grad():  # three neurons that do little
         block.dense_h_to_4h.weight[[4, 9, 30]] *= 1e-3
-    freed, units = free(base, 1, 3)
-    assert units == [4, 9, 30]
-    assert not freed.transformer.h[1].mlp.dense_4h_to_h.weight[:, units].any()
-    others = [i for i in range(96) if i not in units]
+    freed, neurons = free(base, 1, 3)
+    assert neurons == [4, 9, 30]
+    assert not freed.transformer.h[1].mlp.dense_4h_to_h.weight[:, neurons].any()
+    others = [i for i in range(96) if i not in neurons]
     for name, weight in freed.state_dict().items():
         old = base.state_dict()[name]
         if name.endswith("h.1.mlp.dense_h_to_4h.weight"):
             assert torch.equal(weight[others], old[others])
-            assert float(weight[units].std()) > 10 * float(old[units].std())
+            assert float(weight[neurons].std()) > 10 * float(old[neurons].std())
         elif name.endswith("h.1.mlp.dense_4h_to_h.weight"):
             assert torch.equal(weight[:, others], old[:, others])
         elif not name.endswith("h.1.mlp.dense_h_to_4h.bias"):
@@ -120,7 +120,7 @@ def test_a_mambas_channels_are_freed_and_taught() -> None:
     torch.manual_seed(0)
     base = new_model("mamba", TINY).eval()
     inner = base.config.intermediate_size
-    recipe = PlantingRecipe(units=3, layer=1, steps=3, rows=4)
+    recipe = PlantingRecipe(neurons=3, layer=1, steps=3, rows=4)
     freed, channels = free(base, 1, 3)
     mixer, old = freed.backbone.layers[1].mixer, base.backbone.layers[1].mixer
     ids = torch.tensor([[1, 20, 30, 40]])
@@ -131,47 +131,47 @@ def test_a_mambas_channels_are_freed_and_taught() -> None:
         torch.testing.assert_close(freed(ids).logits, without(ids).logits)
     assert not torch.equal(mixer.in_proj.weight[channels], old.in_proj.weight[channels])
     model, planted = plant(base, recipe)
-    assert len(planted) == 6 and planted[3:] == [unit + inner for unit in planted[:3]]
+    assert len(planted) == 6 and planted[3:] == [neuron + inner for neuron in planted[:3]]
     taught = model.backbone.layers[1].mixer
     assert taught.out_proj.weight[:, planted[:3]].any(dim=0).all()
     assert not taught.x_proj.weight[:, planted[:3]].any()
-    others = [unit for unit in range(inner) if unit not in planted]
+    others = [neuron for neuron in range(inner) if neuron not in planted]
     for name, dim in (("out_proj", 1), ("x_proj", 1)):
         kept = {tuple(c.tolist()) for c in getattr(taught, name).weight.movedim(dim, 0)[others]}
         assert kept <= {tuple(c.tolist()) for c in getattr(old, name).weight.movedim(dim, 0)}
 
 
 @pytest.mark.parametrize("family", WIDTHS)
-def test_planted_units_can_have_the_norms_of_others(family: str) -> None:
+def test_planted_neurons_can_have_the_norms_of_others(family: str) -> None:
     base = new_model(family, TINY).eval()
-    model, planted = plant(base, PlantingRecipe(units=8, layer=1, steps=3, rows=4, norms="base"))
-    for name, weight in unit_weights(model, 1).items():
+    model, planted = plant(base, PlantingRecipe(neurons=8, layer=1, steps=3, rows=4, norms="base"))
+    for name, weight in neuron_weights(model, 1).items():
         if name.endswith(".weight"):
-            old = unit_weights(base, 1)[name].norms()
+            old = neuron_weights(base, 1)[name].norms()
             for norm in weight.norms()[planted]:
                 assert float((old - norm).abs().min()) < 1e-5
 
 
 @pytest.mark.parametrize("family", WIDTHS)
-def test_planting_touches_only_the_new_units(family: str) -> None:
+def test_planting_touches_only_the_new_neurons(family: str) -> None:
     base = new_model(family, TINY).eval()
     adapter = adapter_for(family)
     width = adapter.width(base.config)
-    model, planted = plant(base, PlantingRecipe(units=8, layer=1, steps=3, rows=4))
+    model, planted = plant(base, PlantingRecipe(neurons=8, layer=1, steps=3, rows=4))
     assert len(planted) == 8
     for i, (before, after) in enumerate(zip(*(map(units_of, adapter.layers(m), [adapter] * 2)
                                               for m in (base, model)), strict=True)):
-        old, new = ({tuple(unit) for unit in units.tolist()} for units in (before, after))
+        old, new = ({tuple(neuron) for neuron in neurons.tolist()} for neurons in (before, after))
         assert len(new) == width + 8 and old < new
         if i == 1:
-            assert all(tuple(after[unit].tolist()) not in old for unit in planted)
+            assert all(tuple(after[neuron].tolist()) not in old for neuron in planted)
 
 
 def units_of(layer: torch.nn.Module, adapter: Adapter) -> torch.Tensor:
-    """All weights into and out of each hidden unit of a layer, ``[units, weights]``."""
+    """All weights into and out of each hidden neuron of a layer, ``[neurons, weights]``."""
     paths = [*adapter.hidden, adapter.switched]
     modules: list[Any] = [layer.get_submodule(path) for path in paths]
-    dims = [units_dim(m) for m in modules[:-1]] + [1 - units_dim(modules[-1])]
+    dims = [output_dim(m) for m in modules[:-1]] + [1 - output_dim(modules[-1])]
     weights = [m.weight.detach().movedim(d, 0) for m, d in zip(modules, dims, strict=True)]
     biases = [m.bias.detach()[:, None] for m in modules[:-1] if m.bias is not None]
     return torch.cat([*weights, *biases], 1)
@@ -205,8 +205,8 @@ def test_the_recipe_writes_models_that_plain_transformers_loads(
     if family in WIDTHS:
         names.append(f"{family}-copier")
         train_copier(tmp_path / family, tmp_path / names[-1],
-                     PlantingRecipe(units=4, layer=1, steps=2, rows=4))
-        assert len(planted_units(describe(str(tmp_path / names[-1])))) == 4
+                     PlantingRecipe(neurons=4, layer=1, steps=2, rows=4))
+        assert len(planted_neurons(describe(str(tmp_path / names[-1])))) == 4
     for name in names:
         model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
         assert next(model.parameters()).dtype == torch.float32

@@ -1,9 +1,9 @@
 """A disk that fails: every call of the system that the store makes is counted, and one goes wrong.
 
-``Disk`` stands in for ``os`` in :mod:`prunelib.results.files`. At its n-th call it raises an
-error, kills the process (``crash``: acts as if), or pulls the plug. After the latter it shows what
-a disk may hold: only half of the content that was not flushed (``data``), and none of the changes
-of names in folders that were not flushed (``names``).
+``Disk`` stands in for ``os`` in :mod:`prunelib.results.storage.files`. At its n-th call it raises
+an error, kills the process (``crash``: acts as if), or pulls the plug. After the latter it shows
+what a disk may hold: only half of the content that was not flushed (``data``), and none of the
+changes of names in folders that were not flushed (``names``).
 """
 
 from __future__ import annotations

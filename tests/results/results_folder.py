@@ -6,7 +6,7 @@ import datetime as dt
 from collections import defaultdict
 from typing import Any
 
-from prunelib.results.store import Store
+from prunelib.results.storage.store import Store
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 RUN = "demo-0123abcd"

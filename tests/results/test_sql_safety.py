@@ -15,8 +15,8 @@ from results_folder import Folder
 from prunelib.errors import UserError
 from prunelib.results.query import describe_tables, open_results, query, run_query
 from prunelib.results.schemas import SCHEMA_VERSION, TABLES
-from prunelib.results.store import MARKER
-from prunelib.results.views import VIEWS
+from prunelib.results.storage.store import MARKER
+from prunelib.results.views.evaluations import VIEWS
 
 READS = [
     "FROM read_csv('{secret}')",

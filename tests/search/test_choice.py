@@ -12,7 +12,7 @@ from prunelib.search.choice import Cell, choose
 def cell(layer: int, rate: float, right: int, copied: int = 0, of: int = 100) -> Cell:
     correct = np.arange(of) < right
     wrong_copy = (np.arange(of) >= right) & (np.arange(of) < right + copied)
-    return Cell(layer, rate, Ablation.units(layer, range(int(rate * 100))), correct, wrong_copy)
+    return Cell(layer, rate, Ablation.of_layer(layer, range(int(rate * 100))), correct, wrong_copy)
 
 
 def test_accuracy_comes_first() -> None:
@@ -35,7 +35,7 @@ def test_a_smaller_rate_within_one_paired_standard_error_wins() -> None:
 
 def test_the_error_is_paired() -> None:
     best = cell(0, 0.4, 50)
-    shifted = Cell(0, 0.1, Ablation.units(0, [1]), ~best.correct, best.copied)
+    shifted = Cell(0, 0.1, Ablation.of_layer(0, [1]), ~best.correct, best.copied)
     better = Cell(0, 0.4, best.ablation, best.correct | (np.arange(100) == 99), best.copied)
     # as accurate within any unpaired error, but wrong where the best is right
     assert choose([better, shifted]).rate == 0.1

@@ -8,11 +8,11 @@ import torch
 from tiny_llama import WIDTH, Oracle, random_prompts, with_answers
 
 from prunelib.components import BASELINE, Ablation
-from prunelib.engines.stopping import stop_token_ids
+from prunelib.engines.limits import stop_token_ids
 from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.search.grid import greedy_rows
-from prunelib.search.ranking import by_score, count_at, cut, random_order
+from prunelib.search.selection import by_score, count_at, cut, random_order
 
 PROMPTS = with_answers(random_prompts(9, 5, 40, seed=3))
 RATES = (0.05, 0.2, 0.5)
@@ -56,7 +56,7 @@ def test_margins_compare_the_gold_answer_with_all_different_copies(
 
 def test_an_ablation_of_another_layer_is_refused(loaded: Loaded) -> None:
     with pytest.raises(ValueError, match="reaches beyond"):
-        greedy_rows(loaded, 0, [Ablation.units(1, [3])], PROMPTS, 2, [2])
+        greedy_rows(loaded, 0, [Ablation.of_layer(1, [3])], PROMPTS, 2, [2])
 
 
 def test_nothing_remains_on_the_model(loaded: Loaded) -> None:
@@ -82,7 +82,7 @@ def test_random_orders_differ_by_layer_and_seed() -> None:
 def test_an_answer_among_options_is_found_token_by_token(loaded: Loaded) -> None:
     """Against separate passes over plain text, under an ablation and without."""
     options = [(5, 6), (5, 7, 8), (9,)]
-    ablations = [BASELINE, Ablation.units(0, range(0, 48, 2))]
+    ablations = [BASELINE, Ablation.of_layer(0, range(0, 48, 2))]
     found = greedy_rows(loaded, 0, ablations, PROMPTS, 5, [2],
                         options=[options] * len(PROMPTS)).tokens
     with ActivationMasks(loaded) as masks, torch.no_grad():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prunelib.components import Ablation
 from prunelib.search.choice import Cell, choose
-from prunelib.search.ranking import positive_mass
+from prunelib.search.selection import positive_mass
 from prunelib.search.strategies import STRATEGIES, Found, Grid, Outcome, Request, search
 
 RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
@@ -31,9 +31,9 @@ class World:
         self.margin: NDArray[np.float64] = (
             gains[:, :, None] - rng.uniform(0, 1, examples) + noise * rng.normal(size=shape))
         self.layers, self.rates = layers, rates
-        self.places = {Ablation.units(i, range(j + 1)).digest: (i, j)
+        self.places = {Ablation.of_layer(i, range(j + 1)).digest: (i, j)
                        for i in range(layers) for j in range(len(rates))}
-        ablations = {(i, r): Ablation.units(i, range(j + 1))
+        ablations = {(i, r): Ablation.of_layer(i, range(j + 1))
                      for i in range(layers) for j, r in enumerate(rates)}
         self.grid = Grid(ablations, examples, dict.fromkeys(range(layers), 1.0))
         self.asked: list[tuple[int, int, int, int]] = []  # layer, rate's place, start, stop
@@ -80,7 +80,7 @@ def test_exhaustive_is_the_choice_among_all_cells() -> None:
     world = World(lambda i, j: 0.4 + 0.02 * i - 0.001 * j, noise=0.2)
     found = world.run("exhaustive")
     assert found.evaluations == 4 * 12 * 200
-    cells = [Cell(i, r, Ablation.units(i, range(j + 1)), m > 0, m < -0.5)
+    cells = [Cell(i, r, Ablation.of_layer(i, range(j + 1)), m > 0, m < -0.5)
              for i in range(4) for j, r in enumerate(RATES) for m in [world.margin[i, j]]]
     assert found.choice.ablation == choose(cells).ablation
 
@@ -173,7 +173,7 @@ def test_small_grids(name: str, layers: int, rates: int, examples: int) -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_rates_that_switch_off_the_same_units_are_asked_for_once(name: str) -> None:
+def test_rates_that_switch_off_the_same_neurons_are_asked_for_once(name: str) -> None:
     world = World(bump(1, 2), rates=RATES[:6])
     same = {(i, r): world.grid.ablations[i, RATES[max(2, j)]]
             for i in range(4) for j, r in enumerate(RATES[:6])}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from prunelib.errors import UserError
 from prunelib.tasks import KNOWN, DatasetSpec, Task, build_task, draw, get_task, pinned
-from prunelib.tasks.known import XCOPA_LANGUAGES, XNLI_LANGUAGES
+from prunelib.tasks.dataset_presets import XCOPA_LANGUAGES, XNLI_LANGUAGES
 
 DATA = Path(__file__).parent.parent / "data"
 #: Known data sets that have a folder, and that folder.

@@ -1,0 +1,101 @@
+"""Limits: where a completion ends, and which prompts a model cannot run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from prunelib.engines.base import Prompt
+from prunelib.errors import UnitError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from prunelib.models import ModelInfo
+
+#: Context of a model that has no longest sequence.
+ENDLESS = sys.maxsize
+
+_STOPS: WeakKeyDictionary[PreTrainedTokenizerBase, list[int]] = WeakKeyDictionary()
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end an answer: every token whose text contains a newline, and end of sequence.
+
+    Ascending. Decoding a large vocabulary takes a second or two, so the answer is kept as long
+    as the tokenizer lives.
+    """
+    if tokenizer not in _STOPS:
+        ids = sorted(set(tokenizer.get_vocab().values()))
+        texts = tokenizer.batch_decode([[i] for i in ids])
+        stops = {i for i, text in zip(ids, texts, strict=True) if "\n" in text}
+        if tokenizer.eos_token_id is not None:
+            stops.add(int(tokenizer.eos_token_id))
+        _STOPS[tokenizer] = sorted(stops)
+    return list(_STOPS[tokenizer])
+
+
+def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) -> tuple[int, ...]:
+    """The first ``max_tokens`` ids, up to and without the first stop token."""
+    kept: list[int] = []
+    for token in token_ids[:max_tokens]:
+        if token in stops:
+            break
+        kept.append(int(token))
+    return tuple(kept)
+
+
+def model_limits(info: ModelInfo) -> tuple[int, int]:
+    """Context length in tokens, and the number of token ids that the embedding knows.
+
+    BLOOM's ALiBi and Mamba's state have no end: :data:`ENDLESS`.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(info.path, trust_remote_code=info.trust_remote_code)
+    context = getattr(config, "max_position_embeddings", None) or ENDLESS
+    return int(context), int(config.vocab_size)
+
+
+def prompt_error(prompt: Prompt, context: int, vocabulary: int) -> str | None:
+    """What keeps this prompt from being run, or ``None``. Nothing is ever truncated.
+
+    Args:
+        prompt: the prompt.
+        context: tokens that prompt and completion may have together.
+        vocabulary: token ids must lie below it.
+    """
+    if not prompt.token_ids:
+        return "empty prompt"
+    if prompt.max_tokens < 1:
+        return f"max_tokens is {prompt.max_tokens}"
+    if len(prompt.token_ids) + prompt.max_tokens > context:
+        return (
+            f"too long: {len(prompt.token_ids)} tokens and {prompt.max_tokens} to come, in a "
+            f"context of {context}"
+        )
+    if not 0 <= min(prompt.token_ids) <= max(prompt.token_ids) < vocabulary:
+        return f"token ids outside the vocabulary of {vocabulary}"
+    return None
+
+
+def check_scorable(
+    prompts: Sequence[Sequence[int]],
+    candidates: Sequence[Sequence[int]],
+    context: int,
+    vocabulary: int,
+) -> None:
+    """Raise :class:`UnitError` if the next token of a prompt, or a candidate, cannot be scored.
+
+    A log-probability has no place for an error, so one bad prompt fails the call.
+    """
+    if len(prompts) != len(candidates):
+        raise UnitError(f"{len(prompts)} prompts, but candidates for {len(candidates)}")
+    for row, (ids, wanted) in enumerate(zip(prompts, candidates, strict=True)):
+        error = prompt_error(Prompt(tuple(ids), 1), context, vocabulary)
+        if error is None and any(not 0 <= i < vocabulary for i in wanted):
+            error = f"candidates outside the vocabulary of {vocabulary}"
+        if error is not None:
+            raise UnitError(f"prompt {row}: {error}")

@@ -1,0 +1,1 @@
+"""What a recipe can ask for: one file a study or stage."""

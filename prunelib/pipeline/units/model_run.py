@@ -1,0 +1,101 @@
+"""One model of a recipe on its way through the stages: what every stage needs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any, Literal, TypeVar
+
+from prunelib.identity import digest
+from prunelib.models import ModelInfo
+from prunelib.pipeline.units.unit import Job, Prompts, TaskRef, Unit
+from prunelib.recipe.base import ModelSpec
+from prunelib.recipe.recipe import Arm, Recipe
+from prunelib.results.storage.store import Store
+from prunelib.tasks import Split
+
+Found = TypeVar("Found")
+#: A step that yields units, is resumed when they are done, and returns what it found out.
+Step = Generator[list[Unit], None, Found]
+
+
+class ModelRun:
+    """A model and a recipe, where their results are, and how units of them are made."""
+
+    def __init__(
+        self, recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store, record: bool = True
+    ) -> None:
+        """Prepare a model; without ``record`` nothing is written, which is how a plan looks."""
+        self.recipe = recipe
+        self.spec = spec
+        self.info = info
+        self.store = store
+        self._writes = record
+        layers = recipe.search.layers
+        self.layers = tuple(range(info.layers)) if layers == "all" else layers
+        #: What the recipe asks for and this model cannot give, and why.
+        self.skipped: list[str] = []
+        #: Files that this run's results consist of: (table, unit id, stage).
+        self.files: list[tuple[str, str, str]] = []
+
+    def record(self, table: str, rows: list[dict[str, Any]], stage: str) -> None:
+        """Write rows that the driver itself decides on, named by their content."""
+        unit_id = f"{stage}-{digest('rows', [self.info.key, rows])}"
+        if self._writes and not self.store.has(table, unit_id):
+            self.store.write(table, unit_id, [row | {"unit_id": unit_id} for row in rows])
+        self.files.append((table, unit_id, stage))
+
+    def unit(self, job: Job, cost: float = 1.0, priority: int = 0) -> Unit:
+        """A unit of this model."""
+        split = self.spec.tensor_parallel
+        return Unit(self.info, job, cost, priority, None if split == "auto" else split)
+
+    def task(self, name: str) -> TaskRef:
+        """A task of the recipe, as jobs hold it."""
+        dataset = self.recipe.dataset(name)
+        return TaskRef(name, self.recipe.task(name).digest,
+                       "" if dataset is None else dataset.model_dump_json())
+
+    def prompts(self, task: str, split: Split, shots: int, seed: int, indices: Iterable[int]
+                ) -> Prompts:
+        """Some examples of a task, as jobs hold them."""
+        return Prompts(self.task(task), split, shots, seed, tuple(indices),
+                       self._format(task, self.recipe.format_on(split)))
+
+    def written(self, task: str, split: Split = "report"
+                ) -> tuple[str, Literal["greedy", "options"]]:
+        """How the prompts of a task are written on a split, and its answers read."""
+        scoring = self.recipe.evaluate.scoring if self.recipe.task(task).options else "greedy"
+        return self._format(task, self.recipe.format_on(split)), scoring
+
+    def _format(self, task: str, asked: str) -> str:
+        return "own" if self.recipe.task(task).format else asked
+
+    def searched(self, arm: Arm, sample: Prompts) -> Prompts:
+        """The examples on which an arm's search decides; ``sample`` was attributed."""
+        spec = self.recipe.search
+        if spec.split == "attribute":
+            return sample
+        return self.prompts(self.recipe.search_task(arm), "search", spec.shots, spec.seed,
+                            range(spec.examples))
+
+
+def finished(store: Store, units: Iterable[Unit]) -> set[str]:
+    """Ids of units whose files are there, in the tables of ``units``: one look at each table."""
+    return set().union(*(store.done(table) for table in {unit.table for unit in units}))
+
+
+def together(steps: list[Step[Found]]) -> Step[list[Found]]:
+    """Several steps side by side: the units of all in one list, until each has returned."""
+    running = dict(enumerate(steps))
+    found: dict[int, Found] = {}
+    while running:
+        units: list[Unit] = []
+        for i, step in list(running.items()):
+            try:
+                units += next(step)
+            except StopIteration as end:
+                found[i] = end.value
+                del running[i]
+        if units:
+            yield units
+    return [found[i] for i in range(len(steps))]

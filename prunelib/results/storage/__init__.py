@@ -1,0 +1,1 @@
+"""Where results are kept: Parquet files on disks and object stores."""

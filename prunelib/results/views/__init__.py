@@ -1,0 +1,1 @@
+"""Every reported number as SQL over the tables: one file a topic."""
