@@ -32,8 +32,7 @@ from prunelib.attribution.integrated_gradients import block_gradients, layer_pat
 from prunelib.attribution.iterated_path import ROUNDS, iterated_path_scores
 from prunelib.attribution.objectives import Objective, make_objective
 from prunelib.attribution.scorers import SCORERS as CHEAP
-from prunelib.components import BASELINE, Ablation
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded, describe, load, planted_neurons
 from prunelib.recipe.base import ObjectiveSpec
 from prunelib.reference.corpus import copies, one_character

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.scheduler import Need, Node, Retire, Scheduler, Slot, Start, Work
-from prunelib.components import BASELINE
+from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units.unit import EvaluateJob, TaskRef, Unit
 

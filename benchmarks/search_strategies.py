@@ -31,9 +31,9 @@ from rich.table import Table
 
 from benchmarks.copier_tables import write_into
 from benchmarks.ig_against_captum import ours, reference
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.limits import stop_token_ids
 from prunelib.identity import digest
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import Loaded
 from prunelib.scoring.correctness import first_line, judge
 from prunelib.search.choice import Statistic

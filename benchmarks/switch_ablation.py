@@ -35,7 +35,7 @@ def warm_engine(model: str) -> Any:
 
 def measure_switches(model: str, answer: Connection) -> None:
     """Seconds of each switch between two ablations of an eighth of one layer."""
-    from prunelib.components import Ablation
+    from prunelib.interventions.ablation import Ablation
     from prunelib.models import describe
 
     engine = warm_engine(model)

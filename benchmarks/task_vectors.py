@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.engines.limits import stop_token_ids
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.task_vectors import (
     Reading,
     TaskVectorAnswers,

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.components import BASELINE
+from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo, describe
 from prunelib.pipeline.stages.registry import stages
 from prunelib.pipeline.units.model_run import ModelRun

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import unknown_name
 from prunelib.identity import digest, seed_of
+from prunelib.interventions.ablation import BASELINE, Ablation
 
 KEYS = st.dictionaries(st.text(), st.integers() | st.text() | st.none() | st.booleans())
 

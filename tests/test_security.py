@@ -21,8 +21,9 @@ from pipeline.small import recipe
 from tiny_llama import start_here
 
 import prunelib
-from prunelib.components import Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import ModelInfo, describe, load
 from prunelib.results.query import open_results
 from prunelib.results.storage.store import _path

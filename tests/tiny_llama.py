@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from prunelib.components import Ablation
 from prunelib.engines.base import Engine
 from prunelib.engines.registry import start
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import ModelInfo, adapter_for, describe
 from prunelib.models.adapter import output_dim
 from prunelib.reference.corpus import vocabulary

@@ -12,7 +12,7 @@ from prunelib.attribution.token_attribution import (
     predicted,
     token_scores,
 )
-from prunelib.components import BASELINE, Ablation
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import Loaded
 from prunelib.tasks.tokenization import continuation
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prunelib.attribution.objectives import Objective
 from prunelib.attribution.prefix_replay import Prefix, clean_prefix, last_position_only, started_at
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import ActivationMasks
 from prunelib.models import Loaded
 from prunelib.tasks.tokenization import Batch, Encoded, pad_left
 

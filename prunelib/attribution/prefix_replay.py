@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prunelib.components import Site
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import ActivationMasks
 from prunelib.models import Loaded
 from prunelib.models.mamba_scan import linear_scan
 from prunelib.tasks.tokenization import Batch

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
-from prunelib.components import BASELINE, Ablation
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded
 
 if TYPE_CHECKING:

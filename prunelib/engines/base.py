@@ -1,4 +1,4 @@
-"""What an engine is: it completes prompts under an ablation that is switched in place."""
+"""What an engine is: it completes prompts under an intervention that is switched in place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from prunelib.components import Ablation
+from prunelib.interventions.base import Intervention
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Completion:
 
 @dataclass(frozen=True)
 class Canary:
-    """What a model under an ablation must answer: next-token log-probabilities of one prompt.
+    """What a model under an intervention must answer: next-token log-probabilities of one prompt.
 
-    Computed by transformers while the ablation is chosen, checked by every engine after every
+    Computed by transformers while the intervention is chosen, checked by every engine after every
     switch, so that no engine ever runs weights other than those we think.
     """
 
@@ -43,16 +43,18 @@ class Canary:
 
 
 class Engine(Protocol):
-    """Runs prompts under an ablation. One base model per engine, for its whole life."""
+    """Runs prompts under an intervention. One base model per engine, for its whole life."""
 
     #: ``transformers`` or ``vllm``; a column of ``predictions`` and part of a unit's id.
     kind: str
+    #: Kinds of intervention that it can run.
+    runs: frozenset[str]
 
-    def switch(self, ablation: Ablation, canary: Canary | None = None) -> None:
-        """Make ``ablation`` the live one and forget every cached state of the one before.
+    def switch(self, intervention: Intervention, canary: Canary | None = None) -> None:
+        """Make ``intervention`` the live one and forget every cached state of the one before.
 
         Raises :class:`~prunelib.errors.EngineDeadError` if the engine cannot prove that it runs
-        this ablation.
+        this intervention, :class:`~prunelib.errors.UserError` if it cannot run its kind.
         """
         ...
 

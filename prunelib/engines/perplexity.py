@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.limits import model_limits
 from prunelib.errors import UnitError
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,12 @@ import importlib.util
 from typing import Literal
 
 from prunelib.engines.base import Engine
+from prunelib.engines.vllm import RUNS as VLLM_RUNS
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import ModelInfo
+
+EngineName = Literal["transformers", "vllm"]
 
 #: ``model_type`` values for which vLLM has kernels on a GPU only.
 _GPU_ONLY = frozenset({"mamba", "falcon_mamba"})
@@ -19,13 +23,17 @@ _NOT_IN_VLLM = {
 }
 
 
-def choose_engine(wanted: Literal["auto", "vllm", "transformers"], info: ModelInfo) -> str:
+def choose_engine(
+    wanted: Literal["auto", "vllm", "transformers"], info: ModelInfo,
+    intervention: str = Ablation.kind,
+) -> EngineName:
     """The kind of engine that runs this model here: ``vllm`` or ``transformers``.
 
-    ``auto`` is vLLM where it is installed and has kernels for the architecture. Raises
+    ``auto`` is vLLM where it is installed and has kernels for the architecture. What vLLM cannot
+    do to a model (``intervention`` is the kind) transformers does, whatever is asked for. Raises
     :class:`UserError` if vLLM is asked for by name and cannot be had.
     """
-    if wanted == "transformers":
+    if wanted == "transformers" or intervention not in VLLM_RUNS:
         return "transformers"
     obstacle = _obstacle(info)
     if wanted == "auto":

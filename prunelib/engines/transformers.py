@@ -1,4 +1,4 @@
-"""The engine that runs everywhere: plain transformers, with masks as forward hooks."""
+"""The engine that runs everywhere and everything: plain transformers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Canary, Completion, Prompt
 from prunelib.engines.canary import check_canary
 from prunelib.engines.limits import (
@@ -17,7 +16,9 @@ from prunelib.engines.limits import (
     until_stop,
 )
 from prunelib.errors import EngineDeadError
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import BASELINE
+from prunelib.interventions.base import Intervention
+from prunelib.interventions.registry import KINDS
 from prunelib.models import Loaded, ModelInfo, load
 
 if TYPE_CHECKING:
@@ -31,36 +32,39 @@ class TransformersEngine:
     """Greedy completions and log-probabilities from a transformers model in this process.
 
     Args:
-        model: the base model, or one that is in memory already (a fine-tuned one, say).
+        model: the base model, or one that is in memory already.
         dtype: of weights and activations, where the model is not in memory yet.
     """
 
     kind = "transformers"
+    runs = frozenset(KINDS)
 
     def __init__(self, model: ModelInfo | Loaded, dtype: str = "float32") -> None:
-        self._loaded = model if isinstance(model, Loaded) else load(model, dtype)
+        self._base = model if isinstance(model, Loaded) else load(model, dtype)
+        #: The base model under the live intervention.
+        self._loaded = self._base
         self._dtype = str(self._loaded.model.dtype).removeprefix("torch.")
         self._context, self._vocabulary = model_limits(self._loaded.info)
         self._stops = stop_token_ids(self._loaded.tokenizer)
         self._exit = ExitStack()
-        self._masks = self._exit.enter_context(ActivationMasks(self._loaded))
-        self._live: Ablation | None = BASELINE
+        self._live: Intervention | None = BASELINE
         self.batch_tokens = BATCH_TOKENS
 
-    def switch(self, ablation: Ablation, canary: Canary | None = None) -> None:
-        """Make ``ablation`` the live one. No state outlives a call, so there is none to forget.
+    def switch(self, intervention: Intervention, canary: Canary | None = None) -> None:
+        """Make ``intervention`` the live one. No state outlives a call, so none is to be forgotten.
 
         Raises:
-            UserError: a component does not exist in this model; the old ablation stays live.
+            UserError: it cannot be done to this model; the old intervention stays live.
             EngineDeadError: the canary does not agree; nothing is computed until a switch works.
             UnitError: the canary's prompt fills the context, or an id of it does not exist.
         """
-        self._masks.set(ablation)
-        self._live = None
+        intervention.check(self._base.info)
+        self.close()
+        self._loaded = self._exit.enter_context(intervention.applied(self._base))
         if canary is not None:
             answer = self._score([canary.token_ids], [canary.candidates])[0]
             check_canary(canary, answer, self._dtype)
-        self._live = ablation
+        self._live = intervention
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Greedy completions, in the order of the prompts; a bad prompt gives an error row."""
@@ -89,9 +93,10 @@ class TransformersEngine:
         return self._score(prompts, candidates)
 
     def close(self) -> None:
-        """Take every hook off the model. A closed engine is not used again."""
-        self._exit.close()
+        """Undo what was done to the model. Before it is used again, the engine is switched."""
         self._live = None
+        self._loaded = self._base
+        self._exit.close()
 
     def _score(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]

@@ -1,4 +1,4 @@
-"""The fast engine: vLLM, started once per base model, ablations switched in place.
+"""The fast engine: vLLM, started once per base model, interventions switched in place.
 
 vLLM is believed only as far as it can prove: after every switch the prefix cache must be gone,
 the workers' read-back must equal the request, and a canary prompt must answer as it did before.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.engines.base import Canary, Completion, Prompt
 from prunelib.engines.canary import TOLERANCE, check_canary
 from prunelib.engines.limits import (
@@ -23,12 +23,16 @@ from prunelib.engines.limits import (
     stop_token_ids,
     until_stop,
 )
-from prunelib.errors import EngineDeadError
-from prunelib.interventions.masking import check_fits
+from prunelib.errors import EngineDeadError, UserError
+from prunelib.interventions.ablation import BASELINE, Ablation
+from prunelib.interventions.base import Intervention
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import load_tokenizer
 
 log = logging.getLogger(__name__)
+
+#: Kinds of intervention that vLLM runs here.
+RUNS = frozenset({Ablation.kind})
 
 _EXTENSION = "prunelib.engines.vllm_worker.PrunelibWorker"
 #: The most ``logprob_token_ids`` of one vLLM request.
@@ -81,13 +85,14 @@ class VllmEngine:
     """
 
     kind = "vllm"
+    runs = RUNS
 
     def __init__(self, info: ModelInfo, dtype: str = "float32", tensor_parallel: int = 1) -> None:
         self._info = info
         self._dtype = dtype
         self._tokenizer: Any = load_tokenizer(info)
         self._stops = stop_token_ids(self._tokenizer)
-        self._live: Ablation | None = None
+        self._live: Intervention | None = None
         context, self._vocabulary = model_limits(info)
         with _engine_errors("starting"):
             self._llm: Any
@@ -105,15 +110,18 @@ class VllmEngine:
         self._own_canary = _own_canary(self._tokenizer)
         self.switch(BASELINE)
 
-    def switch(self, ablation: Ablation, canary: Canary | None = None) -> None:
-        """Make ``ablation`` the live one, drop the prefix cache, and make the engine prove it.
+    def switch(self, intervention: Intervention, canary: Canary | None = None) -> None:
+        """Make ``intervention`` the live one, drop the prefix cache, and have the engine prove it.
 
         Raises:
-            UserError: a component does not exist in this model; the old ablation stays live.
+            UserError: it is no ablation, or not one of this model; the old one stays live.
             EngineDeadError: a proof failed; nothing is computed until a later switch succeeds.
             UnitError: the canary's prompt fills the context, or an id of it does not exist.
         """
-        check_fits(ablation, self._info)
+        if not isinstance(intervention, Ablation):
+            raise UserError(f"engine 'vllm' cannot run interventions of kind {intervention.kind}")
+        ablation = intervention
+        ablation.check(self._info)
         self._live = None
         request = [[site, layer, indices] for site in ablation.sites
                    for layer, indices in ablation.by_layer(site).items()]

@@ -16,7 +16,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prunelib.components import Ablation, Component, Site
+from prunelib.components import Component, Site
+from prunelib.interventions.ablation import Ablation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,22 +6,85 @@ papers.md §2.3); its optimiser, learning rate and number of steps are not known
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
+from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.recipe.base import FineTuningSpec
+from prunelib.tasks.tokenization import continuation
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 #: Token ids of a prompt, and those of its answer.
 Sample = tuple[Sequence[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class FineTuning(Intervention):
+    """Full fine-tuning on some prompts and their answers.
+
+    Attributes:
+        samples: prompts and answers as text, in the order in which they are given.
+        settings: as the recipe has them.
+    """
+
+    kind: ClassVar[str] = "fine_tuning"
+
+    samples: tuple[tuple[str, str], ...]
+    settings: FineTuningSpec
+
+    @functools.cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """Content digest, by which every table names the intervention."""
+        return digest("fine-tuning", self.content())
+
+    def content(self) -> dict[str, Any]:
+        """Samples and settings."""
+        return {"samples": [list(sample) for sample in self.samples],
+                "settings": self.settings.model_dump(mode="json")}
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> FineTuning:
+        """The fine-tuning with this content."""
+        return cls(tuple((prompt, answer) for prompt, answer in content["samples"]),
+                   FineTuningSpec.model_validate(content["settings"]))
+
+    def check(self, info: ModelInfo) -> None:
+        """Raise :class:`UserError` if there is nothing to tune on."""
+        if not self.samples:
+            raise UserError("fine-tuning needs at least one sample")
+
+    @contextmanager
+    def applied(self, loaded: Loaded) -> Iterator[Loaded]:
+        """A model of its own, tuned from the weights on disk; it takes memory beside ``loaded``.
+
+        Raises :class:`~prunelib.errors.UnitError` if the tokenizer merges the end of a prompt
+        with its answer.
+        """
+        yield self._tuned(loaded.info, loaded.tokenizer,
+                          str(loaded.model.dtype).removeprefix("torch."))
+
+    def written(self, info: ModelInfo) -> PreTrainedModel:
+        """The tuned model, in the dtype of the checkpoint."""
+        from prunelib.models.loading import load_tokenizer, load_weights
+
+        dtype = str(load_weights(info, "auto").dtype).removeprefix("torch.")
+        return self._tuned(info, load_tokenizer(info), dtype).model
+
+    def _tuned(self, info: ModelInfo, tokenizer: Any, dtype: str) -> Loaded:
+        samples = [(tuple(tokenizer(prompt)["input_ids"]), continuation(prompt, answer, tokenizer))
+                   for prompt, answer in self.samples]
+        return fine_tune(info, samples, self.settings, dtype)
 
 
 def fine_tune(

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from prunelib.components import Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import UnitError, UserError
-from prunelib.interventions.masking import check_fits
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import Loaded
 from prunelib.models.head_access import LastAttention, final_norm, heads_of
 
@@ -169,4 +169,4 @@ def _checked(loaded: Loaded, heads: Sequence[Component]) -> None:
     heads_of(loaded)
     if wrong := [head for head in heads if head.site != "head"]:
         raise UserError(f"components of site 'head' are meant, not '{wrong[0].site}'")
-    check_fits(Ablation.of(heads), loaded.info)
+    Ablation.of(heads).check(loaded.info)

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.errors import UnitError, UserError
 from prunelib.identity import seed_of
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded
 from prunelib.tasks import FORMATS, Example, Split, Task, draw
 

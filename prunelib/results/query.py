@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 from pydantic import ValidationError
 
-from prunelib.components import Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import Ablation
 from prunelib.recipe.base import ModelSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.schemas import TABLES, description

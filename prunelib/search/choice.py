@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.components import Ablation
+from prunelib.interventions.ablation import Ablation
 
 #: What cells are compared by: 0/1 accuracy, or margins among equally accurate cells.
 Statistic = Literal["accuracy", "margin"]

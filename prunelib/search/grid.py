@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution.prefix_replay import last_logits, masked_rows
-from prunelib.components import Ablation, Site
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.components import Site
+from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.models import Loaded
 from prunelib.tasks.tokenization import Encoded, pad_left
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.components import Ablation, Site
+from prunelib.components import Site
 from prunelib.identity import seed_of
+from prunelib.interventions.ablation import Ablation
 
 
 def by_score(scores: NDArray[np.float64]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.components import Ablation
+from prunelib.interventions.ablation import Ablation
 from prunelib.search.choice import Cell, Statistic, choose, lighter, margins
 
 #: A cell by its layer and rate.

@@ -19,9 +19,8 @@ from prunelib.attribution.integrated_gradients import (
 )
 from prunelib.attribution.objectives import Objective, make_objective, objective_digest
 from prunelib.attribution.scorers import SCORERS
-from prunelib.components import Ablation
 from prunelib.errors import UserError
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.adapter import output_dim
 from prunelib.recipe.base import ObjectiveSpec

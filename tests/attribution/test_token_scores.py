@@ -12,9 +12,8 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from tiny_families import FAMILIES
 
 from prunelib.attribution.token_attribution import Target, predicted, token_scores
-from prunelib.components import Ablation
 from prunelib.errors import UserError
-from prunelib.interventions.export import switch_off
+from prunelib.interventions.ablation import Ablation, switch_off
 from prunelib.models import Loaded, ModelInfo, load
 
 IDS = [1, 20, 21, 22, 23, 24, 25, 30]

@@ -9,8 +9,8 @@ import pytest
 from cluster import nodes as module
 from cluster.nodes import Nodes, worker_need
 from cluster.scheduler import Need, Node
-from prunelib.components import BASELINE
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units.unit import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.scheduler import Hand, Need, Node, Retire, Scheduler, Slot, Start, Work, fits
-from prunelib.components import BASELINE
+from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units.unit import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
 

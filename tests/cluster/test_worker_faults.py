@@ -48,7 +48,7 @@ def executor(local_ray: None, tmp_path: Path) -> Iterator[RayExecutor]:
 
 
 def canary(info: ModelInfo, index: int) -> Unit:
-    from prunelib.components import Ablation
+    from prunelib.interventions.ablation import Ablation
 
     task = get_task("vowel_counting")
     return Unit(info, CanaryJob(Prompts(TaskRef(task.name, task.digest), "search", 3, 0, (0,),

@@ -10,10 +10,11 @@ import pytest
 import torch
 from tiny_llama import CONTEXT, LAYERS, WIDTH, Oracle, random_prompts
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.engines.base import Canary, Completion, Engine, Prompt
 from prunelib.engines.limits import stop_token_ids
 from prunelib.errors import EngineDeadError, UnitError, UserError
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
 

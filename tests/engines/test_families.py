@@ -12,13 +12,13 @@ from tiny_families import FAMILIES
 from tiny_llama import Oracle, random_prompts, start_here, with_answers
 from transformers import AutoModelForCausalLM
 
-from prunelib.components import BASELINE, Ablation, Component, Site
+from prunelib.components import Component, Site
 from prunelib.engines.base import Prompt
 from prunelib.engines.limits import stop_token_ids
 from prunelib.engines.registry import choose_engine
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.interventions.export import export
-from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import ModelInfo, adapter_for, load
 from prunelib.models.loading import load_tokenizer
 from prunelib.search.grid import greedy_rows

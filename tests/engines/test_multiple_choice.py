@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny_llama import CONTEXT, WIDTH, Oracle, random_prompts
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Engine
 from prunelib.engines.multiple_choice import choose_options
 from prunelib.errors import UnitError, UserError
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
 from prunelib.reference.corpus import vocabulary

@@ -10,9 +10,10 @@ import torch
 from tiny_families import FAMILIES
 from tiny_llama import CONTEXT, LAYERS, Oracle
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.engines.perplexity import perplexity
 from prunelib.errors import UnitError, UserError
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo, load
 from prunelib.models.loading import load_tokenizer
 from prunelib.tasks import prose

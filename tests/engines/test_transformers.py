@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tiny_llama import random_prompts
 
-from prunelib.components import Ablation
 from prunelib.engines import transformers as module
 from prunelib.engines.base import Canary, Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import EngineDeadError
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import Loaded, ModelInfo, load
 
 PROMPT = random_prompts(1, 20, 20)[0]
@@ -22,8 +22,8 @@ def hooks(loaded: Loaded) -> int:
 def test_no_hook_survives_closing(info: ModelInfo) -> None:
     engine = TransformersEngine(info)
     clean = hooks(load(info))
-    assert hooks(engine._loaded) > clean
     engine.switch(Ablation.of_layer(0, [1, 2]))
+    assert hooks(engine._loaded) > clean
     with pytest.raises(EngineDeadError):
         engine.switch(Ablation.of_layer(1, [3]), Canary(PROMPT, (5,), (0.0,)))
     engine.close()

@@ -12,12 +12,12 @@ import torch
 from tiny_llama import LAYERS, WIDTH, random_prompts, start_here
 from torch import nn
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines import vllm_worker
 from prunelib.engines.base import Prompt
 from prunelib.engines.vllm import VllmEngine, _Memory
 from prunelib.engines.vllm_worker import PrunelibWorker, _Zeroed
 from prunelib.errors import EngineDeadError
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo
 
 A, B = Ablation.of_layer(0, [1, 5, 30]), Ablation.of_layer(1, [0, 23, 24, 47])

@@ -11,10 +11,9 @@ import torch
 from tiny_families import FAMILIES
 from tiny_llama import CONTEXT, random_prompts
 
-from prunelib.components import Ablation
 from prunelib.errors import UnitError, UserError
 from prunelib.heads.importance import gradient_importance
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.adapter import output_dim
 from prunelib.tasks.tokenization import Encoded

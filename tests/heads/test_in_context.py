@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_llama import Oracle
 
-from prunelib.components import Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.in_context import (
     LastPositions,
@@ -19,6 +19,7 @@ from prunelib.heads.in_context import (
     log_probability_increase,
 )
 from prunelib.heads.labelled import LabelledPrompt, encode_labelled, label_logprobs, predicted
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.head_access import final_norm, out_columns
 from prunelib.reference.tokenizer import build_tokenizer

@@ -16,10 +16,10 @@ from tiny_families import FAMILIES, build_family
 from tiny_llama import Oracle, start_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prunelib.components import Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.interventions.export import export
-from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import ModelInfo, adapter_for, describe, load
 
 PROMPT = [1, 20, 21, 22, 23, 24, 25]
@@ -81,8 +81,8 @@ def test_logits_are_those_of_the_masked_model(
         exported = pruned(ids).logits
     torch.testing.assert_close(exported, masked, rtol=0, atol=1e-5)
     assert (exported - whole).abs().max() > 1e-5
-    about = json.loads((folder / "ablation.json").read_text())
-    assert (about["weights_digest"], about["ablation"]) == (info.weights_digest, ablation.digest)
+    about = json.loads((folder / "intervention.json").read_text())
+    assert (about["weights_digest"], about["intervention"]) == (info.weights_digest, ablation.digest)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["pruned"]
 
 

@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 from tiny_families import FAMILIES
 
-from prunelib.components import Ablation
 from prunelib.engines.base import Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import Ablation
 from prunelib.interventions.fine_tuning import Sample, fine_tune
 from prunelib.models import Loaded, ModelInfo, describe, load
 from prunelib.recipe.base import FineTuningSpec

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny_llama import random_prompts
 
-from prunelib.components import Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import UnitError, UserError
+from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.interventions.label_bias import minority_boost, without_positions
-from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.head_access import final_norm
 

@@ -10,9 +10,9 @@ import torch
 from tiny_families import FAMILIES
 from tiny_llama import Oracle
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.limits import stop_token_ids
 from prunelib.errors import UnitError, UserError
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.task_vectors import (
     Reading,
     best_layer,

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from tiny_families import FAMILIES
 from transformers import AutoConfig
 
-from prunelib.components import BASELINE
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.export import export
 from prunelib.models import ModelInfo, describe, load, reference_models
 from prunelib.models.checkpoint import INDEX

@@ -14,9 +14,9 @@ from tiny_llama import start_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prunelib
-from prunelib.components import Ablation
 from prunelib.engines.base import Prompt
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import Ablation
 from prunelib.interventions.export import export
 from prunelib.models import ModelInfo, describe, load
 from prunelib.models.loading import load_tokenizer

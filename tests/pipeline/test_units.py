@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Canary
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units.unit import EvaluateJob, LikelihoodJob, TaskRef, Texts, Unit
 

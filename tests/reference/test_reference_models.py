@@ -14,9 +14,10 @@ import torch
 from prunelib.attribution import quadrature
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
 from prunelib.attribution.objectives import make_objective
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.engines.base import Engine, Prompt
 from prunelib.engines.registry import start
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import Loaded, describe, load, planted_neurons, reference_models
 from prunelib.recipe.base import ObjectiveSpec
 from prunelib.reference.train import accuracy
@@ -75,7 +76,7 @@ def test_the_card_says_what_is_measured(name: str, loaded: Loaded) -> None:
 
 @pytest.mark.parametrize("name", COPIERS)
 def test_removing_the_planted_neurons_repairs_the_copier(name: str) -> None:
-    from prunelib.interventions.masking import ActivationMasks
+    from prunelib.interventions.ablation import ActivationMasks
 
     copier = load(describe(name))
     known = planted_neurons(copier.info)

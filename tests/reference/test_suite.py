@@ -10,8 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prunelib.components import Ablation
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.models import describe, load, planted_neurons
 from prunelib.models.info import REFERENCE
 from prunelib.reference.families import TrainingRecipe, new_model

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prunelib.components import Ablation
+from prunelib.interventions.ablation import Ablation
 from prunelib.search.choice import Cell, choose
 
 

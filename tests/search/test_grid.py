@@ -7,9 +7,8 @@ import pytest
 import torch
 from tiny_llama import WIDTH, Oracle, random_prompts, with_answers
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.limits import stop_token_ids
-from prunelib.interventions.masking import ActivationMasks
+from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.search.grid import greedy_rows
 from prunelib.search.selection import by_score, count_at, cut, random_order

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from prunelib.components import Ablation
+from prunelib.interventions.ablation import Ablation
 from prunelib.search.choice import Cell, choose
 from prunelib.search.selection import positive_mass
 from prunelib.search.strategies import STRATEGIES, Found, Grid, Outcome, Request, search

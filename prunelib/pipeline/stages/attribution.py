@@ -12,9 +12,10 @@ from prunelib.attribution import quadrature
 from prunelib.attribution.custom_objectives import needs_labels, try_objective
 from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
 from prunelib.attribution.objectives import objective_digest
-from prunelib.components import BASELINE, Site
+from prunelib.components import Site
 from prunelib.engines.limits import model_limits
 from prunelib.errors import UnitError, UserError
+from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.units.model_run import Found, ModelRun, Step

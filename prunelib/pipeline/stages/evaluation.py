@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from prunelib.components import BASELINE, Ablation
 from prunelib.engines.base import Canary
 from prunelib.engines.registry import choose_engine
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.pipeline.stages.search import Entry
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.rows import canary_of

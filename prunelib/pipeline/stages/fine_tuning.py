@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from prunelib.components import BASELINE
+from prunelib.interventions.ablation import BASELINE
 from prunelib.pipeline.stages.attribution import Ranking
 from prunelib.pipeline.stages.search import Entry
 from prunelib.pipeline.units.model_run import ModelRun

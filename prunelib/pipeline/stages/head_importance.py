@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.components import BASELINE, Ablation, Component, Site
+from prunelib.components import Component, Site
 from prunelib.engines.base import Canary
 from prunelib.heads import ranking
 from prunelib.identity import seed_of
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.evaluation import asking, canaries, canary_answers
 from prunelib.pipeline.stages.search import Entry, record_ablations

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.engines.base import Completion, Prompt
 from prunelib.errors import UnitError, UserError
 from prunelib.identity import seed_of
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.pipeline.stages.evaluation import canaries, canary_answers, engine_of
 from prunelib.pipeline.stages.search import Entry, record_ablations

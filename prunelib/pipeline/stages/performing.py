@@ -129,7 +129,7 @@ def _canary(worker: Worker, unit: Unit, job: CanaryJob) -> list[Row]:
     import torch
 
     from prunelib.attribution.prefix_replay import last_logits
-    from prunelib.interventions.masking import ActivationMasks
+    from prunelib.interventions.ablation import ActivationMasks
     from prunelib.tasks.tokenization import pad_left
 
     loaded = worker.loaded(unit.model, job.dtype)

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from prunelib.components import BASELINE, Ablation, Site
+from prunelib.components import Site
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.pipeline.stages.attribution import Ranking, random_components
 from prunelib.pipeline.units.model_run import ModelRun, Step, together
 from prunelib.pipeline.units.unit import GridJob, Prompts, Unit

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from prunelib.components import Ablation
 from prunelib.engines.base import Canary
 from prunelib.errors import UnitError
 from prunelib.identity import digest
+from prunelib.interventions.ablation import Ablation
 from prunelib.models.info import ModelInfo
 from prunelib.recipe.base import FineTuningSpec, ObjectiveSpec, TaskVectorsSpec
 from prunelib.tasks import (

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prunelib.components import Ablation
 from prunelib.engines.base import Canary, Engine
 from prunelib.errors import UnitError, UserError
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import Loaded, ModelInfo, describe, load
 from prunelib.pipeline.stages.performing import perform
 from prunelib.pipeline.units.unit import Unit

@@ -8,10 +8,10 @@ import pytest
 from small import recipe
 
 import prunelib
-from prunelib.components import BASELINE
 from prunelib.engines.base import Prompt
 from prunelib.engines.limits import stop_token_ids
 from prunelib.engines.transformers import TransformersEngine
+from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.fine_tuning import fine_tune
 from prunelib.interventions.task_vectors import Reading, best_layer, task_vector_answers
 from prunelib.models import ModelInfo, load

@@ -15,8 +15,9 @@ from pipeline.small import rows
 from scipy.stats import spearmanr
 
 import prunelib
-from prunelib.components import BASELINE, Ablation, Component, Site
+from prunelib.components import Component, Site
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo
 from prunelib.pipeline.plan import estimate
 from prunelib.pipeline.progress import RunProgress, expected_units, read_progress

@@ -11,14 +11,14 @@ import pytest
 from small import rows
 
 import prunelib
-from prunelib.components import Ablation, Component
+from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.in_context import accuracy_changes, in_context_heads, log_probability_increase
 from prunelib.heads.label_bias import measure_biases
 from prunelib.heads.label_readings import label_readings
 from prunelib.heads.labelled import LabelledPrompt, encode_labelled, label_logprobs
+from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.interventions.label_bias import minority_boost
-from prunelib.interventions.masking import ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.pipeline.driver import prepare
 from prunelib.recipe.recipe import Recipe, parse_recipe

@@ -15,9 +15,10 @@ import pytest
 from results_folder import RUN, Folder
 from scipy import stats
 
-from prunelib.components import BASELINE, Ablation, Component
+from prunelib.components import Component
 from prunelib.heads import ranking
 from prunelib.heads.induction import retention
+from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.results.query import open_results, query
 from prunelib.scoring.statistics import paired_bootstrap, wilson
 
