@@ -4,21 +4,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint check setup clean
+.PHONY: demo test test-all lint check docs setup clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
 	$(BIN)/prunelib run jobs/recipes/demo.yaml --results results/demo
 
 test: $(READY)
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: $(READY)
 	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check prunelib cluster jobs tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/test_shape.py
 
 check: lint test
+
+# The pages of docs/reference, which are made from the code.
+docs: $(READY)
+	$(BIN)/python -m jobs.reference_pages
 
 setup: $(READY)
 

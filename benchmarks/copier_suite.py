@@ -6,7 +6,7 @@
 
 Every copier is rebuilt, scored by every scorer, and repaired by the ordinary grid and choice rule.
 What is in the results already is not measured again. The tables of
-``docs/copier-suite.md`` are written from the JSON.
+``docs/results/copier-suite.md`` are written from the JSON.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from benchmarks.copier_tables import tables, write_into
 from prunelib.attribution import quadrature
 from prunelib.attribution.gates import gated
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
-from prunelib.attribution.iterated_path import ROUNDS, iterated_path_scores
-from prunelib.attribution.objectives import Objective, make_objective
-from prunelib.attribution.scorers import SCORERS as CHEAP
+from prunelib.attribution.objectives.base import Objective, make_objective
+from prunelib.attribution.scorers.base import load_scorer
+from prunelib.attribution.scorers.iterated_path import ROUNDS, iterated_path_scores
 from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded, describe, load, planted_neurons
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.reference.corpus import copies, one_character
 from prunelib.reference.suite import SUITE, Half, Member, members, write_copier
 from prunelib.reference.train import accuracy
@@ -46,7 +46,7 @@ from prunelib.tasks.tokenization import Encoded, encode
 
 Array = NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results" / "copier_suite.json"
-DOCS = Path(__file__).parent.parent / "docs" / "copier-suite.md"
+DOCS = Path(__file__).parent.parent / "docs" / "results" / "copier-suite.md"
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
 COPY_SHIFT = make_objective(ObjectiveSpec())
 VOWELS = ("vowel_counting",)
@@ -117,7 +117,8 @@ def cheap(name: str, passes: int) -> Callable[[Case, int, list[Encoded]], tuple[
 
     def score(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
         path = layer_path(case.loaded, layer)
-        return CHEAP[name](case.loaded, path, prompts, COPY_SHIFT, BLOCK)[0], passes * len(prompts)
+        scores = load_scorer(name)(case.loaded, path, prompts, COPY_SHIFT, BLOCK)[0]
+        return scores, passes * len(prompts)
 
     return score
 

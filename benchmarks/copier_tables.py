@@ -1,4 +1,4 @@
-"""The tables of ``docs/copier-suite.md``, from the figures of ``copier_suite``."""
+"""The tables of ``docs/results/copier-suite.md``, from the figures of ``copier_suite``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python -m benchmarks.ig_against_captum                    # a reference model, on the CPU
     python -m benchmarks.ig_against_captum --config 8b        # Llama-3.1-8B's shape, on a GPU
 
-Both attribute the output neurons of ``gate_proj`` along the path from 0 to 1, one layer at a time,
+Both attribute the outputs of ``gate_proj`` along the path from 0 to 1, one layer at a time,
 on the same prompts, with the same number of rows in a batch, in one process. Captum runs its
 defaults (50 Gauss–Legendre steps); prunelib raises a layer's nodes until its error estimate is
 below the tolerance. The error of both is taken against the largest rule. Needs only torch,
@@ -28,14 +28,15 @@ from captum.attr import IntegratedGradients
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.integrated_gradients import (
-    ROWS,
+    PATH_ROWS,
     block_gradients,
     layer_path,
     layer_scores,
 )
-from prunelib.attribution.objectives import copy_shift, make_objective
+from prunelib.attribution.objectives.base import make_objective
+from prunelib.attribution.objectives.copy_shift import copy_shift
 from prunelib.models import Loaded, ModelInfo, adapter_for, describe, load
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 from prunelib.tasks.tokenization import Batch, Encoded, encode, pad_left
 
@@ -115,7 +116,7 @@ def captum(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any
         ones = torch.ones(len(block), loaded.info.width, device=loaded.device,
                           dtype=next(loaded.model.parameters()).dtype)
         found = IntegratedGradients(forward).attribute(
-            ones, baselines=torch.zeros_like(ones), internal_batch_size=ROWS,
+            ones, baselines=torch.zeros_like(ones), internal_batch_size=PATH_ROWS,
             additional_forward_args=(torch.arange(len(block), device=loaded.device),),
         )
         total += found.double().sum(0).cpu().numpy()

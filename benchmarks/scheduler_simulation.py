@@ -28,7 +28,9 @@ from rich.table import Table
 from cluster.scheduler import Need, Node, Retire, Scheduler, Slot, Start, Work
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units.unit import EvaluateJob, TaskRef, Unit
+from prunelib.pipeline.stages.evaluation import EvaluateJob
+from prunelib.pipeline.units.prompts import TaskRef
+from prunelib.pipeline.units.unit import Unit
 
 MODELS, START, NODE = 12, 60.0, 8
 SIZES = ((1, 10), (1, 100), (8, 100), (8, 1_000), (64, 1_000), (64, 10_000), (256, 10_000),
@@ -47,8 +49,8 @@ def work(count: int, gpus: int, seed: int = 0) -> list[Unit]:
     for number in range(count):
         model = number % MODELS
         info = ModelInfo(f"m{model}", "", "local", f"w{model}", "t", "llama", 32, 1, 1 << 30, 4096)
-        job = EvaluateJob(TaskRef(f"{number}", "d"), 1, 0, 5, 0, "arrow", "greedy",
-                          BASELINE, "vllm", "bfloat16")
+        job = EvaluateJob("bfloat16", "vllm", BASELINE, TaskRef(f"{number}", "d"), 1, 0, 5, 0,
+                          "arrow", "greedy")
         units.append(Unit(info, job, cost=rng.uniform(2, 240),
                           tensor_parallel=gpus_of(model, min(gpus, NODE))))
     return units

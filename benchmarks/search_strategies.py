@@ -2,14 +2,14 @@
 
 ``python -m benchmarks.search_strategies [--replays 100] [--cache DIR]``
 
-On the reference models every cell of the grid (all layers × the 12 rates of the copy-bias paper's
-grid; also the 7 rates that recipes have by default) is evaluated once, on search and on held-out
-examples of vowel counting. Strategies are then run on these outcomes. *Evaluations* are cells ×
-examples that a strategy asked for, as a share of the exhaustive search. *Regret* is the held-out
-accuracy of the exhaustive choice minus that of the strategy's choice, prompt by prompt, with the
-standard error of that difference; *other tasks* is the accuracy of the choice on the 18 tasks of
-``icl18``, which no search sees. One search says little, so each is also replayed on random draws
-of the search examples.
+On the reference models every cell of the grid (all layers × the 12 rates of
+``jobs/recipes/copy_bias.yaml``; also the 7 rates that recipes have by default) is evaluated once,
+on search and on held-out examples of vowel counting. Strategies are then run on these outcomes.
+*Evaluations* are cells × examples that a strategy asked for, as a share of the exhaustive search.
+*Regret* is the held-out accuracy of the exhaustive choice minus that of the strategy's choice,
+prompt by prompt, with the standard error of that difference; *other tasks* is the accuracy of the
+choice on the 18 tasks of ``icl18``, which no search sees. One search says little, so each is also
+replayed on random draws of the search examples.
 
 With 4 layers there is little to gain over layers: what is saved is saved over rates and examples.
 """
@@ -35,16 +35,17 @@ from prunelib.engines.limits import stop_token_ids
 from prunelib.identity import digest
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import Loaded
+from prunelib.recipe.methods import STRATEGIES
 from prunelib.scoring.correctness import first_line, judge
 from prunelib.search.choice import Statistic
 from prunelib.search.grid import greedy_rows
 from prunelib.search.selection import by_score, cut, positive_mass
-from prunelib.search.strategies import STRATEGIES, Grid, Outcome, Place, Request, search
+from prunelib.search.strategies import Grid, Outcome, Place, Request, load_strategy, search
 from prunelib.tasks import Split, draw, get_task, task_names
 from prunelib.tasks.tokenization import encode
 
 RESULT = Path(__file__).parent / "results" / "search_strategies.json"
-DOCS = Path(__file__).parent.parent / "docs" / "choices.md"
+DOCS = Path(__file__).parent.parent / "docs" / "results" / "search-strategies.md"
 MODELS = ("reference/llama-copier", "reference/llama-young")
 RATES = {
     12: (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4),
@@ -154,7 +155,7 @@ def one_search(model: Known, strategy: str, rates: tuple[float, ...], statistic:
         return Outcome(*(np.stack([getattr(o, field)[which] for o in found])
                          for field in FIELDS))
 
-    found = search(STRATEGIES[strategy],
+    found = search(load_strategy(strategy),
                    Grid(ablations, len(examples), model.mass, statistic), evaluate)
     return (found.choice.layer, found.choice.rate), len(found.cells), found.evaluations
 
@@ -216,7 +217,7 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def page(results: list[dict[str, Any]]) -> str:
-    """The table of ``docs/choices.md``."""
+    """The table of ``docs/results/search-strategies.md``."""
     lines = ["| model | rates | choice by | strategy | evaluations | choice | regret ± error | "
              "replays: mean regret | within one error | other tasks |", "| --- " * 10 + "|"]
     for found in results:

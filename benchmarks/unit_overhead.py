@@ -24,9 +24,11 @@ from rich.table import Table
 
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo, describe
-from prunelib.pipeline.stages.registry import stages
+from prunelib.pipeline.stages.evaluation import EvaluateJob
+from prunelib.pipeline.stages.registry import Course
 from prunelib.pipeline.units.model_run import ModelRun
-from prunelib.pipeline.units.unit import EvaluateJob, TaskRef, Unit
+from prunelib.pipeline.units.prompts import TaskRef
+from prunelib.pipeline.units.unit import Row, Unit, Workplace
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.schemas import TABLES
 from prunelib.results.storage.compaction import compact
@@ -55,8 +57,8 @@ def overhead(info: ModelInfo, results: Path, count: int) -> float:
     from cluster import RayExecutor
 
     store, empty = Store.open(results), TABLES["predictions"].empty_table()
-    units = [Unit(info, EvaluateJob(TaskRef(f"{i}", "d"), 1, 0, 5, 0, "arrow", "greedy",
-                                    BASELINE, "transformers", "float32")) for i in range(count)]
+    units = [Unit(info, EvaluateJob("float32", "transformers", BASELINE, TaskRef(f"{i}", "d"), 1, 0,
+                                    5, 0, "arrow", "greedy")) for i in range(count)]
     for unit in units:
         (results / "predictions").mkdir(exist_ok=True)
         pq.write_table(empty, results / "predictions" / f"{unit.id}.parquet")
@@ -80,24 +82,24 @@ def overhead(info: ModelInfo, results: Path, count: int) -> float:
 def finished_run(info: ModelInfo, results: Path, recipe: Recipe) -> int:
     """Run the recipe but for its evaluations, whose rows are made up; how many units it has."""
     import prunelib
-    from prunelib.pipeline.stages import performing
-    from prunelib.pipeline.units.worker import Worker
 
-    def made_up(_: Worker, unit: Unit, job: EvaluateJob) -> list[dict[str, object]]:
+    def made_up(job: EvaluateJob, worker: Workplace, unit: Unit) -> list[Row]:
         return [{
-            "model": unit.model.id, "engine": job.engine, "ablation": job.ablation.digest,
-            "task": job.task.name, "split": "report", "shots": job.shots, "seed": job.seed,
+            "model": unit.model.id, "engine": job.engine, "intervention": job.intervention.digest,
+            "task": job.task.name, "split": "report", "purpose": "report", "shots": job.shots,
+            "seed": job.seed,
             "example": i, "repeat": job.repeat, "format": job.format, "query": "q", "gold": "g",
             "prediction": "g", "correct": True, "copied": False, "copied_position": None,
             "margin": None, "gold_in_prompt": False, "demonstrations": ["a"], "answers": ["b"],
             "prompt_tokens": 10, "error": None, "unit_id": unit.id,
         } for i in range(job.examples)]  # fmt: skip
 
-    performing._PERFORM[EvaluateJob] = made_up  # type: ignore[assignment]
+    EvaluateJob.run = made_up  # type: ignore[method-assign]
     report = prunelib.run(recipe, results)
     assert report.complete
     count = 0
-    for units in stages(ModelRun(recipe, recipe.models[0], info, Store.open(results), False)):
+    course = Course(ModelRun(recipe, recipe.models[0], info, Store.open(results), False))
+    while (units := course.units()) is not None:
         count += len(units)
     return count
 

@@ -33,9 +33,9 @@ class WorkerActor:
         """Who this is, as soon as it is up."""
         return self._name
 
-    def perform(self, unit: Unit, number: int, halvings: int) -> Attempt:
+    def perform(self, unit: Unit, number: int, batch_halvings: int) -> Attempt:
         """One attempt at a unit; errors come back as an attempt that failed."""
-        return attempt(self._worker, unit, self._name, number, halvings)
+        return attempt(self._worker, unit, self._name, number, batch_halvings)
 
 
 def start_worker(results: str, need: Need, node: str) -> Any:

@@ -33,7 +33,7 @@ MAX_DEATHS = 4
 #: known to take long: then this many times the longest.
 HUNG_SECONDS, HUNG_TIMES = 1800.0, 20.0
 #: Seconds for which work waits for a node that is large enough (a lost one may come back).
-HOMELESS_SECONDS = 900.0
+UNPLACEABLE_SECONDS = 900.0
 #: Seconds for which a node gets no new worker after one could not be started there, at first and
 #: at most: it takes Ray a while to see that a node is gone.
 HOLD_SECONDS = (5.0, 60.0)
@@ -78,7 +78,7 @@ class RayExecutor:
         self._looked = 0.0
         self._names: dict[str, str] = {}
         self._shown: set[Kind] = set()
-        self._homeless: dict[Kind, float] = {}
+        self._unplaceable: dict[Kind, float] = {}
         self._deaths: dict[Kind, tuple[int, float]] = {}
         self._holds: dict[str, tuple[float, float]] = {}
         self._longest: dict[Kind, float] = {}
@@ -137,7 +137,8 @@ class RayExecutor:
                 unit = work.unit
                 if slot.need.gpus:
                     unit = replace(unit, tensor_parallel=slot.need.gpus)
-                process.awaited = process.handle.perform.remote(unit, work.attempt, work.halvings)
+                process.awaited = process.handle.perform.remote(
+                    unit, work.attempt, work.batch_halvings)
             else:
                 self._end(slot)
 
@@ -189,7 +190,7 @@ class RayExecutor:
                                       - slot.since, 0.0, error, text)
             self._ended.append(replace(lost, unit=work.unit, again=again))
             if again:
-                self._scheduler.add(Work(work.unit, work.attempt + 1, work.halvings + memory))
+                self._scheduler.add(Work(work.unit, work.attempt + 1, work.batch_halvings + memory))
         logger.warning("lost worker %s (%s): %s: %s", name, slot.kind.role, error, text[:200])
         # Workers that were up together and died together are one event: a node, say. Those that
         # Ray could not even place say nothing about their kind.
@@ -231,10 +232,10 @@ class RayExecutor:
             if slot.state != "idle" and now - slot.since > patience:
                 self._lose(slot, "Hung", f"no answer for {now - slot.since:.0f} s")
         self._show()
-        homeless = self._scheduler.homeless()
-        self._homeless = {kind: self._homeless.get(kind, now) for kind in homeless}
-        for kind, since in self._homeless.items():
-            if now - since > HOMELESS_SECONDS:
+        unplaceable = self._scheduler.unplaceable()
+        self._unplaceable = {kind: self._unplaceable.get(kind, now) for kind in unplaceable}
+        for kind, since in self._unplaceable.items():
+            if now - since > UNPLACEABLE_SECONDS:
                 self._give_up(kind, "NoNode", "no node that is large enough was there for "
                               f"{now - since:.0f} s")
 

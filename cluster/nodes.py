@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any
+from typing import Any, get_args
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -12,9 +12,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.memory import gpu_memory
-from cluster.scheduler import Need, Node, fits, kind_of
+from cluster.scheduler import Need, Node, fits
 from prunelib.errors import UserError
-from prunelib.pipeline.units.unit import Unit
+from prunelib.pipeline.units.unit import Unit, WorkerRole
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ _HOST_BYTES = {"torch": 1 << 30, "vllm": 2 << 30}
 _GPU_MARGIN = 1.2
 
 
-def worker_need(unit: Unit, gpu_bytes: int | None, role: str | None = None) -> Need:
+def worker_need(unit: Unit, gpu_bytes: int | None, role: WorkerRole | None = None) -> Need:
     """What a worker for ``unit`` (or for another role) takes; GPUs have ``gpu_bytes`` (0: unknown).
 
     Without GPUs (``None``) that is one CPU, and memory. With them one GPU, or as many (a power of
     two, by which attention heads can be divided) as an engine needs to hold the model, unless the
     recipe says how many.
     """
-    role = role or kind_of(unit).role
+    role = role or unit.job.role
     # Checkpoints have two bytes per parameter, nearly all of them.
     weights = unit.model.bytes // 2 * _DTYPE_BYTES[unit.job.dtype]
     if gpu_bytes is None:
@@ -75,7 +75,7 @@ class Nodes:
             return
         self._checked.add(unit.model.weights_digest)
         each = self.gpu_memory if self.with_gpus else None
-        for role in ("torch", "vllm"):
+        for role in get_args(WorkerRole):
             need = worker_need(unit, each, role)
             if self._asked:
                 self._request(need.gpus)

@@ -8,7 +8,7 @@ import secrets
 import socket
 from typing import Any
 
-from cluster.tokens import missing_token, read_token, wanted, wrong_token
+from cluster.access_tokens import missing_token, read_token, wanted, wrong_token
 from prunelib.errors import UserError
 
 #: Seconds until an address that does not answer counts as not there.
@@ -85,10 +85,11 @@ def _try_token(address: str, token: str) -> None:
     import grpc
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
+    messages: Any = gcs_service_pb2  # made at import, so without types
     with grpc.insecure_channel(address) as channel:
         try:
             gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetClusterId(
-                gcs_service_pb2.GetClusterIdRequest(), timeout=_PATIENCE,
+                messages.GetClusterIdRequest(), timeout=_PATIENCE,
                 metadata=[("authorization", f"Bearer {token}")])
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:

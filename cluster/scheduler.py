@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prunelib.pipeline.units.unit import EvaluateJob, Unit
+from prunelib.pipeline.units.unit import Unit, WorkerRole
 
 
 @dataclass(frozen=True, order=True)
 class Kind:
     """What a worker process is for: one base model, on torch or in an engine."""
 
-    role: str
+    role: WorkerRole
     model: str
 
 
@@ -66,7 +66,7 @@ class Work:
     unit: Unit
     attempt: int = 1
     #: How often its batches are to be halved from the start, after memory ran out.
-    halvings: int = 0
+    batch_halvings: int = 0
 
 
 @dataclass(eq=False)
@@ -110,8 +110,7 @@ Action = Start | Hand | Retire
 
 def kind_of(unit: Unit) -> Kind:
     """Units of one kind can share a worker process; units of two kinds cannot."""
-    engine = unit.job.engine if isinstance(unit.job, EvaluateJob) else "torch"
-    return Kind("torch" if engine == "transformers" else engine, unit.model.weights_digest)
+    return Kind(unit.job.role, unit.model.weights_digest)
 
 
 class _Queue:
@@ -180,7 +179,7 @@ class Scheduler:
             if slot.node in self.nodes:
                 self.nodes[slot.node].take(slot.need)
 
-    def homeless(self) -> list[Kind]:
+    def unplaceable(self) -> list[Kind]:
         """Kinds with pending work for which no node is large enough, even an empty one."""
         return [kind for kind, queue in self._queues.items() if queue.heap and not any(
             fits(self._need(queue.heap[0][-1].unit), node.total) for node in self.nodes.values())]

@@ -24,8 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from cluster.runtime import check_reachable
-from cluster.tokens import (
+from cluster.access_tokens import (
     START_HEAD,
     make_token,
     missing_token,
@@ -33,11 +32,13 @@ from cluster.tokens import (
     wanted,
     wrong_token,
 )
+from cluster.runtime import check_reachable
 from prunelib.attribution.custom_objectives import import_objective
 from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.pipeline.driver import prepare
-from prunelib.recipe.recipe import Recipe, load_recipe
+from prunelib.recipe.load import load_recipe
+from prunelib.recipe.recipe import Recipe
 
 #: What a job may take with it, in bytes. Ray itself refuses 512 MiB, after it has packed them.
 MAX_UPLOAD = 100 << 20

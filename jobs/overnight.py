@@ -11,11 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.progress_display import failures, progress
-from jobs.run_summary import outcome
+from jobs.run_summary import run_summary
 from prunelib.errors import UserError
 from prunelib.pipeline.driver import RunReport, prepare
 from prunelib.pipeline.driver import run as run_pipeline
-from prunelib.recipe.recipe import load_recipe
+from prunelib.recipe.load import load_recipe
+from prunelib.recipe.recipe import Recipe
 
 #: Units from which on a run ends with a compaction of its results.
 COMPACT_FROM = 1000
@@ -49,7 +50,7 @@ def run_recipe(
             executor.close()
     if report.units_done >= COMPACT_FROM:
         _compact(report, console)
-    _closing(report, console)
+    _closing(loaded, report, console)
     return 0 if report.complete else 1
 
 
@@ -65,19 +66,18 @@ def _compact(report: RunReport, console: Console) -> None:
         console.print(f"not merged: {error}", markup=False, soft_wrap=True)
 
 
-def _closing(report: RunReport, console: Console) -> None:
+def _closing(recipe: Recipe, report: RunReport, console: Console) -> None:
     """The last words of a run: what came out, where it is, what to type next."""
-    tables, question = outcome(report.results, report.run)
+    tables, question = run_summary(recipe, report.results, report.run)
     console.print()
     console.print(tables)
     console.print()
     console.print(f"{report.units_done} units done, {report.units_reused} were there already, "
                   f"{len(report.failed)} failed. Results are in {report.results}")
-    for model, why in report.stopped.items():
-        console.print(f"{model}: stopped: {why}", markup=False, soft_wrap=True)
-    for model, parts in report.skipped.items():
-        for why in parts:
-            console.print(f"{model}: left out: {why}", markup=False, soft_wrap=True)
+    for what, reasons in (("stopped", report.stopped), ("left out", report.skipped)):
+        for model, parts in reasons.items():
+            for why in parts:
+                console.print(f"{model}: {what}: {why}", markup=False, soft_wrap=True)
     for (model, stage), units in sorted(report.left.items()):
         console.print(f"{model} {stage}: no time for {units} units before the deadline: "
                       "run it again to go on", markup=False, soft_wrap=True)

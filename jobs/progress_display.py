@@ -115,7 +115,7 @@ class _Failures:
         if attempt.done or (key := (unit.model.id, unit.stage, reason)) in self._said:
             return
         self._said.add(key)
-        self._console.print(f"failed {unit.model.id} {unit.stage}, {unit.detail}: {reason}",
+        self._console.print(f"failed {unit.model.id} {unit.stage}, {unit.job.describe()}: {reason}",
                             markup=False, highlight=False, soft_wrap=True)
 
 

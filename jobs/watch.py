@@ -111,7 +111,8 @@ def draw(progress: RunProgress) -> Group:
             *["" if stage.done == stage.total else duration(stage.seconds_left)] * going,
         )
         shown = stage.model
-    parts = [Text(headline(progress), style="red" if progress.silent_since else "bold"), table]
+    style = "red" if progress.silent_since else "bold"
+    parts: list[Text | Table] = [Text(headline(progress), style=style), table]
     if any(not stage.exact for stage in progress.stages):
         parts.append(Text("~ is an estimate from the recipe", style="dim"))
     if progress.others:

@@ -1,12 +1,24 @@
-"""The command line as a user types it."""
+"""The command line as a user types it, and a small recipe to give it."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from jobs import cli
+
+DATA = Path(__file__).parent / "data"
+#: A small recipe for ``{model}``.
+GOOD = """
+name: try
+models: [{model}]
+engine: transformers
+attribution: {{prompts: 4, shots: 2, block: 2, max_nodes: 9}}
+search: {{rates: [0.2], examples: 6, shots: 2}}
+evaluate: {{tasks: [to_upper], shots: [1], examples: 4}}
+"""
 
 
 def call(*arguments: object) -> int:

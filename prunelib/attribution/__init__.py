@@ -1,1 +1,1 @@
-"""Scores of components: objectives, quadrature, integrated gradients."""
+"""Scores of components: objectives, integrated gradients, other scorers, token attribution."""

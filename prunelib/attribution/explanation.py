@@ -1,4 +1,4 @@
-"""One prompt explained: its tokens' scores in the untouched model and under an ablation."""
+"""One prompt explained: its tokens' scores in the untouched model and under an intervention."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prunelib.attribution.token_attribution import (
     predicted,
     token_scores,
 )
-from prunelib.interventions.ablation import BASELINE, Ablation
+from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded
 from prunelib.tasks.tokenization import continuation
 
 
 @dataclass(frozen=True)
 class View:
-    """A prompt as a model under one ablation sees it: the next token, and the tokens' scores."""
+    """A prompt as one model sees it: the next token, and the tokens' scores."""
 
     name: str
     prediction: str
@@ -33,7 +33,7 @@ class Explanation:
     Attributes:
         subject: the scalar F, in words.
         tokens: text of each token of the prompt.
-        views: ``before``, and ``after`` if there is an ablation.
+        views: ``before``, and ``after`` if there is an intervention.
     """
 
     subject: str
@@ -44,17 +44,17 @@ class Explanation:
 def explain_prompt(
     loaded: Loaded,
     prompt: str,
-    ablation: Ablation | None = None,
+    intervention: Intervention | None = None,
     answer: str | None = None,
     origin: Origin = "padding",
 ) -> Explanation:
-    """Explain the next token of a prompt before and after an ablation.
+    """Explain the next token of a prompt before and after an intervention.
 
     F is the logit of the untouched model's own prediction or, with ``answer``, the probability
     of the first token of that answer: the same scalar before and after.
 
     Raises:
-        UserError: a component of the ablation is not in this model.
+        UserError: the intervention cannot be done to this model.
         UnitError: the tokenizer merges the answer with the prompt's end.
     """
     ids: Sequence[int] = loaded.tokenizer(prompt)["input_ids"]
@@ -69,8 +69,13 @@ def explain_prompt(
         target = Target(continuation(prompt, answer, loaded.tokenizer)[0], "probability")
         subject = f"probability of {text(target.token)!r}"
         subject += "" if text(target.token) == answer else f", the first token of {answer!r}"
-    shown = {"before": BASELINE} | ({} if ablation is None else {"after": ablation})
-    views = [View(name, text(predicted(loaded, ids, live)),
-                  token_scores(loaded, ids, target, live, origin))
-             for name, live in shown.items()]
+
+    def view(name: str, model: Loaded) -> View:
+        return View(name, text(predicted(model, ids)), token_scores(model, ids, target, origin))
+
+    views = [view("before", loaded)]
+    if intervention is not None:
+        intervention.check(loaded.info)
+        with intervention.applied(loaded) as changed:
+            views.append(view("after", changed))
     return Explanation(subject, tuple(text(token) for token in ids), tuple(views))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.attribution.objectives import Objective
+from prunelib.attribution.objectives.base import Objective
 from prunelib.attribution.prefix_replay import Prefix, clean_prefix, last_position_only, started_at
 from prunelib.interventions.ablation import ActivationMasks
 from prunelib.models import Loaded
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Prompts of one forward and backward pass. Fixed, not fitted to the machine: the rounding of a
 #: batch depends on its shape, and scores must not depend on the worker.
-ROWS = 50
+GATE_ROWS = 50
 
 Array = NDArray[np.float64]
 #: From gates ``[neurons]``, or ``[prompts, neurons]``, to the objective's mean over prompts and the
@@ -43,8 +43,8 @@ def gated(
     pass of every prompt through what lies above.
     """
     blocks = []
-    for start in range(0, len(prompts), ROWS):
-        block = prompts[start : start + ROWS]
+    for start in range(0, len(prompts), GATE_ROWS):
+        block = prompts[start : start + GATE_ROWS]
         batch = pad_left([p.prompt for p in block], loaded.tokenizer.pad_token_id, loaded.device)
         blocks.append((block, batch, clean_prefix(loaded, batch, layer, loaded.adapter.unscaled)))
 
@@ -70,7 +70,7 @@ def gated(
             value, gradient = 0.0, np.zeros(loaded.info.width)
             rows = np.broadcast_to(gates, (len(prompts), loaded.info.width))
             for i, parts in enumerate(blocks):
-                some, slope = one(rows[i * ROWS : (i + 1) * ROWS], *parts)
+                some, slope = one(rows[i * GATE_ROWS : (i + 1) * GATE_ROWS], *parts)
                 value += float(some)
                 gradient += slope.cpu().numpy()
             return value / len(prompts), gradient / len(prompts)

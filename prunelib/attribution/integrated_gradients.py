@@ -1,7 +1,7 @@
 """Integrated gradients of neurons along the path that scales a projection's rows from 0 to 1.
 
 Scaling weight row j by α scales the pre-activation z_j by α at every position, so the row's
-attribution is ∫ ∂F/∂s_j dα for a scale vector s on the projection's output (papers.md §1.3):
+attribution is ∫ ∂F/∂s_j dα for a scale vector s on the projection's output (formulas.md §1.3):
 no weight gradient is ever formed. One layer at a time, all its neurons together; a bias is not
 scaled. All α and all prompts of a block are rows of the same batches. :class:`Path` holds the
 choices that the papers leave open.
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
-from prunelib.attribution.objectives import Objective, Row
+from prunelib.attribution.objectives.base import Objective, Row
 from prunelib.attribution.prefix_replay import clean_prefix, last_position_only, started_at
 from prunelib.components import Site
 from prunelib.models import Loaded
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Rows (α × prompt) of one forward and backward pass. Fixed, not fitted to the machine: the
 #: rounding of a batch depends on its shape, and scores must not depend on the worker.
-ROWS = 100
+PATH_ROWS = 100
 
 Array = NDArray[np.float64]
 
@@ -53,16 +53,16 @@ class NodeGradients:
 
 @dataclass(frozen=True)
 class Path:
-    """What is scaled from 0 to 1 (papers.md §1.3 and §6, rows 2 and 3).
+    """What is scaled from 0 to 1 (formulas.md §1.3 and §6, rows 2 and 3).
 
     Attributes:
         layers: one layer, or all of them for the joint path, ascending.
-        projection: dotted path below a layer of the projection whose output neurons are scaled.
+        projection: dotted path below a layer of the projection whose outputs are scaled.
         site: where such a neuron is switched off.
         last_position: scale only the position where the answer begins (as knowledge neurons do).
         released: take the gradient with respect to the neuron's value instead of its scale, so
             without the weight factor, and clamp it at zero, prompt by prompt: what the DSM
-            paper's released code is reported to do (papers.md §2.1).
+            paper's released code is reported to do (formulas.md §2.1).
     """
 
     layers: tuple[int, ...]
@@ -83,7 +83,7 @@ def block_gradients(
     prompts: Sequence[Encoded],
     objective: Objective,
     alphas: Array,
-    rows: int = ROWS,
+    rows: int = PATH_ROWS,
 ) -> list[NodeGradients]:
     """Gradients with respect to the scale vector of each layer of a path, at every α.
 

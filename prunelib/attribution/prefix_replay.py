@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from prunelib.components import Site
 from prunelib.interventions.ablation import ActivationMasks
 from prunelib.models import Loaded
-from prunelib.models.mamba_scan import linear_scan
 from prunelib.tasks.tokenization import Batch
 
 if TYPE_CHECKING:
@@ -138,8 +137,8 @@ def started_at(loaded: Host, layer: int, modules: tuple[str, ...] = ()) -> Itera
 
     whole = loaded.adapter.layers(loaded.model)
     with contextlib.ExitStack() as stack:
-        if loaded.model.config.model_type == "mamba" and loaded.model.device.type == "cpu":
-            stack.enter_context(linear_scan())
+        if loaded.model.device.type == "cpu":
+            stack.enter_context(loaded.adapter.cpu_gradients())
         if layer > 0:
             stubs = nn.ModuleList([*(Below() for _ in range(layer)), *whole[layer:]])
             stack.callback(loaded.adapter.set_layers, loaded.model, whole)

@@ -2,8 +2,8 @@
 
 The path leads from a baseline embedding at every position to the prompt's own embeddings; a
 token's score is Σ_d (e − b)_d ∫ ∂F/∂x_d dα over the dimensions d of its embedding (Sundararajan
-et al. 2017). Explaining one prompt before and after an ablation is the qualitative example of
-the DSM paper (papers.md §2); its own settings are not known.
+et al. 2017). Explaining one prompt before and after an intervention is the qualitative example of
+the DSM paper (formulas.md §2); its own settings are not known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
-from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ Array = NDArray[np.float64]
 Origin = Literal["padding", "zero"]
 #: Rows (values of α) of one forward and backward pass. Fixed, as rounding depends on it; small,
 #: because the pass keeps the activations of every layer.
-ROWS = 16
+TOKEN_ROWS = 16
 #: A path from zero is walked in steps that grow by this many e-folds altogether. Near zero a norm
 #: multiplies its input by up to 1/√ε, layer upon layer: without such steps all of F's rise lies
 #: before the second node (measured on a Llama of 4 layers: gaps of 10¹⁰; with them, some 5%).
@@ -39,9 +38,9 @@ FOLDS = 30.0
 class Target:
     """The scalar F that is explained: the logit or the probability of one token at the end.
 
-    The token is fixed along the path and under an ablation, so that scores before and after
+    The token is fixed along the path and under an intervention, so that scores before and after
     explain the same thing. The logit of the untouched model's own prediction is the label-free
-    choice of the DSM paper (papers.md §2.1).
+    choice of the DSM paper (formulas.md §2.1).
     """
 
     token: int
@@ -77,12 +76,11 @@ class TokenScores:
         return float(self.scores.sum()) - (self.end - self.start)
 
 
-def predicted(loaded: Loaded, ids: Sequence[int], ablation: Ablation = BASELINE) -> int:
-    """The token that a model under an ablation gives the highest logit after a prompt."""
+def predicted(loaded: Loaded, ids: Sequence[int]) -> int:
+    """The token that a model gives the highest logit after a prompt."""
     import torch
 
-    with torch.no_grad(), ActivationMasks(loaded) as masks:
-        masks.set(ablation)
+    with torch.no_grad():
         prompt = torch.tensor([list(ids)], device=loaded.device)
         logits = loaded.model(input_ids=prompt, use_cache=False, logits_to_keep=1).logits
     return int(logits[0, -1].argmax())
@@ -92,33 +90,27 @@ def token_scores(
     loaded: Loaded,
     ids: Sequence[int],
     target: Target,
-    ablation: Ablation = BASELINE,
     origin: Origin = "padding",
     tolerance: float = 0.01,
 ) -> TokenScores:
-    """Scores of a prompt's tokens in a model under an ablation.
+    """Scores of a prompt's tokens in a model, as it is: under an intervention where one is live.
 
     Nodes are doubled until the estimated error is at most ``tolerance``, or there is no larger
     rule; ``error`` and ``gap`` of what is returned say how far that went. A path from padding
     takes fewer nodes than one from zero.
-
-    Raises:
-        UserError: a component of the ablation is not in this model.
     """
     sums: list[Array] = []
     values: list[Array] = []
     start, step = _path(loaded, ids, origin)
-    with ActivationMasks(loaded) as masks:
-        masks.set(ablation)
-        for level in range(len(quadrature.NODES)):
-            alphas, speed = _walk(quadrature.new_nodes(level), bool(start.any()))
-            for some in (slice(i, i + ROWS) for i in range(0, len(alphas), ROWS)):
-                along, value = _pass(loaded, start, step, target, alphas[some])
-                sums.append(along * speed[some, None])
-                values.append(value)
-            found = _reduced(np.concatenate(sums), np.concatenate(values), level)
-            if found.error <= tolerance:
-                break
+    for level in range(len(quadrature.NODES)):
+        alphas, speed = _walk(quadrature.new_nodes(level), bool(start.any()))
+        for some in (slice(i, i + TOKEN_ROWS) for i in range(0, len(alphas), TOKEN_ROWS)):
+            along, value = _pass(loaded, start, step, target, alphas[some])
+            sums.append(along * speed[some, None])
+            values.append(value)
+        found = _reduced(np.concatenate(sums), np.concatenate(values), level)
+        if found.error <= tolerance:
+            break
     return found
 
 

@@ -1,1 +1,1 @@
-"""Engines: what completes prompts under an ablation that is switched in place."""
+"""Engines: what completes prompts under an intervention that is switched in place."""

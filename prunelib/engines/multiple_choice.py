@@ -38,7 +38,7 @@ def choose_options(
     token take one request a prompt.
 
     Args:
-        engine: with the ablation that is meant.
+        engine: with the intervention that is meant.
         prompts: token ids of each prompt.
         options: token ids of each prompt's options, in the context of the prompt
             (:func:`~prunelib.tasks.tokenization.answer_tokens`).

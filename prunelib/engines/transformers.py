@@ -87,7 +87,8 @@ class TransformersEngine:
     ) -> list[list[float]]:
         """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates.
 
-        Raises :class:`UnitError` if a prompt fills the context or an id does not exist.
+        Raises :class:`~prunelib.errors.UnitError` if a prompt fills the context or an id does not
+        exist.
         """
         self._check_live()
         return self._score(prompts, candidates)

@@ -31,9 +31,6 @@ from prunelib.models.loading import load_tokenizer
 
 log = logging.getLogger(__name__)
 
-#: Kinds of intervention that vLLM runs here.
-RUNS = frozenset({Ablation.kind})
-
 _EXTENSION = "prunelib.engines.vllm_worker.PrunelibWorker"
 #: The most ``logprob_token_ids`` of one vLLM request.
 _MOST_CANDIDATES = 128
@@ -85,7 +82,7 @@ class VllmEngine:
     """
 
     kind = "vllm"
-    runs = RUNS
+    runs = frozenset({Ablation.kind})
 
     def __init__(self, info: ModelInfo, dtype: str = "float32", tensor_parallel: int = 1) -> None:
         self._info = info
@@ -159,7 +156,8 @@ class VllmEngine:
     ) -> list[list[float]]:
         """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates.
 
-        Raises :class:`UnitError` if a prompt fills the context or an id does not exist.
+        Raises :class:`~prunelib.errors.UnitError` if a prompt fills the context or an id does not
+        exist.
         """
         self._check_live()
         return self._score(prompts, candidates)
@@ -180,7 +178,7 @@ class VllmEngine:
             raise EngineDeadError("this engine is closed, or its last switch failed")
 
     def _check_readback(self, ablation: Ablation, replies: list[list[Any]]) -> None:
-        """Every rank must have off exactly what was asked of its slice of neurons."""
+        """Every rank must have off exactly what was asked of its slice of components."""
         for slices, (off, found) in zip(self._slices, replies, strict=True):
             of_rank = {site: range(start, stop) for site, start, stop in slices}
             own = Ablation.of(c for c in ablation.components if c.index in of_rank[c.site])
@@ -192,7 +190,7 @@ class VllmEngine:
             if read != set(own.components) or found != own.digest:
                 wrong = sorted(read ^ set(own.components))
                 raise EngineDeadError(
-                    f"neurons {slices}: {len(wrong)} are not as asked, e.g. {wrong[:3]}"
+                    f"components {slices}: {len(wrong)} are not as asked, e.g. {wrong[:3]}"
                 )
 
     def _complete(self, prompts: Sequence[Prompt]) -> list[Any]:
@@ -283,7 +281,7 @@ class _Memory:
             digest, last = self._last
             if digest != ablation.digest and last == answer:
                 log.warning(
-                    "ablation %s answers the canary exactly as %s did: none of the neurons "
+                    "ablation %s answers the canary exactly as %s did: none of the components "
                     "between them matters for it, or the switch had no effect",
                     ablation.digest,
                     digest,

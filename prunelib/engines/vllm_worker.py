@@ -5,9 +5,9 @@ plain ints, strings and lists go in and out, so nothing has to be pickled. This 
 nothing of vLLM: all it needs of a layer is a handful of attributes.
 
 On a CPU build the weights of a linear layer are repacked and the originals deleted, so a mask
-is multiplied into the projection's input there (into its output, where neurons are outputs).
-Elsewhere the columns (the rows) are zeroed in place, which keeps the addresses that captured
-graphs hold. At ``mlp_row`` the bias stays, either way.
+is multiplied into the projection's input there (into its output, where the components are its
+outputs). Elsewhere the columns (the rows) are zeroed in place, which keeps the addresses that
+captured graphs hold. At ``mlp_row`` the bias stays, either way.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class _Switch(Protocol):
-    """Switches the neurons of one layer that this rank owns, addressed by local index."""
+    """Switches the components of one layer that this rank owns, addressed by local index."""
 
     def set(self, indices: list[int]) -> None:
-        """Switch exactly these neurons off."""
+        """Switch exactly these components off."""
         ...
 
     def off(self) -> list[int]:
-        """Which neurons are off, read from what the forward pass uses. Ascending."""
+        """Which components are off, read from what the forward pass uses. Ascending."""
         ...
 
 
@@ -180,7 +180,7 @@ class PrunelibWorker:
         return [[site, own.start, own.stop] for site, own in self.prunelib_own.items()]
 
     def prunelib_switch(self, request: list[list[Any]]) -> None:
-        """Switch exactly these neurons off, all others on.
+        """Switch exactly these components off, all others on.
 
         Args:
             request: ``[[site, layer, [indices]], …]``, indices over all ranks.

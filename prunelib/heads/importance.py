@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 #: How the products of gradient and activation become one number; the variants rank differently.
-#: ``per_token``: Σ over positions of |g·A|, as released (papers.md §3.2). ``gate``: mean over
-#: prompts of |Σ over positions of g·A|, as written (Eq. 8; papers.md §3.1, §5.7). ``signed``: the
+#: ``per_token``: Σ over positions of |g·A|, as released (formulas.md §3.2). ``gate``: mean over
+#: prompts of |Σ over positions of g·A|, as written (Eq. 8; formulas.md §3.1, §5.5). ``signed``: the
 #: same without the absolute value.
 Variant = Literal["per_token", "gate", "signed"]
 Kind = Literal["head", "ffn"]
@@ -31,19 +31,19 @@ Array = NDArray[np.float64]
 
 #: Prompts of one forward and backward pass. Fixed, not fitted to the machine (the rounding of a
 #: batch depends on its shape), and small: the activations of every layer are kept.
-ROWS = 8
+IMPORTANCE_ROWS = 8
 
 _IGNORED = -100
 
 
 def gradient_importance(
-    loaded: Loaded, prompts: Sequence[Encoded], rows: int = ROWS
+    loaded: Loaded, prompts: Sequence[Encoded], rows: int = IMPORTANCE_ROWS
 ) -> dict[Kind, dict[Variant, Array]]:
     """Importance of every head and every whole FFN: one forward and backward pass of each prompt.
 
     The loss of a prompt x with gold answer y is -(1/T) Σ log p(y_j | x, y_<j) over the T tokens of
-    y (Eq. 9; papers.md §3.1), in nats. ``gate`` and ``signed`` are means over prompts. The sum of
-    ``per_token`` over all prompts is divided as in the released code (papers.md §3.2): by their
+    y (Eq. 9; formulas.md §3.1), in nats. ``gate`` and ``signed`` are means over prompts. The sum of
+    ``per_token`` over all prompts is divided as in the released code (formulas.md §3.2): by their
     tokens, all but the last of each, and in the last layer, where only the positions that predict
     the answer have a gradient, by the tokens of the answers.
 

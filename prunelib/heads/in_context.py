@@ -1,4 +1,4 @@
-"""In-context heads: which heads carry the labels of the demonstrations (papers.md §4.2).
+"""In-context heads: which heads carry the labels of the demonstrations (formulas.md §4.2).
 
 Two scores say how much a head does for each of two labels: how much its output raises the
 log-probability of the label where it enters the stream, and how many prompts of the label are
@@ -18,7 +18,7 @@ from prunelib.attribution.prefix_replay import last_logits, masked_rows
 from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.labelled import (
-    ROWS,
+    LABELLED_ROWS,
     Array,
     LabelledPrompt,
     accuracies,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-#: How many heads of each score are candidates, and how many of each label are taken (papers.md
+#: How many heads of each score are candidates, and how many of each label are taken (formulas.md
 #: §4.2: 10 and 6 of Llama-7B's 1024 and GPT-J's 448 heads).
 TOP, EACH = 10, 6
 
@@ -43,7 +43,7 @@ def frozen_norm(norm: nn.Module, final: Tensor) -> tuple[Tensor, Tensor]:
     """The final norm with the statistics of the streams that it normalises, as a linear map.
 
     After the authors' code, which keeps the root mean square of the true last stream
-    (papers.md §4.2). A LayerNorm, which they do not have, keeps its mean and its variance.
+    (formulas.md §4.2). A LayerNorm, which they do not have, keeps its mean and its variance.
 
     Args:
         norm: an RMSNorm or a LayerNorm.
@@ -113,14 +113,14 @@ class LastPositions:
 
 
 def log_probability_increase(
-    loaded: Loaded, prompts: Sequence[LabelledPrompt], rows: int = ROWS
+    loaded: Loaded, prompts: Sequence[LabelledPrompt], rows: int = LABELLED_ROWS
 ) -> Array:
     """How much the output of each head raises the log-probability of the predicted label.
 
     S = log p(b | o + L) - log p(b | L) at the last position, with L the stream that enters the
     head's layer, o what the head adds to it, b the label that the model predicts, and
     p(· | v) = softmax(E norm(v)) over the whole vocabulary, with the final norm frozen
-    (papers.md §4.2). The bias of the out-projection belongs to no head and is left out.
+    (formulas.md §4.2). The bias of the out-projection belongs to no head and is left out.
 
     Args:
         loaded: the model.
@@ -175,11 +175,11 @@ def accuracy_changes(
     loaded: Loaded,
     prompts: Sequence[LabelledPrompt],
     layers: Sequence[int] | None = None,
-    rows: int = ROWS,
+    rows: int = LABELLED_ROWS,
 ) -> Array:
     """Accuracy without each head minus accuracy with it, by gold label: the causal score.
 
-    The paper looks at "deep" layers and does not say which these are (papers.md §4.2): all of
+    The paper looks at "deep" layers and does not say which these are (formulas.md §4.2): all of
     them unless ``layers`` are given.
 
     Returns:
@@ -222,7 +222,7 @@ def _without_each(loaded: Loaded, layer: int, prompts: Sequence[LabelledPrompt],
 def in_context_heads(
     causal: Array, increase: Array, top: int = TOP, each: int = EACH
 ) -> tuple[tuple[Component, ...], tuple[Component, ...]]:
-    """The heads of the first label and those of the second, best first (papers.md §4.2).
+    """The heads of the first label and those of the second, best first (formulas.md §4.2).
 
     The paper takes the top 10 heads of each score and merges them to 6 of each label; how, it
     does not say. Here, for each label, the candidates are the ``top`` heads by either score that

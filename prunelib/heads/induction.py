@@ -1,4 +1,4 @@
-"""Induction scores of attention heads: prefix matching and copying (papers.md §3.3).
+"""Induction scores of attention heads: prefix matching and copying (formulas.md §3.3).
 
 Both are read from the model's own modules by hooks, in transformers' eager attention, the one
 implementation that gives attention probabilities. Nothing of a forward pass is written anew.
@@ -27,7 +27,7 @@ Variant = Literal["attention_weighted", "own_value"]
 
 
 def prefix_matching(loaded: Loaded, sequences: Sequence[RandomSequence]) -> NDArray[np.float64]:
-    """How much each head attends to what followed the current token earlier (papers.md §3.3).
+    """How much each head attends to what followed the current token earlier (formulas.md §3.3).
 
     The mean over sequences of :func:`matched_attention`.
 
@@ -53,7 +53,7 @@ def prefix_matching(loaded: Loaded, sequences: Sequence[RandomSequence]) -> NDAr
 def copying(
     loaded: Loaded, sequences: Sequence[RandomSequence], variant: Variant = "attention_weighted"
 ) -> NDArray[np.float64]:
-    """How much each head raises the token that it attends to most (papers.md §3.3).
+    """How much each head raises the token that it attends to most (formulas.md §3.3).
 
     Every layer gets the input of the first one: embeddings, with whatever the model does to them
     before its first layer, and no output of layers below. What a head says there, zero-padded,
@@ -133,7 +133,7 @@ def raised_share(probabilities: Tensor, attended: Tensor) -> Tensor:
 
 
 def retention(scores: ArrayLike, order: Sequence[int] | NDArray[np.intp]) -> NDArray[np.float64]:
-    """Percentage of the heads' total score that is left while heads are removed (papers.md §3.3).
+    """Percentage of the heads' total score that is left while heads are removed (formulas.md §3.3).
 
     Args:
         scores: one number per head, of any shape.

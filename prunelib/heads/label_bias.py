@@ -1,4 +1,4 @@
-"""Majority-label bias and recency bias as measured quantities (papers.md §4.4)."""
+"""Majority-label bias and recency bias as measured quantities (formulas.md §4.4)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunelib.heads.labelled import (
-    ROWS,
+    LABELLED_ROWS,
     LabelledPrompt,
     accuracies,
     encode_labelled,
@@ -22,13 +22,13 @@ from prunelib.tasks import Split, Task, draw_labelled, orders
 def majority_label_bias(balanced: float, minus_one: Sequence[float]) -> float:
     """Mean over labels of |accuracy with balanced demonstrations - with one of the label fewer|.
 
-    The paper speaks of a fluctuation without a formula; this is the project's (papers.md §4.4).
+    The paper speaks of a fluctuation without a formula; this is the project's (formulas.md §4.4).
     """
     return float(np.mean(np.abs(balanced - np.asarray(minus_one, float))))
 
 
 def recency_bias(by_order: Sequence[float]) -> float:
-    """Standard deviation of accuracy over orders of the demonstrations (papers.md §4.4).
+    """Standard deviation of accuracy over orders of the demonstrations (formulas.md §4.4).
 
     Of these orders, not an estimate of others: the sum of squares is divided by their number.
     """
@@ -73,13 +73,13 @@ def measure_biases(
     order_count: int = 6,
     prompt_format: str = "colon",
     within: Callable[[Sequence[LabelledPrompt]], AbstractContextManager[object]] | None = None,
-    rows: int = ROWS,
+    rows: int = LABELLED_ROWS,
 ) -> Biases:
     """Measure both biases of a model on a relabelled task.
 
     Args:
         loaded: the model.
-        task: from :func:`~prunelib.tasks.label_words`.
+        task: from :func:`~prunelib.tasks.relabelled`.
         split: where queries and demonstrations come from.
         each: demonstrations of each label.
         seed: of the prompts and of the random orders.

@@ -1,4 +1,4 @@
-"""What in-context heads read at the demonstrations' labels (papers.md §4.3)."""
+"""What in-context heads read at the demonstrations' labels (formulas.md §4.3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.in_context import frozen_norm
-from prunelib.heads.labelled import ROWS, Array, LabelledPrompt, batched
+from prunelib.heads.labelled import LABELLED_ROWS, Array, LabelledPrompt, batched
 from prunelib.models import Loaded
 from prunelib.models.head_access import LastAttention, final_norm, unembedding
 
@@ -46,13 +46,13 @@ def label_readings(
     loaded: Loaded,
     prompts: Sequence[LabelledPrompt],
     heads: Sequence[Component],
-    rows: int = ROWS,
+    rows: int = LABELLED_ROWS,
 ) -> LabelReadings:
     """Read heads at the labels of prompts that have equally many demonstrations.
 
     M_p = log p(foo | α_p·vo_p) - log p(bar | α_p·vo_p) with the weighted value-output vector of
     :meth:`~prunelib.models.head_access.LastAttention.weighted` and the final norm frozen as in
-    :func:`~prunelib.heads.in_context.frozen_norm` (papers.md §4.3). Of that norm only the gain is
+    :func:`~prunelib.heads.in_context.frozen_norm` (formulas.md §4.3). Of that norm only the gain is
     used: a LayerNorm's shift and mean belong to the whole stream, not to each part of it.
 
     Raises:
@@ -121,6 +121,6 @@ def attention_changes(before: LabelReadings, after: LabelReadings) -> Array:
     """Relative change of the attention that heads pay to each label, ``[heads, 2]``.
 
     Of the summed attention at the places where a prompt shows the label: -0.3 is 30% less. In the
-    paper ``after`` are the same prompts with the labels reversed (papers.md §4.3).
+    paper ``after`` are the same prompts with the labels reversed (formulas.md §4.3).
     """
     return after.by_label(after.attention) / before.by_label(before.attention) - 1

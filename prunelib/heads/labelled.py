@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 #: Prompts of one forward pass. Fixed, so that results do not depend on the machine.
-ROWS = 50
+LABELLED_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LabelledPrompt:
         """Places of the label with fewer demonstrations, and how many times more the other has.
 
         Places count from the end, so that they are the same in a batch padded on the left. No
-        place where both have the same number, or one has none (papers.md §4.4).
+        place where both have the same number, or one has none (formulas.md §4.4).
         """
         first = self.shown.count(0)
         counts = (first, len(self.shown) - first)
@@ -109,7 +109,7 @@ def label_logprobs(
     loaded: Loaded,
     prompts: Sequence[LabelledPrompt],
     within: Callable[[Sequence[LabelledPrompt]], AbstractContextManager[object]] | None = None,
-    rows: int = ROWS,
+    rows: int = LABELLED_ROWS,
 ) -> Array:
     """Log-probabilities of both labels after each prompt, natural, over the whole vocabulary.
 

@@ -52,7 +52,7 @@ def order(scores: Array) -> list[Place]:
 
 
 def removed(order: Sequence[Place], fraction: float) -> list[Place]:
-    """The first ⌊fraction × count⌋ components of an order (papers.md §3.2).
+    """The first ⌊fraction × count⌋ components of an order (formulas.md §3.2).
 
     Sets of growing fractions of one order are nested: nothing is scored again. Raises
     :class:`UserError` unless 0 <= fraction <= 1.
@@ -68,7 +68,7 @@ def rank_correlation(
     ``ranks`` is Spearman's correlation, ties with their mean rank. Its interval is Fisher's, with
     the variance (1 + value² / 2) / (n - 3) of Bonett and Wright (2000). ``argsort`` correlates
     instead the two lists of component numbers in order of importance, as the released code does
-    (papers.md §3.2; §6, row 11): another number, which has no interval, because
+    (formulas.md §3.2; §6, row 11): another number, which has no interval, because
     the pairs that it correlates do not belong to one component each.
 
     Raises :class:`UserError` if the shapes differ.
@@ -90,7 +90,7 @@ def rank_correlation(
 def overlap(a: Array, b: Array, share: float = 0.3) -> float:
     """Share of the most important components of ``a`` that are among those of ``b``.
 
-    Of either ⌊share × count⌋ count as most important (the paper's figure is for 30%, papers.md
+    Of either ⌊share × count⌋ count as most important (the paper's figure is for 30%, formulas.md
     §3.4; how it rounds is not known). Rankings without any relation have ``share`` on average.
     nan if the share is less than one component.
 

@@ -1,4 +1,4 @@
-"""Random sequences on which the induction scores of heads are read (papers.md §3.3)."""
+"""Random sequences on which the induction scores of heads are read (formulas.md §3.3)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RandomSequence:
 
 def draw_sequences(loaded: Loaded, count: int, repeats: int, seed: int = 0
                    ) -> list[RandomSequence]:
-    """Draw sequences of growing length (papers.md §3.3).
+    """Draw sequences of growing length (formulas.md §3.3).
 
     Tokens are drawn without replacement from the vocabulary without special and other added
     tokens, and without 4% of the ids at either end (ids of a BPE vocabulary are in the order of

@@ -1,12 +1,15 @@
 """Ablations: frozen sets of components that are set to zero, and how transformers runs them.
 
-A mask is multiplied into a projection's input or output. Zero in it means that a neuron's value
-entering the output projection of an MLP is zero, bias included, which for every family is the same
-function as a zeroed input column of that projection. At ``mlp_row`` it is the output of the papers'
-projection, of which the bias stays: the same as a zeroed row of its weight. In a Mamba mixer it is
-the output of the input projection, so the same as a zeroed row; at ``mlp_out`` the output of an
-MLP's output projection, bias included, and at ``ffn`` all of it; at ``head`` a slice of what enters
-the attention's output projection.
+A mask is multiplied into a projection's input or output. What a zero in it switches off depends on
+the site:
+
+* ``mlp_hidden``: a neuron's value where it enters the MLP's output projection, bias included. For
+  every family that is the same function as a zeroed input column of that projection.
+* ``mlp_row``: an output of the papers' projection, of which the bias stays: the same as a zeroed
+  row of its weight.
+* ``mixer_in``: an output of a Mamba mixer's input projection: the same as a zeroed row.
+* ``mlp_out``: an output of the MLP's output projection, bias included; ``ffn``: all of them.
+* ``head``: a slice of what enters the attention's output projection.
 """
 
 from __future__ import annotations
@@ -137,7 +140,7 @@ def switch_off(model: PreTrainedModel, info: ModelInfo, ablation: Ablation) -> N
 
 
 class ActivationMasks:
-    """Hooks on the projections where a model's neurons are switched off, as a context manager.
+    """Hooks on the projections where a model's components are switched off, as a context manager.
 
     Without masks the hooks return nothing, so the untouched model computes exactly what it
     computes without them. Leaving the context removes every hook, whatever was raised.
@@ -200,13 +203,13 @@ class ActivationMasks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.set(BASELINE)
+        self._masks = {}
         for handle in self._handles:
             handle.remove()
 
 
 def _masked(values: Tensor, mask: Tensor, bias: Any = None) -> Tensor:
-    """``values`` times a mask for all rows ``[neurons]``, or for each row ``[rows, neurons]``.
+    """``values`` times a mask for all rows ``[width]``, or for each row ``[rows, width]``.
 
     A ``bias`` is a part of the values that the mask leaves alone. OPT's values have rows and
     positions in one dimension.

@@ -1,7 +1,7 @@
 """The control that is not pruning: full fine-tuning on the samples that pruning has seen.
 
 The DSM paper compares with it (SST-2 89.0, SST-5 48.9 on the same 10 samples with all parameters,
-papers.md §2.3); its optimiser, learning rate and number of steps are not known.
+formulas.md §2.3); its optimiser, learning rate and number of steps are not known.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
 from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.recipe.base import FineTuningSpec
+from prunelib.recipe.controls import FineTuningSpec
 from prunelib.tasks.tokenization import continuation
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Two mitigations of biases of in-context learning, both in chosen heads only (papers.md §4.4).
+"""Two mitigations of biases of in-context learning, both in chosen heads only (formulas.md §4.4).
 
 * :func:`minority_boost` against the majority-label bias: labels with few demonstrations get more
   weight at the end of the model.
@@ -20,7 +20,7 @@ from prunelib.models.head_access import LastAttention, final_norm, heads_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: The paper's constant a_c; whether it was tuned for each model is unknown (papers.md §4.4).
+#: The paper's constant a_c; whether it was tuned for each model is unknown (formulas.md §4.4).
 STRENGTH = 0.03
 #: What the head's output without positions does to its own. The paper does not say.
 Mode = Literal["replace", "add"]
@@ -39,7 +39,7 @@ def minority_boost(
     Their weighted value-output vectors
     (:meth:`~prunelib.models.head_access.LastAttention.weighted`) at the minority label's
     places are multiplied by a = a_c·a_v and added to the final embedding, which is what enters
-    the final norm at the last position (papers.md §4.4). With strength 0, without heads or
+    the final norm at the last position (formulas.md §4.4). With strength 0, without heads or
     without places nothing is installed.
 
     Args:
@@ -93,12 +93,13 @@ def without_positions(
 
     Their layers' own attention runs a second time as if every token stood at one place (rotary
     embeddings) or every distance were zero (ALiBi), and what enters the out-projection there is
-    taken for these heads (papers.md §4.4). What masks say stays: causality, sliding windows.
+    taken for these heads (formulas.md §4.4). What masks say stays: causality, sliding windows.
 
     Args:
         loaded: the model; whole prompts only, not one token after a cache.
         heads: components of site ``head``; none change nothing.
-        mode: whether that replaces a head's output (the default, papers.md §6 row 13) or is added.
+        mode: whether that replaces a head's output (the default, formulas.md §6, row 13) or is
+            added.
 
     Raises:
         UserError: a head is not in this model; positions are in the stream, where no head's

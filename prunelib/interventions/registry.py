@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from prunelib.errors import UserError
-from prunelib.interventions.ablation import Ablation
 from prunelib.interventions.base import Intervention
-from prunelib.interventions.fine_tuning import FineTuning
 
-#: Kind → class.
-KINDS: dict[str, type[Intervention]] = {kind.kind: kind for kind in (
-    Ablation,
-    FineTuning,
-)}
+#: Kind → ``module:class``, a module of this package.
+KINDS = {
+    "ablation": "ablation:Ablation",
+    "fine_tuning": "fine_tuning:FineTuning",
+}
 
 
 def intervention_of(kind: str, content: dict[str, Any]) -> Intervention:
@@ -23,4 +22,6 @@ def intervention_of(kind: str, content: dict[str, Any]) -> Intervention:
     """
     if kind not in KINDS:
         raise UserError(f"interventions of kind '{kind}' are of another version of prunelib")
-    return KINDS[kind].from_content(content)
+    module, _, name = KINDS[kind].partition(":")
+    made = getattr(import_module(f"prunelib.interventions.{module}"), name)
+    return cast("Intervention", made.from_content(content))

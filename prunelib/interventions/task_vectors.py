@@ -1,4 +1,4 @@
-"""Task vectors (Hendel et al. 2023, papers.md §5.1): a task that is read here and written there.
+"""Task vectors (Hendel et al. 2023, formulas.md §5.1): a task that is read here and written there.
 
 The task vector of a prompt at layer l is its residual stream after that layer at the last
 position, with the query replaced by other inputs and averaged over them. Written over the
@@ -29,7 +29,7 @@ Context = Literal["own", "other"]
 #: Inputs that take the place of the query.
 DUMMIES = 2
 #: Rows of one forward pass. Fixed, so that results do not depend on the worker.
-ROWS = 128
+VECTOR_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Reading:
 
     max_tokens: int
     stop: tuple[int, ...]
-    rows: int = ROWS
+    rows: int = VECTOR_ROWS
 
 
 def task_vector_answers(
@@ -150,7 +150,7 @@ def _averaged(streams: Tensor, sources: Sequence[Sequence[int]]) -> Tensor:
     return torch.stack([own[list(members)].mean(0) for members in sources]).to(streams.dtype)
 
 
-def last_streams(loaded: Loaded, prompts: Sequence[str], rows: int = ROWS) -> Tensor:
+def last_streams(loaded: Loaded, prompts: Sequence[str], rows: int = VECTOR_ROWS) -> Tensor:
     """Residual stream after every layer at the prompts' ends, ``[prompts, layers, width]``."""
     import torch
 

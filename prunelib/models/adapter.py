@@ -1,12 +1,13 @@
 """What prunelib needs to know of an architecture, and nothing more.
 
-A family is one small adapter: where its layers are, which projection's output neurons are scaled
-by attribution, and where a neuron is switched off. Paths are the same in transformers and in vLLM.
+A family is one small adapter: where its layers are, which projection's outputs are scaled by
+attribution, and where a neuron is switched off. Paths are the same in transformers and in vLLM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -34,8 +35,8 @@ class Adapter:
     Attributes:
         model_types: values of ``model_type`` in ``config.json`` that this adapter serves.
         stack: dotted path of the list of decoder layers, from the model.
-        hidden: projections below a layer whose output neurons are its neurons; attribution scales
-            the first one (papers.md §1.4).
+        hidden: projections below a layer whose outputs are its neurons; attribution scales the
+            first one (formulas.md §1.4).
         switched: projection below a layer at which a neuron is switched off: what enters it for
             ``mlp_hidden``, what leaves it for ``mixer_in``, ``mlp_out`` and ``ffn``.
         width: number of neurons of a layer, from the config.
@@ -50,6 +51,9 @@ class Adapter:
         final_norm: norm between the last layer and the unembedding, from the model, if what a
             head gives enters the stream as it leaves the attention.
         refusal: why a model with this config is not supported, or ``None``.
+        not_in_vllm: why vLLM does not run this family, or ``None``.
+        vllm_needs_gpu: whether vLLM has kernels for it on a GPU only.
+        cpu_gradients: what its passes run in where gradients are computed on a CPU.
     """
 
     model_types: tuple[str, ...]
@@ -65,6 +69,9 @@ class Adapter:
     heads: Heads | None = None
     final_norm: str | None = None
     refusal: Callable[[PreTrainedConfig], str | None] = _nothing
+    not_in_vllm: str | None = None
+    vllm_needs_gpu: bool = False
+    cpu_gradients: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def unscaled(self) -> tuple[str, ...]:
@@ -104,7 +111,7 @@ class Adapter:
         return self.unscaled[:1] if site == "mlp_row" else self.unscaled
 
     def projection(self, name: Literal["gate", "up", "down"] | None) -> tuple[str, Site]:
-        """Dotted path of a projection below a layer, and the site of its output neurons.
+        """Dotted path of a projection below a layer, and the site of its outputs.
 
         ``None`` is the papers' projection. Raises :class:`UserError` if there is no such one.
         """
@@ -131,7 +138,7 @@ class Adapter:
 
 
 def output_dim(projection: nn.Module) -> int:
-    """Dimension of a projection's weight that counts its output neurons: 1 for GPT-2's Conv1D."""
+    """Dimension of a projection's weight that counts its outputs: 1 for GPT-2's Conv1D."""
     from transformers.pytorch_utils import Conv1D
 
     return 1 if isinstance(projection, Conv1D) else 0

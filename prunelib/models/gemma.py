@@ -9,3 +9,5 @@ from prunelib.models.llama import LLAMA
 #: A norm also stands between its attention and the stream.
 GEMMA = replace(LLAMA, model_types=("gemma2", "gemma3_text"), mlp_norm="pre_feedforward_layernorm",
                 final_norm=None)
+
+ADAPTERS = (GEMMA,)

@@ -17,3 +17,5 @@ GPT2 = Adapter(
     heads=Heads("attn.c_proj", "attn.c_attn", "thirds", "learned"),
     final_norm="transformer.ln_f",
 )
+
+ADAPTERS = (GPT2,)

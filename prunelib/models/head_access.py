@@ -110,7 +110,7 @@ class LastAttention:
         """Weighted value-output vectors of a head, ``[rows, positions, width]``.
 
         At each position the attention that the last one pays to it, times what its value becomes
-        in the head's columns of the out-projection, without bias (papers.md §4.3). Their sum over
+        in the head's columns of the out-projection, without bias (formulas.md §4.3). Their sum over
         positions is what the head adds to the stream at the last position.
         """
         value_outputs = self.values[layer][:, :, head] @ out_columns(loaded, layer)[head]

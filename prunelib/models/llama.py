@@ -5,7 +5,7 @@ from __future__ import annotations
 from prunelib.models.adapter import Adapter
 from prunelib.models.head_layout import Heads
 
-#: Neurons are output neurons of ``gate_proj``; they enter ``down_proj`` (papers.md §1.4).
+#: Neurons are the outputs of ``gate_proj``; they enter ``down_proj`` (formulas.md §1.4).
 LLAMA = Adapter(
     model_types=("llama", "mistral", "qwen2", "qwen3", "gemma"),
     stack="model.layers",
@@ -18,3 +18,5 @@ LLAMA = Adapter(
     heads=Heads("self_attn.o_proj", "self_attn.v_proj", "own", "rotary"),
     final_norm="model.norm",
 )
+
+ADAPTERS = (LLAMA,)

@@ -1,4 +1,4 @@
-"""Mamba and Mamba-2: neurons are the outputs of a mixer's ``in_proj`` (papers.md §1.4).
+"""Mamba and Mamba-2: neurons are the outputs of a mixer's ``in_proj`` (formulas.md §1.4).
 
 There is no MLP: what a neuron does reaches later positions through the layer's own state, so
 neither the layer's modules nor its positions can be spared in replay.
@@ -6,10 +6,12 @@ neither the layer's modules nor its positions can be spared in replay.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prunelib.models.adapter import Adapter
+from prunelib.models.mamba_scan import linear_scan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -35,5 +37,10 @@ MAMBA = Adapter(
     width=lambda config: 2 * int(config.intermediate_size),
     site="mixer_in",
     refusal=_refusal,
+    vllm_needs_gpu=True,
+    cpu_gradients=linear_scan,
 )
-MAMBA2 = replace(MAMBA, model_types=("mamba2",), width=_mamba2_width)
+MAMBA2 = replace(MAMBA, model_types=("mamba2",), width=_mamba2_width, vllm_needs_gpu=False,
+                 cpu_gradients=nullcontext)
+
+ADAPTERS = (MAMBA, MAMBA2)

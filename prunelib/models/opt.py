@@ -16,3 +16,5 @@ OPT = Adapter(
     heads=Heads("self_attn.out_proj", "self_attn.v_proj", "own", "learned"),
     final_norm="model.decoder.final_layer_norm",
 )
+
+ADAPTERS = (OPT,)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from prunelib.errors import UserError
 from prunelib.models.adapter import Adapter
-from prunelib.models.bloom import BLOOM
-from prunelib.models.gemma import GEMMA
-from prunelib.models.gpt2 import GPT2
-from prunelib.models.gpt_neox import GPT_NEOX
-from prunelib.models.llama import LLAMA
-from prunelib.models.mamba import MAMBA, MAMBA2
-from prunelib.models.opt import OPT
 
-ADAPTERS: tuple[Adapter, ...] = (LLAMA, GEMMA, GPT2, OPT, BLOOM, GPT_NEOX, MAMBA, MAMBA2)
+#: The families: modules of this package, each with its ``ADAPTERS``.
+FAMILIES = (
+    "llama",
+    "gemma",
+    "gpt2",
+    "opt",
+    "bloom",
+    "gpt_neox",
+    "mamba",
+)
+
+ADAPTERS: tuple[Adapter, ...] = tuple(
+    adapter for family in FAMILIES
+    for adapter in import_module(f"prunelib.models.{family}").ADAPTERS)
 
 
 def adapter_for(model_type: str) -> Adapter:

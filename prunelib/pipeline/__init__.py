@@ -1,1 +1,1 @@
-"""Recipe → plan → units → stages, and the executors' protocol."""
+"""Running a recipe: the driver, plans and progress, the stages, and units of work."""

@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow.compute as pc
 
 from prunelib.engines.registry import check_engine, choose_engine
 from prunelib.errors import UserError
 from prunelib.identity import digest
-from prunelib.models import ModelInfo, adapter_for, describe
+from prunelib.models import ModelInfo, describe
+from prunelib.pipeline.attempts import AttemptLog
 from prunelib.pipeline.provenance import code_version, hardware, packages
-from prunelib.pipeline.stages.attribution import check_attribution
-from prunelib.pipeline.stages.in_context_heads import check_in_context
-from prunelib.pipeline.stages.registry import stages
+from prunelib.pipeline.stages.registry import Course, check_model
 from prunelib.pipeline.units.executor import Attempt, Executor, InlineExecutor
 from prunelib.pipeline.units.model_run import ModelRun, finished
 from prunelib.pipeline.units.unit import Unit
@@ -33,8 +31,6 @@ from prunelib.results.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-#: The log of attempts is written out after so many attempts or seconds, whichever is first.
-_FLUSH_ATTEMPTS, _FLUSH_SECONDS = 200, 5.0
 #: Seconds between signs of life of a run, in the column ``heartbeat`` of the table ``runs``.
 HEARTBEAT = 30.0
 
@@ -65,7 +61,7 @@ class RunReport:
         failed: the last attempt at every unit that failed for good.
         left: (model, stage) → units for which there was no time before the deadline; a stage
             that was never reached is not among them, but comes after one that is.
-        stopped: model → why the driver could not go on with it.
+        stopped: model → studies that ended early, each with the reason.
         skipped: model → parts of the recipe that it cannot give, each with the reason.
     """
 
@@ -75,7 +71,7 @@ class RunReport:
     units_reused: int
     failed: list[Attempt] = field(default_factory=list)
     left: Counter[tuple[str, str]] = field(default_factory=Counter)
-    stopped: dict[str, str] = field(default_factory=dict)
+    stopped: dict[str, list[str]] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -93,18 +89,7 @@ def prepare(recipe: Recipe, elsewhere: bool = False) -> list[ModelInfo]:
     for spec in recipe.models:
         info = describe(spec.id, spec.revision, spec.trust_remote_code)
         check_engine(recipe.engine, info, elsewhere)
-        layers = recipe.search.layers
-        missing = [] if layers == "all" else [i for i in layers if i >= info.layers]
-        if missing:
-            raise UserError(f"search.layers: model '{info.id}' has layers 0 to {info.layers - 1}, "
-                            f"not {missing[0]}")
-        check_attribution(recipe, info)
-        for section in ("importance", "in_context_heads"):
-            if getattr(recipe, section) and "head" not in adapter_for(info.model_type).sites:
-                raise UserError(f"{section}: model '{info.id}' ({info.model_type}) has no "
-                                "attention heads")
-        if recipe.in_context_heads:
-            check_in_context(recipe, recipe.in_context_heads, info)
+        check_model(recipe, info)
         infos.append(info)
     ids = [info.id for info in infos]
     if len(set(ids)) < len(ids):
@@ -159,12 +144,10 @@ class _Driver:
         self.store = store
         self.executor = executor
         self.reporter = reporter
-        self.log = _AttemptLog(store, self.run_id)
+        self.log = AttemptLog(store, self.run_id)
         self.done = self.reused = 0
         self.failed: list[Attempt] = []
         self.left: Counter[tuple[str, str]] = Counter()
-        self.stopped: dict[str, str] = {}
-        self.skipped: dict[str, list[str]] = {}
         self.started = datetime.now(UTC)
         self.deadline = recipe.deadline_after(self.started)
         #: Units that are linked to the run, by this driver or one before it.
@@ -177,26 +160,31 @@ class _Driver:
                            ["unit_id"].to_pylist())
         runs = [ModelRun(self.recipe, spec, info, self.store)
                 for spec, info in zip(self.recipe.models, infos, strict=True)]
-        progress = {model.info.id: (model, stages(model)) for model in runs}
+        courses = {model.info.id: Course(model) for model in runs}
         outstanding: dict[str, set[str]] = {}
         status = "interrupted"
         try:
-            for name, (model, steps) in list(progress.items()):
-                outstanding[name] = self._advance(model, steps)
+            for name, course in courses.items():
+                outstanding[name] = self._advance(course)
             for attempt in self._attempts(outstanding):
                 name = attempt.unit.model.id
                 self._note(attempt)
                 if attempt.again:
                     continue
+                if not attempt.done:
+                    courses[name].failed.add(attempt.unit.id)
                 outstanding[name].discard(attempt.unit.id)
                 if not outstanding[name]:
-                    outstanding[name] = self._advance(*progress[name])
-            failed = self.failed or self.stopped or self.skipped
+                    outstanding[name] = self._advance(courses[name])
+            # Also of models for which there was no time to get to the end.
+            stopped = {model.info.id: model.stopped for model in runs if model.stopped}
+            skipped = {model.info.id: model.skipped for model in runs if model.skipped}
+            failed = self.failed or stopped or skipped
             status = "failed" if failed else "deadline" if self.left else "done"
         finally:
             self._record_run(status)
         return RunReport(self.run_id, self.store.location, self.done, self.reused,
-                         self.failed, self.left, self.stopped, self.skipped)
+                         self.failed, self.left, stopped, skipped)
 
     def _attempts(self, outstanding: dict[str, set[str]]) -> Iterator[Attempt]:
         """Attempts as they end, until nothing is outstanding; from the deadline on, nothing new."""
@@ -218,23 +206,15 @@ class _Driver:
     def _late(self) -> bool:
         return self.deadline is not None and datetime.now(UTC) >= self.deadline
 
-    def _advance(self, model: ModelRun, steps: Iterator[list[Unit]]) -> set[str]:
-        """Go on with a model until a stage has something to do; return the ids it waits for."""
-        name = model.info.id
-        while not self._incomplete(name):
-            try:
-                units = next(steps)
-            except StopIteration:
-                self._link(model, [])
-                if model.skipped:
-                    self.skipped[name] = model.skipped
+    def _advance(self, course: Course) -> set[str]:
+        """Go on with a model until a batch has something to do; return the ids it waits for."""
+        model, name = course.run, course.run.info.id
+        # What there was no time for is missing to everything that follows.
+        while not any(left == name for left, _ in self.left):
+            units = course.units()
+            self._link(model, units or [])
+            if units is None:
                 return set()
-            except Exception as error:  # what a model's files say, or that they can't be read
-                logger.warning("%s: %s: %s", name, type(error).__name__, error,
-                               exc_info=not isinstance(error, UserError))
-                self.stopped[name] = f"{type(error).__name__}: {error}"
-                return set()
-            self._link(model, units)
             there = finished(self.store, units)
             todo = [unit for unit in units if unit.id not in there]
             self.reused += len(units) - len(todo)
@@ -249,11 +229,6 @@ class _Driver:
             if todo:
                 return {unit.id for unit in todo}
         return set()
-
-    def _incomplete(self, name: str) -> bool:
-        """Whether a stage that others build on lacks units, for good or for lack of time."""
-        return any(model == name for model, _ in self.left) or any(
-            a.unit.model.id == name and a.unit.stage != "evaluate" for a in self.failed)
 
     def _note(self, attempt: Attempt) -> None:
         self.log.add(attempt)
@@ -289,52 +264,3 @@ class _Driver:
             "units_done": self.done + self.reused,
             "units_failed": len(self.failed),
         }])  # fmt: skip
-
-
-class _AttemptLog:
-    """Rows of the table ``units``, written in batches: thousands of attempts, few files."""
-
-    def __init__(self, store: Store, run_id: str, clock: Callable[[], float] = time.monotonic
-                 ) -> None:
-        self._store, self._run, self._clock = store, run_id, clock
-        self._rows: list[dict[str, Any]] = []
-        # Kept until it was written: a write that failed may have come through all the same.
-        self._name = _attempts_name()
-        self._flushed = clock()
-
-    def add(self, attempt: Attempt) -> None:
-        self._rows.append({
-            "run": self._run,
-            "unit_id": attempt.unit.id,
-            "stage": attempt.unit.stage,
-            "model": attempt.unit.model.id,
-            "detail": attempt.unit.detail,
-            "status": "done" if attempt.done else "failed",
-            "worker": attempt.worker,
-            "attempt": attempt.attempt,
-            "halvings": attempt.halvings,
-            "seconds": attempt.seconds,
-            "start_seconds": attempt.start_seconds,
-            "switch_seconds": attempt.switch_seconds,
-            "peak_memory_mb": attempt.peak_memory_mb,
-            "error_kind": attempt.error_kind,
-            "error_text": attempt.error_text,
-            "finished_at": datetime.now(UTC),
-        })  # fmt: skip
-        late = self._clock() - self._flushed > _FLUSH_SECONDS
-        if late or len(self._rows) >= _FLUSH_ATTEMPTS:
-            try:
-                self.flush()
-            except OSError as error:
-                logger.warning("the log of attempts waits: %s", error)
-
-    def flush(self) -> None:
-        """Write what was collected."""
-        self._flushed = self._clock()
-        if self._rows:
-            self._store.write("units", self._name, self._rows)
-            self._rows, self._name = [], _attempts_name()
-
-
-def _attempts_name() -> str:
-    return f"attempts-{uuid.uuid4().hex}"

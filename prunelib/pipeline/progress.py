@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,21 +9,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import ValidationError
-
 from prunelib.errors import UserError, unknown_name
-from prunelib.pipeline.stages.importance_size import importance_size
-from prunelib.pipeline.units.unit import Stage
-from prunelib.recipe.base import AttributionSpec
-from prunelib.recipe.recipe import Recipe
+from prunelib.pipeline.stages.registry import counts, studies
+from prunelib.pipeline.stages.study import Count
+from prunelib.recipe.load import stored_recipe
 from prunelib.results.schemas import TABLES
 from prunelib.results.storage.store import Store
+from prunelib.vocabulary import Stage
 
 #: A run that says it is running and has given no sign of life for so long is taken for dead.
 SILENCE = timedelta(minutes=2)
 #: Attempts that rates are measured on.
 _RECENT = 50
 _STAGES: tuple[Stage, ...] = get_args(Stage)
+#: Stages of a study in order that are asked for whole.
+_AT_ONCE: tuple[Stage, ...] = ("canary", "evaluate")
 _ABOUT_RUNS = {"runs", "run_units", "units"}
 
 Row = dict[str, Any]
@@ -85,67 +84,6 @@ class RunProgress:
         return None if None in left else sum(s for s in left if s is not None)
 
 
-def expected_units(recipe: Recipe, layers: int, heads: int | None = None) -> dict[Stage, int]:
-    """Stage → units of a model with ``layers`` layers, from the recipe alone.
-
-    Attribution may need more, where a layer needs more nodes than the first level has; canaries
-    and evaluations may be fewer, where two searches choose the same ablation (or the same layer
-    and rate, whose random controls they share) or two rankings of heads begin alike. ``heads`` is
-    the number of a layer's heads, if it is known.
-    """
-    units, study = neuron_units(recipe, layers), importance_size(recipe, layers, heads or 0)
-    evaluate = recipe.evaluate
-    shared = (len(evaluate.tasks) * len(evaluate.shots) * len(evaluate.seeds)
-              if study.removal and units["evaluate"] else 0)  # the untouched model's
-    return units | {
-        "attribute": units["attribute"] + study.scoring,
-        "canary": units["canary"] + study.ablations,
-        "evaluate": units["evaluate"] + study.oracle + study.removal - shared,
-    }
-
-
-def neuron_units(recipe: Recipe, layers: int) -> dict[Stage, int]:
-    """As :func:`expected_units`, of neurons alone."""
-    if not recipe.attribution:
-        return {"attribute": 0, "search": 0, "canary": 0, "evaluate": 0}
-    evaluate, arms = recipe.evaluate, recipe.arms()
-    searched = layers if recipe.search.layers == "all" else len(recipe.search.layers)
-    random = recipe.controls.random
-    main = sum(arm.main for arm in arms)
-    searches = {(recipe.search_task(arm), recipe.search.split == "attribute" and arm)
-                for arm in arms}
-    # Every arm chooses one ablation, which has its random ones; the main ones' have searched ones.
-    reported = sum((1 + random + random * arm.main)
-                   * (len(evaluate.tasks) if arm.only is None or evaluate.transfer else 1)
-                   for arm in arms) + 2 * len(evaluate.tasks)
-    tasks = len(evaluate.tasks)
-    tuned = sum(1 if arm.only else tasks for arm in arms
-                if arm.main and recipe.controls.fine_tuning)
-    vectors = (tasks + sum(1 if arm.only else tasks for arm in arms)
-               if evaluate.task_vectors else 0)
-    ablations = 1 + len(arms) * (1 + random) + random * main
-    beside = 1 + len(evaluate.capability.tasks) if evaluate.capability else 0
-    return {
-        "attribute": sum(_attribution_units(arm.spec, searched) for arm in arms),
-        "search": len(searches) + searched * (len(arms) + random * main),
-        "canary": ablations,
-        "evaluate": (reported + tuned) * len(evaluate.shots) * len(evaluate.seeds) + vectors
-        + ablations * beside,
-    }
-
-
-def _attribution_units(spec: AttributionSpec, searched: int) -> int:
-    pool = int(spec.choose != "random")
-    if spec.method == "random":
-        return pool
-    if spec.path == "single" or spec.method == "iterated_path":
-        return pool + searched
-    if spec.method != "integrated_gradients":
-        return pool + 1
-    blocks = math.ceil(spec.prompts / spec.block)
-    return pool + blocks * (1 if spec.path == "joint" else searched)
-
-
 def read_progress(results: str | Path, run: str | None = None, now: datetime | None = None
                   ) -> RunProgress:
     """How far ``run`` (by default the one that started last) is in a results folder.
@@ -168,7 +106,7 @@ def read_progress(results: str | Path, run: str | None = None, now: datetime | N
         row,
         links=[link for link in store.read("run_units").to_pylist() if link["run"] == row["run"]],
         attempts=store.read("units").to_pylist(),
-        layers={model["model"]: (model["layers"], model["heads"])
+        heads_of={model["model"]: (model["layers"], model["heads"])
                 for model in store.read("models").to_pylist()},
         files=files,
         now=now or datetime.now(UTC),
@@ -180,35 +118,35 @@ def summarise(
     run: Row,
     links: Iterable[Row],
     attempts: list[Row],
-    layers: dict[str, tuple[int, int | None]],
+    heads_of: dict[str, tuple[int, int]],
     files: set[str],
     now: datetime,
     others: tuple[str, ...] = (),
 ) -> RunProgress:
     """As :func:`read_progress`, from rows of the tables and the unit ids that have a file.
 
-    ``layers`` has the layers of every model, and the heads of one.
+    ``heads_of`` has the layers of every model, and the heads of each layer.
     """
     begun: dict[tuple[str, str], set[str]] = defaultdict(set)
     for link in links:
         begun[link["model"], link["stage"]].add(link["unit_id"])
-    recipe = _recipe(run["resolved"])
+    recipe = stored_recipe(run["resolved"])
     models = [spec.id for spec in recipe.models] if recipe else sorted({m for m, _ in begun})
+    asked = studies(recipe) if recipe else []
+    in_order = recipe is not None and len(asked) == 1 and asked[0].in_order(recipe)
     speed = _Speed(run, attempts, now)
     stages = []
     for model in models:
-        known = expected_units(recipe, *layers[model]) if recipe and model in layers else {}
+        known = counts(recipe, *heads_of[model]) if recipe and model in heads_of else {}
         for stage in _STAGES:
             ids = begun.get((model, stage), set())
-            if known and not known.get(stage) and not ids:
+            if known and not known.get(stage, Count()).most and not ids:
                 continue  # what the recipe does not ask for
             total, exact = len(ids), run["status"] == "done"
-            if not exact:
+            if not exact and stage in known:
                 after = any(begun.get((model, later)) for later in _after(stage))
-                repeats = (recipe is None or recipe.deadline is not None
-                           or recipe.importance is not None)
-                exact = bool(ids) and not repeats and (stage != "attribute" or after)
-                total = total if exact else max(total, known.get(stage, 0))
+                whole = in_order and (after or (bool(ids) and stage in _AT_ONCE))
+                total, exact = _total(total, stage, known[stage], whole)
             done = len(ids & files)
             stages.append(StageProgress(
                 model, stage, done, total if total or exact else None, exact,
@@ -220,12 +158,16 @@ def summarise(
                        tuple(stages), others)
 
 
-def _recipe(resolved: str) -> Recipe | None:
-    """The recipe, unless it was written by another version or names what this machine lacks."""
-    try:
-        return Recipe.model_validate_json(resolved)
-    except (ValidationError, UserError):
-        return None
+def _total(asked: int, stage: Stage, count: Count, whole: bool) -> tuple[int, bool]:
+    """Units of a stage, and whether that is known rather than estimated.
+
+    ``asked`` for so far, which are all of them if the stage is known to be asked for ``whole``.
+    """
+    if whole and not count.exact:
+        return asked, True
+    # Attribution seldom needs all levels of its quadrature; other stages mostly need what they can.
+    likely = count.least if stage == "attribute" else count.most
+    return max(asked, likely), count.exact
 
 
 def _after(stage: Stage) -> tuple[Stage, ...]:

@@ -8,23 +8,25 @@ advice is to isolate those by the operating system).
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-from pydantic import ValidationError
 
-from prunelib.components import Component
-from prunelib.errors import UserError
-from prunelib.interventions.ablation import Ablation
-from prunelib.recipe.base import ModelSpec
+from prunelib.errors import UserError, one_line
+from prunelib.interventions.ablation import BASELINE
+from prunelib.interventions.base import Intervention
+from prunelib.interventions.registry import intervention_of
+from prunelib.recipe.load import stored_recipe
+from prunelib.recipe.model import ModelSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.schemas import TABLES, description
 from prunelib.results.storage.files import reason
 from prunelib.results.storage.store import Store
-from prunelib.results.views.evaluations import VIEWS
+from prunelib.results.views.registry import VIEWS
 from prunelib.results.views.sql_functions import add_functions
 
 # Last comes the setting that forbids all further ones.
@@ -45,11 +47,15 @@ SELECT m.weights_digest, m.revision FROM models m
 LEFT JOIN run_units u ON u.unit_id = m.unit_id LEFT JOIN runs r ON r.run = u.run
 WHERE m.model = $1 ORDER BY r.started DESC NULLS LAST, m.revision
 """
-# Recipes of the runs that have an ablation of a model, the latest first.
+_FOUND = """
+SELECT intervention, any_value(kind), any_value(content) FROM interventions
+WHERE model = $1 AND starts_with(intervention, $2) AND intervention <> $3 GROUP BY intervention
+"""
+# Recipes of the runs that have an intervention of a model, the latest first.
 _RECIPES = """
 SELECT resolved FROM runs WHERE run IN (
-    SELECT u.run FROM ablations a JOIN run_units u ON u.unit_id = a.unit_id
-    WHERE a.model = $1 AND a.ablation = $2)
+    SELECT u.run FROM interventions i JOIN run_units u ON u.unit_id = i.unit_id
+    WHERE i.model = $1 AND i.intervention = $2)
 ORDER BY started DESC, run
 """
 
@@ -74,19 +80,19 @@ class TableInfo:
 
 
 @dataclass(frozen=True)
-class StoredAblation:
-    """An ablation of finished runs, and how its model was given to them.
+class StoredIntervention:
+    """An intervention of finished runs, and how its model was given to them.
 
     Attributes:
         model: the model's id in recipes.
         weights_digest: of the model, which may have changed since.
         revision: its commit on the hub, ``None`` for models from elsewhere.
-        recipes: of the runs that have the ablation, with every default filled in and every data
+        recipes: of the runs that have the intervention, with every default filled in and every data
             set at its commit, the latest first; without those that this version cannot read.
     """
 
     model: str
-    ablation: Ablation
+    intervention: Intervention
     weights_digest: str
     revision: str | None
     recipes: tuple[Recipe, ...]
@@ -134,48 +140,49 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         raise UserError(_first_lines(error)) from error
 
 
-def find_ablation(path: Path | str, model: str, digest: str) -> StoredAblation:
-    """An ablation of a model by the beginning of its digest.
+def find_intervention(path: Path | str, model: str, digest: str) -> StoredIntervention:
+    """What was done to a model, by the beginning of its digest; the untouched model is not meant.
 
     Raises:
-        UserError: there is none, or more than one; the chosen ones are named.
+        UserError: there is none, or more than one; the chosen ones are named. Or what is stored
+            does not have the digest under which it is stored.
     """
     with open_results(path) as con:
-        found = con.execute(
-            'SELECT DISTINCT ablation, site, component_layers, component_indices FROM ablations '
-            'WHERE model = $1 AND starts_with(ablation, $2) AND "count" > 0', [model, digest],
-        ).fetchall()
+        found = con.execute(_FOUND, [model, digest, BASELINE.digest]).fetchall()
         versions = con.execute(_VERSIONS, [model]).fetchall()
-        chosen = con.execute("SELECT DISTINCT ablation FROM ablations WHERE model = $1 "
+        chosen = con.execute("SELECT DISTINCT intervention FROM interventions WHERE model = $1 "
                              "AND role = 'chosen'", [model]).fetchall()
-        recipes = [row[0] for ablation, *_ in found[:1]
-                   for row in con.execute(_RECIPES, [model, ablation]).fetchall()]
+        recipes = [row[0] for intervention, *_ in found[:1]
+                   for row in con.execute(_RECIPES, [model, intervention]).fetchall()]
     if not versions:
         raise UserError(f"{path} has no results of model '{model}'")
     if len({weights for weights, _ in versions}) > 1:
         raise UserError(f"{path} has results of several versions of model '{model}'")
     if len(found) != 1:
-        what = "several ablations" if found else "no ablation"
+        what = "several interventions begin" if found else "no intervention begins"
         known = ", ".join(sorted(row[0][:12] for row in chosen)) or "none"
-        raise UserError(f"{what} of '{model}' begin with '{digest}'; chosen: {known}")
-    _, site, layers, indices = found[0]
-    pairs = zip(layers, indices, strict=True)
+        raise UserError(f"of model '{model}' {what} with '{digest}'; chosen: {known}")
     weights, revision = versions[0]
-    return StoredAblation(
+    return StoredIntervention(
         model=model,
-        ablation=Ablation.of(Component(layer, site, index) for layer, index in pairs),
+        intervention=_intervention(path, *found[0]),
         weights_digest=weights,
         revision=None if revision in _NOT_ON_THE_HUB else revision,
-        recipes=tuple(filter(None, map(_recipe, recipes))),
+        recipes=tuple(filter(None, map(stored_recipe, recipes))),
     )
 
 
-def _recipe(resolved: str) -> Recipe | None:
-    """The recipe, unless another version wrote it in a way that this one does not read."""
+def _intervention(path: Path | str, digest: str, kind: str, content: str) -> Intervention:
+    """What a row of ``interventions`` holds, which must have the digest that the row says."""
     try:
-        return Recipe.model_validate_json(resolved)
-    except (ValidationError, UserError):
-        return None
+        found = intervention_of(kind, json.loads(content))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: intervention {digest} cannot be read: {one_line(error)}"
+                        ) from error
+    if found.digest != digest:
+        raise UserError(f"{path}: intervention {digest} is not what its digest says, which is of "
+                        "damaged results or another version of prunelib")
+    return found
 
 
 def describe_tables() -> list[TableInfo]:

@@ -1,21 +1,23 @@
 """The tables: one explicit Arrow schema each, with the meaning of every column.
 
 Columns are flat, and every number in a table was measured; whatever can be computed from them
-is a view (:mod:`prunelib.results.views.evaluations`).
+is a view (:mod:`prunelib.results.views`). Rows become Arrow tables of these schemas in
+:mod:`prunelib.results.arrow`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from numbers import Integral, Real
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from prunelib import vocabulary
+from prunelib.interventions.registry import KINDS
+from prunelib.tasks import SPLITS
+
 #: Goes up whenever a table or a column changes its meaning; stands in every file.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TEXT, _FLAG, _REAL = pa.string(), pa.bool_(), pa.float64()
 _SMALL, _LARGE = pa.int32(), pa.int64()
@@ -27,11 +29,20 @@ def _column(name: str, kind: pa.DataType, description: str, null: bool = False) 
     return pa.field(name, kind, nullable=null, metadata={"description": description})
 
 
+def _words(name: str, description: str, words: Mapping[vocabulary.Word, str]) -> pa.Field:
+    """A column that holds the words of a vocabulary only."""
+    return pa.field(name, _TEXT, nullable=False, metadata={
+        "description": description + vocabulary.described(words), "words": " ".join(words)})
+
+
 def _table(name: str, description: str, *columns: pa.Field) -> pa.Schema:
     meta = {"table": name, "description": description, "schema_version": str(SCHEMA_VERSION)}
     return pa.schema(columns, metadata=meta)
 
 
+#: Splits of a task, and what they are for.
+_SPLITS = dict(zip(SPLITS, ("components are scored on it", "ablations are chosen on it",
+                            "results are reported on it"), strict=True))
 _RUN = _column("run", _TEXT, "recipe name and the first 8 hex digits of the recipe's digest")
 _UNIT = _column("unit_id", _TEXT, "unit of work that wrote the row")
 _MODEL = _column("model", _TEXT, "model as the recipe names it")
@@ -41,7 +52,8 @@ _OBJECTIVE = _column("objective", _TEXT, "scalar of the logits that is attribute
 _PROXY = _column("proxy", _TEXT, "task whose prompts were attributed")
 _PROMPT_SEED = _column("seed", _LARGE, "seed of the prompts")
 _LAYER = _column("layer", _SMALL, "layer, from 0")
-_ABLATION = _column("ablation", _TEXT, "digest of the set of components that are off")
+_INTERVENTION = _column("intervention", _TEXT, "digest of what is done to the model; that of the "
+                        "empty ablation is the untouched model")
 
 _RUNS = _table(
     "runs",
@@ -50,7 +62,7 @@ _RUNS = _table(
     _column("started", _TIME, "when the run started (UTC)"),
     _column("finished", _TIME, "when the run ended (UTC), null while it runs", null=True),
     _column("heartbeat", _TIME, "last sign of life (UTC), every half minute", null=True),
-    _column("status", _TEXT, "running, done, failed, interrupted, or deadline: time was up"),
+    _words("status", "", vocabulary.RUN_STATUSES),
     _column("recipe", _TEXT, "recipe as given (YAML)"),
     _column("resolved", _TEXT, "recipe with every default filled in (JSON)"),
     _column("code_version", _TEXT, "version of prunelib"),
@@ -63,8 +75,9 @@ _RUN_UNITS = _table(
     "run_units",
     "which units belong to which run; a unit may serve many runs",
     _RUN,
-    _column("unit_id", _TEXT, "unit of work"),
-    _column("stage", _TEXT, "attribute, search, evaluate or another step of the pipeline"),
+    _column("unit_id", _TEXT, "unit of work, or what the driver wrote"),
+    _column("stage", _TEXT, "step of the pipeline, as in units; or what it is that the driver "
+            "wrote, such as scores, grid or choice"),
     _column("model", _TEXT, "model as the recipe names it", null=True),
 )
 _UNITS = _table(
@@ -72,18 +85,19 @@ _UNITS = _table(
     "one row per attempt at a unit of work",
     _column("run", _TEXT, "run that made the attempt"),
     _column("unit_id", _TEXT, "unit of work"),
-    _column("stage", _TEXT, "attribute, search, evaluate or another step of the pipeline"),
+    _words("stage", "step of the pipeline; ", vocabulary.STAGES),
     _column("model", _TEXT, "model as the recipe names it", null=True),
     _column("detail", _TEXT, "what the unit does, for people", null=True),
-    _column("status", _TEXT, "done or failed"),
+    _words("status", "", vocabulary.ATTEMPT_STATUSES),
     _column("worker", _TEXT, "who did it", null=True),
     _column("attempt", _SMALL, "attempt, from 1"),
-    _column("halvings", _SMALL, "times that batches were halved for lack of memory", null=True),
+    _column("batch_halvings", _SMALL, "times that batches were halved for lack of memory",
+            null=True),
     _column("seconds", _REAL, "wall-clock time of the attempt"),
     _column("start_seconds", _REAL, "part of it in which an engine was started and first "
-            "switched to an ablation, null if none was", null=True),
+            "switched to an intervention, null if none was", null=True),
     _column("switch_seconds", _REAL, "part of it in which a live engine was switched to another "
-            "ablation and checked, null if it was not", null=True),
+            "intervention and checked, null if it was not", null=True),
     _column("peak_memory_mb", _REAL, "peak resident memory of the worker in MB", null=True),
     _column("error_kind", _TEXT, "class of the error, null if done", null=True),
     _column("error_text", _TEXT, "message of the error, null if done", null=True),
@@ -99,7 +113,7 @@ _MODELS = _table(
     _column("model_type", _TEXT, "architecture family, as transformers names it"),
     _column("layers", _SMALL, "number of layers"),
     _column("width", _SMALL, "components per layer of the ablated site"),
-    _column("heads", _SMALL, "attention heads per layer, null in older files", null=True),
+    _column("heads", _SMALL, "attention heads per layer, 0 without attention"),
     _UNIT,
 )
 _ATTRIBUTIONS = _table(
@@ -110,15 +124,14 @@ _ATTRIBUTIONS = _table(
     _OBJECTIVE,
     _PROXY,
     _column("shots", _SMALL, "demonstrations per prompt", null=True),
-    _column("format", _TEXT, "prompt format, null in older files", null=True),
+    _column("format", _TEXT, "prompt format"),
     _PROMPT_SEED,
     _column("site", _TEXT, "where the component sits, such as mlp_hidden"),
     _LAYER,
     _column("index", _SMALL, "component within layer and site, from 0"),
     _column("score", _REAL, "mean score over the prompts"),
     _column("rank", _SMALL, "place in the order in which the layer's components are switched off, "
-            "1 = first: the highest score, or what the recipe's rank asks for (in older files the "
-            "highest score always)"),
+            "1 = first: the highest score, or what the recipe's rank asks for"),
     _column("prompts", _SMALL, "prompts that the mean is taken over"),
     _column("nodes", _SMALL, "quadrature nodes used for the layer", null=True),
     _column("error_estimate", _REAL, "estimated relative error of the layer's scores", null=True),
@@ -156,7 +169,7 @@ _PLANTED = _table(
     "planted",
     "one row per component that is known to copy, for models that were made that way",
     _MODEL,
-    _column("site", _TEXT, "where the component sits, null in older files", null=True),
+    _column("site", _TEXT, "where the component sits, such as mlp_hidden"),
     _LAYER,
     _column("index", _SMALL, "component within the layer, from 0"),
     _UNIT,
@@ -177,16 +190,19 @@ _GAPS = _table(
     _column("gap", _REAL, "total - delta"),
     _UNIT,
 )
-_ABLATIONS = _table(
-    "ablations",
-    "one row per use of an ablation: where a set of components comes from",
+_INTERVENTIONS = _table(
+    "interventions",
+    "one row per use of an intervention: what it is and where it comes from",
     _MODEL,
-    _ABLATION,
-    _column("method", _TEXT, "ranking that chose the components; none for the baseline"),
-    _column("role", _TEXT, "baseline, grid (a cell of the search), chosen, control, component "
-            "(a head or FFN alone), removal (several of them), in_context (heads of both labels), "
-            "in_context_first and in_context_second (of one) or in_context_random"),
-    _column("site", _TEXT, "where the components sit, null for the baseline", null=True),
+    _INTERVENTION,
+    _column("kind", _TEXT, f"kind of the intervention: {', '.join(KINDS)}"),
+    _column("content", _TEXT, "all of it (JSON): of an ablation the layer, site and index of each "
+            "component, as in the view components; of a fine-tuning its samples and settings"),
+    _column("method", _TEXT, "ranking that chose the components, or "
+            + vocabulary.described(vocabulary.REFERENCE_METHODS)),
+    _words("role", "", vocabulary.ROLES),
+    _column("site", _TEXT, "where the components sit, null if nowhere or at several sites",
+            null=True),
     _column("layer", _SMALL, "layer, null if none or several", null=True),
     _column("rate", _REAL, "share of the layer's components that are off", null=True),
     _column("count", _SMALL, "number of components that are off"),
@@ -194,15 +210,13 @@ _ABLATIONS = _table(
             "several, else null", null=True),
     _column("proxy", _TEXT, "task on whose examples the search decided", null=True),
     _column("only_task", _TEXT, "the one task it is reported on, null for all", null=True),
-    _column("component_layers", _INTS, "layer of each component that is off"),
-    _column("component_indices", _INTS, "index of each component that is off"),
     _UNIT,
 )
 _CANARIES = _table(
     "canaries",
-    "one row per ablation: what the model must answer to prove that the ablation is live",
+    "one row per intervention: what the model must answer to prove that the intervention is live",
     _MODEL,
-    _ABLATION,
+    _INTERVENTION,
     _column("token_ids", _INTS, "prompt"),
     _column("candidates", _INTS, "token ids whose log-probabilities are checked"),
     _column("logprobs", _REALS, "expected log-probability of each candidate (natural)"),
@@ -210,16 +224,16 @@ _CANARIES = _table(
 )
 _PREDICTIONS = _table(
     "predictions",
-    "one row per answer of a model under an ablation",
+    "one row per answer of a model under an intervention",
     _MODEL,
     _column("engine", _TEXT, "transformers or vllm"),
-    _ABLATION,
+    _INTERVENTION,
     _column("task", _TEXT, "task"),
-    _column("split", _TEXT, "attribute, search, report; or, of the report split but counted in the "
-            "view of that name only, capability (questions) and in_context (two new labels)"),
+    _words("split", "part of the task that the example is of; ", _SPLITS),
+    _words("purpose", "what it was asked for; ", vocabulary.PURPOSES),
     _column("shots", _SMALL, "demonstrations asked for"),
     _column("seed", _LARGE, "seed of queries and demonstrations"),
-    _column("example", _SMALL, "example within task, split, shots and seed, from 0"),
+    _column("example", _SMALL, "example within task, split, purpose, shots and seed, from 0"),
     _column("repeat", _SMALL, "0, or 1 for the baseline's second evaluation"),
     _column("format", _TEXT, "prompt format"),
     _column("query", _TEXT, "input that is asked about"),
@@ -287,7 +301,7 @@ _REMOVALS = _table(
     "removals",
     "one row per use of an ablation in an order of removal: which share was removed, by what",
     _MODEL,
-    _ABLATION,
+    _INTERVENTION,
     _column("order", _TEXT, "own, aggregate, closest, farthest or random"),
     _column("task", _TEXT, "task it is evaluated on, null for all", null=True),
     _column("shots", _SMALL, "demonstrations that it is evaluated with, null for all", null=True),
@@ -302,9 +316,9 @@ _REMOVALS = _table(
 )
 _LIKELIHOODS = _table(
     "likelihoods",
-    "one row per text and ablation: how probable the text is",
+    "one row per text and intervention: how probable the text is",
     _MODEL,
-    _ABLATION,
+    _INTERVENTION,
     _column("source", _TEXT, "prose, prompts (right answers after their prompts) or a file"),
     _column("text", _SMALL, "text within the source, from 0"),
     _column("nll", _REAL, "negative natural log-probability, summed over the scored tokens"),
@@ -318,7 +332,7 @@ _TASK_VECTORS = _table(
     "task_vectors",
     "one row per answer of the three ways: zero-shot, with demonstrations, with task vectors",
     _MODEL,
-    _ABLATION,
+    _INTERVENTION,
     _column("task", _TEXT, "task"),
     _column("split", _TEXT, "search, where the layer is chosen, or report"),
     _column("shots", _SMALL, "demonstrations behind a vector, and of the in-context learning"),
@@ -344,7 +358,7 @@ TABLES: dict[str, pa.Schema] = {
     "attributions": _ATTRIBUTIONS,
     "attribution_units": _USED,
     "completeness_gaps": _GAPS,
-    "ablations": _ABLATIONS,
+    "interventions": _INTERVENTIONS,
     "component_scores": _COMPONENT_SCORES,
     "removals": _REMOVALS,
     "label_biases": _LABEL_BIASES,
@@ -360,69 +374,7 @@ def description(item: Any) -> str:
     return str(item.metadata[b"description"].decode())
 
 
-def to_table(name: str, rows: list[dict[str, Any]] | pa.Table) -> pa.Table:
-    """Rows as an Arrow table with exactly the schema of table ``name``.
-
-    Raises:
-        KeyError: no such table.
-        ValueError: a column is missing or unknown, a value has another type, or a column that
-            is never null holds a null.
-    """
-    schema = TABLES[name]
-    columns = _arrow_columns(name, schema, rows)
-    for field, column in zip(schema, columns, strict=True):
-        if not field.nullable and column.null_count:
-            raise ValueError(f"{name}.{field.name} holds {column.null_count} nulls")
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _arrow_columns(
-    name: str, schema: pa.Schema, rows: list[dict[str, Any]] | pa.Table
-) -> list[Any]:
-    if isinstance(rows, pa.Table):
-        _check_names(name, schema, rows.column_names)
-        for field in schema:
-            if (found := rows.schema.field(field.name).type) != field.type:
-                raise ValueError(f"{name}.{field.name} is {found}, not {field.type}")
-        return [rows.column(field.name) for field in schema]
-    for row in rows:
-        _check_names(name, schema, list(row))
-    return [_convert(name, field, [row[field.name] for row in rows]) for field in schema]
-
-
-def _check_names(name: str, schema: pa.Schema, found: list[str]) -> None:
-    # Arrow would fill what is missing with nulls and drop what it does not know, silently.
-    if len(found) == len(schema.names) and set(found) == set(schema.names):
-        return
-    missing = [n for n in schema.names if n not in found]
-    unknown = [n for n in found if n not in schema.names]
-    raise ValueError(f"row does not fit table {name}: missing {missing}, unknown {unknown}")
-
-
-def _convert(name: str, field: pa.Field, values: list[Any]) -> Any:
-    fits = _checker(field.type)
-    for value in values:
-        if not (value is None or fits(value)):
-            raise ValueError(f"{name}.{field.name} is {field.type}, which {value!r} does not fit")
-    try:
-        return pa.array(values, field.type)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name}.{field.name}: {error}") from error
-
-
-def _checker(kind: pa.DataType) -> Callable[[Any], bool]:
-    """Whether a Python or numpy value is of ``kind``; Arrow itself would store 1.5 as 1."""
-    if pa.types.is_list(kind):
-        inner = _checker(kind.value_type)
-        return lambda v: (
-            isinstance(v, Sequence | np.ndarray) and not isinstance(v, str) and all(map(inner, v))
-        )
-    if pa.types.is_integer(kind):
-        return lambda v: isinstance(v, Integral) and not isinstance(v, bool)
-    if pa.types.is_floating(kind):
-        return lambda v: isinstance(v, Real) and not isinstance(v, bool)
-    if pa.types.is_timestamp(kind):
-        return lambda v: isinstance(v, datetime) and v.tzinfo is not None
-    if pa.types.is_boolean(kind):
-        return lambda v: isinstance(v, bool | np.bool_)
-    return lambda v: isinstance(v, str)
+def words(field: pa.Field) -> frozenset[str] | None:
+    """The vocabulary of a column; ``None`` where any text may stand."""
+    found = field.metadata.get(b"words")
+    return None if found is None else frozenset(found.decode().split())

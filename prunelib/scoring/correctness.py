@@ -13,7 +13,7 @@ class Outcome:
 
     Attributes:
         correct: it matches the gold answer.
-        copied: it is wrong *and* matches a demonstration's answer (papers.md §1.1).
+        copied: it is wrong *and* matches a demonstration's answer (formulas.md §1.1).
         copied_position: index of the last demonstration whose answer it is, or None.
         gold_in_prompt: a demonstration carries the gold answer.
     """

@@ -23,7 +23,7 @@ Options = Sequence[tuple[int, ...]]
 #: Stands for a token where an option is complete.
 _COMPLETE = -1
 #: Rows (rate × prompt) of one forward pass; fixed, so that results do not depend on the worker.
-ROWS = 128
+GRID_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def greedy_rows(
     prompts: Sequence[Encoded],
     max_tokens: int,
     stop: Sequence[int],
-    rows: int = ROWS,
+    rows: int = GRID_ROWS,
     options: Sequence[Options] | None = None,
 ) -> Answers:
     """Greedy continuations and margins of every prompt under every ablation.

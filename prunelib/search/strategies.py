@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.interventions.ablation import Ablation
+from prunelib.recipe.methods import STRATEGIES
 from prunelib.search.choice import Cell, Statistic, choose, lighter, margins
 
 #: A cell by its layer and rate.
@@ -216,12 +218,10 @@ def successive_halving(grid: Grid) -> Generator[list[Request], Sequence[Outcome]
     return tried.found()
 
 
-STRATEGIES: dict[str, Strategy] = {
-    "exhaustive": exhaustive,
-    "coarse_to_fine": coarse_to_fine,
-    "attribution_mass": attribution_mass,
-    "successive_halving": successive_halving,
-}
+def load_strategy(name: str) -> Strategy:
+    """The strategy of this name in the recipe."""
+    found: Strategy = resolve_name(STRATEGIES[name])
+    return found
 
 
 def search(strategy: Strategy, grid: Grid, evaluate: Callable[[Request], Outcome]) -> Found:

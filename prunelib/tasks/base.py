@@ -48,7 +48,7 @@ class Task:
             itself.
         description: one line for people.
         gold_not_in_prompt: no demonstration carries the gold answer, so that copying is
-            always an error (papers.md §1.2).
+            always an error (formulas.md §1.2).
         query_in_prompt: one of the demonstrations, at a random place, is the query's own pair:
             the answer is there and has to be found again, among others that are not it.
         match: ``exact`` (after stripping) or ``prefix`` (one string starts with the other, the

@@ -1,4 +1,4 @@
-"""Data sets that a recipe can name: those of the DSM paper (papers.md §2.2), with our prompts.
+"""Data sets that a recipe can name: those of the DSM paper (formulas.md §2.2), with our prompts.
 
 Templates have the parts of those that the paper's baselines used, in this project's own words;
 a recipe's ``template`` replaces them. Where the hub's test split has no labels (SST-2 of GLUE,

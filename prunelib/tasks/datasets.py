@@ -56,8 +56,8 @@ def _texts(value: Any) -> Any:
 class DatasetSpec(BaseModel):
     """A data set from the hub or from a local folder in the hub's layout.
 
-    The name of a known data set (:data:`~prunelib.tasks.dataset_presets.KNOWN`) brings all
-    other fields; those that are given replace them.
+    The name of a known data set (`prunelib tasks` lists them) brings all other fields; those
+    that are given replace them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,14 +66,16 @@ class DatasetSpec(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     #: Local folder, or a name on the hub.
     path: str
+    #: Configuration on the hub, such as a language; by default the only one.
     config: str | None = None
-    #: Commit, branch or tag on the hub; :func:`pinned` makes a commit of it.
+    #: Commit, branch or tag on the hub; a run takes the commit that it stands for at its start.
     revision: str | None = None
     #: Our split → the data set's. Several of ours may be one of the data set's: its rows are
     #: then divided evenly among them.
     splits: Annotated[dict[Split, str], Field(min_length=1)] = {
         "attribute": "train", "search": "validation", "report": "test",
     }  # fmt: skip
+    #: How a row is written, with its columns in braces and ``{answer}`` at the end.
     template: str
     #: The column with the label.
     label: str = "label"

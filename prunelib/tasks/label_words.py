@@ -1,6 +1,6 @@
 """Two classes with names that mean nothing, and prompts with so many demonstrations of each.
 
-The setting in which in-context heads were found (papers.md §4.1): of a labelled task two classes
+The setting in which in-context heads were found (formulas.md §4.1): of a labelled task two classes
 are kept and called ``foo`` and ``bar``, so that only the demonstrations tell which is which::
 
     S0 : bar S1 : bar S2 : foo S3 : foo S4 :

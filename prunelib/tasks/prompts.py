@@ -18,7 +18,7 @@ MAX_SHOTS = 16
 
 
 #: ``arrow`` is the default; ``example`` is that of Hendel et al.; ``comma`` the one printed in
-#: the introduction of the copy-bias paper (papers.md §1.1, §1.5), ``colon`` that of the paper on
+#: the introduction of the copy-bias paper (formulas.md §1.1, §1.5), ``colon`` that of the paper on
 #: in-context heads (§4.1).
 FORMATS: dict[str, PromptFormat] = {
     "arrow": PromptFormat("", "->", "", "\n"),

@@ -1,40 +1,35 @@
-"""Bundled tasks by name, and suites of them."""
+"""Tasks by name, and suites of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from importlib import import_module
+from typing import cast
 
 from prunelib.errors import unknown_name
 from prunelib.tasks.base import Task
-from prunelib.tasks.bundled import TRAINED
-from prunelib.tasks.classification import CLASSIFICATION
-from prunelib.tasks.scenarios import CAPABILITY, OOD, PROXIES
+from prunelib.tasks.sources.base import Source, Suites, Tasks
 
-TASKS: dict[str, Callable[[], Task]] = (
-    TRAINED | PROXIES | OOD | CAPABILITY | CLASSIFICATION)
+#: Where tasks come from, besides the data sets of a recipe: modules of ``prunelib.tasks.sources``,
+#: one line each.
+SOURCES = (
+    "benchmark",
+    "proxies",
+    "out_of_distribution",
+    "capability",
+    "classification",
+)
 
-#: The 18 tasks that Hendel et al. evaluate (papers.md §1.5).
-ICL18 = (
-    "fr_en", "es_en", "en_fr", "en_es",
-    "present_gerund", "present_past", "plural_singular", "antonyms",
-    "country_capital", "person_language", "location_continent", "location_religion",
-    "next_letter", "prev_letter", "list_first", "list_last", "to_upper", "to_lower",
-)  # fmt: skip
-SUITES: dict[str, tuple[str, ...]] = {
-    "icl18": ICL18,
-    "union": tuple(n for n in TRAINED if n != "vowel_counting"),
-    #: What the reference models are trained on.
-    "all": tuple(TRAINED),
-    "proxies": ("vowel_counting", *PROXIES),
-    #: Out of the reference models' distribution.
-    "ood": tuple(OOD),
-    "capability": tuple(CAPABILITY),
-    "classification": tuple(CLASSIFICATION),
-}
+_SOURCES = [cast("Source", import_module(f"prunelib.tasks.sources.{name}")) for name in SOURCES]
+TASKS: Tasks = {name: make for source in _SOURCES for name, make in source.TASKS.items()}
+SUITES: Suites = {name: tasks for source in _SOURCES for name, tasks in source.SUITES.items()}
 
 
 def get_task(name: str) -> Task:
-    """The bundled task of this name; :class:`UserError` with near matches if there is none."""
+    """The bundled task of this name.
+
+    Raises :class:`~prunelib.errors.UserError`, with near matches, if there is none.
+    """
     if name not in TASKS:
         raise unknown_name("task", name, [*TASKS, *SUITES])
     return TASKS[name]()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunelib.errors import UnitError
-from prunelib.tasks import Example
+from prunelib.tasks.prompts import Example
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from tiny_families import build_family
 from tiny_llama import random_prompts
 
 from prunelib.attribution.gates import gated
-from prunelib.attribution.objectives import Objective
+from prunelib.attribution.objectives.base import Objective
 from prunelib.models import load
 from prunelib.tasks.tokenization import Encoded
 

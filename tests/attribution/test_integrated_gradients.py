@@ -18,13 +18,14 @@ from prunelib.attribution.integrated_gradients import (
     layer_path,
     layer_scores,
 )
-from prunelib.attribution.objectives import Objective, copy_shift, make_objective
+from prunelib.attribution.objectives.base import Objective, make_objective
+from prunelib.attribution.objectives.copy_shift import copy_shift
 from prunelib.attribution.prefix_replay import clean_prefix, last_position_only, started_at
 from prunelib.errors import UnitError
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.adapter import output_dim
 from prunelib.models.mamba_scan import linear_scan
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 from prunelib.tasks.tokenization import Encoded, encode, pad_left
 

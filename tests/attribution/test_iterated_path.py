@@ -11,10 +11,10 @@ from tiny_families import build_family
 from tiny_llama import random_prompts
 
 from prunelib.attribution.gates import gated
-from prunelib.attribution.iterated_path import iterated_path_scores
-from prunelib.attribution.objectives import make_objective
+from prunelib.attribution.objectives.base import make_objective
+from prunelib.attribution.scorers.iterated_path import iterated_path_scores
 from prunelib.models import Loaded, load
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.tasks.tokenization import Encoded
 
 GOLD, COPY = 10, 20

@@ -17,13 +17,13 @@ from prunelib.attribution.integrated_gradients import (
     layer_path,
     layer_scores,
 )
-from prunelib.attribution.objectives import Objective, make_objective, objective_digest
-from prunelib.attribution.scorers import SCORERS
+from prunelib.attribution.objectives.base import Objective, make_objective, objective_digest
+from prunelib.attribution.scorers.base import load_scorer
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.adapter import output_dim
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 from prunelib.tasks.tokenization import Encoded, encode
 
@@ -233,7 +233,7 @@ def test_a_projection_that_is_not_there_is_refused(families: Any) -> None:
 
 def test_single_neurons_score_what_their_loss_costs(family: Loaded) -> None:
     prompts = encoded(family, count=2)
-    found = SCORERS["single"](family, layer_path(family, 1), prompts, SHIFT, 7)[0]
+    found = load_scorer("single")(family, layer_path(family, 1), prompts, SHIFT, 7)[0]
 
     def shift() -> float:
         with torch.no_grad():
@@ -251,7 +251,7 @@ def test_gradient_times_activation_is_the_slope_at_the_models_own_weights(family
     """Against the real weight gradient, one prompt at a time."""
     prompts = encoded(family, count=2)
     path = replace(layer_path(family, 0), layers=(0, 1))
-    found = SCORERS["gradient_activation"](family, path, prompts, SHIFT, 100)
+    found = load_scorer("gradient_activation")(family, path, prompts, SHIFT, 100)
     for layer in (0, 1):
         projection: Any = family.adapter.layers(family.model)[layer].get_submodule(path.projection)
         projection.weight.requires_grad_(True)
@@ -269,7 +269,7 @@ def test_gradient_times_activation_is_the_slope_at_the_models_own_weights(family
 def test_magnitudes_against_one_prompt_at_a_time(family: Loaded) -> None:
     prompts = encoded(family, count=2)
     path = replace(layer_path(family, 0), layers=(0, 1))
-    found = {name: SCORERS[name](family, path, prompts, SHIFT, 1)
+    found = {name: load_scorer(name)(family, path, prompts, SHIFT, 1)
              for name in ("activation", "wanda", "weight")}
     inputs = family.info.site == "mlp_hidden"
     for layer in (0, 1):

@@ -11,10 +11,13 @@ import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from tiny_families import FAMILIES
 
+from prunelib.attribution.explanation import explain_prompt
 from prunelib.attribution.token_attribution import Target, predicted, token_scores
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation, switch_off
+from prunelib.interventions.fine_tuning import FineTuning
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.recipe.controls import FineTuningSpec
 
 IDS = [1, 20, 21, 22, 23, 24, 25, 30]
 PAD = 0
@@ -98,8 +101,8 @@ def test_under_an_ablation_the_ablated_weights_are_explained(family: Loaded) -> 
                             *Ablation.of_layer(1, range(7), info.site).components])
     target = Target(predicted(family, IDS))
     before = token_scores(family, IDS, target)
-    after, masked = (token_scores(family, IDS, target, ablation),
-                     predicted(family, IDS, ablation))
+    with ablation.applied(family) as live:
+        after, masked = token_scores(live, IDS, target), predicted(live, IDS)
     weights = {name: value.clone() for name, value in family.model.state_dict().items()}
     try:
         switch_off(family.model, info, ablation)
@@ -109,6 +112,16 @@ def test_under_an_ablation_the_ablated_weights_are_explained(family: Loaded) -> 
         family.model.load_state_dict(weights)
     np.testing.assert_allclose(after.scores, expected.scores, rtol=0, atol=1e-6)
     assert np.abs(after.scores - before.scores).max() > 1e-3
+
+
+def test_a_fine_tuning_is_explained_by_its_own_weights(doubled: Loaded) -> None:
+    """Embeddings included, which are where the path begins and ends."""
+    tuning = FineTuning((("ab->", "xy"),), FineTuningSpec(epochs=3, learning_rate=0.01))
+    before, after = explain_prompt(doubled, "ab->", tuning, answer="xy").views
+    with tuning.applied(doubled) as tuned:
+        (expected,) = explain_prompt(tuned, "ab->", answer="xy").views
+    assert after.found.end == expected.found.end > before.found.end
+    np.testing.assert_array_equal(after.found.scores, expected.found.scores)
 
 
 def test_on_a_linear_model_each_token_is_worth_its_own_share(families: Callable[[str], ModelInfo]
@@ -130,8 +143,9 @@ def test_on_a_linear_model_each_token_is_worth_its_own_share(families: Callable[
 
 
 def test_nothing_remains_on_the_model_and_unknown_components_are_refused(doubled: Loaded) -> None:
+    prompt = doubled.tokenizer.decode(IDS[1:])
     with pytest.raises(UserError, match="is not in a model"):
-        token_scores(doubled, IDS, Target(5), Ablation.of_layer(0, [10_000]))
-    token_scores(doubled, IDS, Target(5), Ablation.of_layer(0, [1]))
+        explain_prompt(doubled, prompt, Ablation.of_layer(0, [10_000]))
+    explain_prompt(doubled, prompt, Ablation.of_layer(0, [1]))
     for module in doubled.model.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks

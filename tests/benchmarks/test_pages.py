@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.copier_tables import BEGIN, END, tables
+from benchmarks.result_tables import TABLE, rows_of, write
 from benchmarks.search_strategies import RESULT, page
+from prunelib.results.query import _connect
 
 ROOT = Path(__file__).parents[2]
 
 
 def shown(name: str) -> str:
-    return (ROOT / "docs" / name).read_text().partition(BEGIN)[2].partition(END)[0].strip()
+    page = (ROOT / "docs" / "results" / name).read_text()
+    return page.partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def test_the_page_on_the_copier_suite_has_the_tables_of_the_results() -> None:
@@ -20,5 +25,34 @@ def test_the_page_on_the_copier_suite_has_the_tables_of_the_results() -> None:
     assert shown("copier-suite.md") == tables(results).strip()
 
 
-def test_the_page_on_choices_has_the_table_of_the_search_strategies() -> None:
-    assert shown("choices.md") == page(json.loads(RESULT.read_text())["searches"])
+def test_the_page_on_search_strategies_has_the_table_of_the_results() -> None:
+    assert shown("search-strategies.md") == page(json.loads(RESULT.read_text())["searches"])
+
+
+PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_tables_have_the_columns_of_the_query_above_them(page: Path) -> None:
+    with _connect({}) as connection:
+        for table in TABLE.finditer(page.read_text()):
+            header = rows_of(connection, table["sql"]).splitlines()[0]
+            assert table["rows"].splitlines()[0] == header
+            assert len(table["rows"].splitlines()) > 3
+
+
+def test_a_table_is_written_from_results_of_its_recipe(studied: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    query = "select score, count(*) as n from component_importance group by all order by all"
+    for recipe, written in (("study", 1), ("other", 0)):
+        text = (f"<!-- table: {recipe} -->\n```sql\n{query}\n```\n\n| old |\n<!-- table: end -->\n"
+                "after\n")
+        page.write_text(text)
+        assert write(page, studied) == written
+        if not written:
+            assert page.read_text() == text
+    page.write_text(text.replace("other", "study"))
+    write(page, studied)
+    lines = page.read_text().splitlines()
+    assert lines[5:7] == ["| score | n |", "| --- | --- |"] and lines[-1] == "after"
+    assert any(line.startswith("| oracle | ") for line in lines)

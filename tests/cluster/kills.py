@@ -34,6 +34,8 @@ from prunelib.recipe.recipe import Recipe
 ROOT = Path(__file__).parent.parent.parent
 #: Mean seconds between two kills. A worker needs as many to import what it needs.
 PAUSE = 3.0
+#: What is killed → how often.
+SHARES = {"head": 0.05, "driver": 0.3, "worker": 0.65}
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Head:
             "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
             # Else Ray takes every form of localhost for the machine's outside address.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            # After this long a driver gives a lost head up. Ray's own minute is only waited for.
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
         }
         ray = Path(sys.executable).with_name("ray")
         self.process = subprocess.Popen(
@@ -117,26 +121,24 @@ def workers(head: Head) -> list[int]:
     return found
 
 
-def kill(head: Head, driver: subprocess.Popen[bytes], rng: random.Random) -> str | None:
-    """SIGKILL the driver, a worker or the head; what it was, or ``None`` if nothing was there."""
+def kill(what: str, head: Head, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    """SIGKILL the driver, a worker or the head; whether one was there."""
     there = workers(head)
     if not there:  # nothing has begun yet
-        return None
-    chance = rng.random()
-    if chance < 0.05:
+        return False
+    if what == "head":
         head.close(signal.SIGKILL)
         driver.wait()  # it can do nothing without a head
         head.start()
-        return "head"
-    if chance < 0.35:
+    elif what == "driver":
         driver.kill()
         driver.wait()
-        return "driver"
-    try:
-        os.kill(rng.choice(there), signal.SIGKILL)
-    except ProcessLookupError:
-        return None
-    return "worker"
+    else:
+        try:
+            os.kill(rng.choice(there), signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def files(results: Path) -> set[Path]:
@@ -144,7 +146,8 @@ def files(results: Path) -> set[Path]:
     return {path for path in results.glob("*/*.parquet") if path.parent.name != "runs"}
 
 
-def disturb(wanted: Recipe, expected: Path, folder: Path, kills: int, seed: int) -> Tally:
+def disturb(wanted: Recipe, expected: Path, folder: Path, kills: int, seed: int,
+            shares: dict[str, float] = SHARES) -> Tally:
     """Kill until ``kills`` processes are dead, then let the last run end in peace."""
     rng, tally, head = random.Random(seed), Tally(), Head()
     text = folder / "recipe.yaml"
@@ -160,7 +163,8 @@ def disturb(wanted: Recipe, expected: Path, folder: Path, kills: int, seed: int)
                 while driver.poll() is None and tally.killed.total() < kills:
                     time.sleep(rng.expovariate(1 / PAUSE))
                     acknowledged |= files(results)
-                    if driver.poll() is None and (what := kill(head, driver, rng)):
+                    (what,) = rng.choices(list(shares), list(shares.values()))
+                    if driver.poll() is None and kill(what, head, driver, rng):
                         tally.killed[what] += 1
                 if driver.wait() == 0:
                     break

@@ -48,7 +48,7 @@ def on_ray(info: ModelInfo, results: Path, workers: int) -> prunelib.RunReport:
         executor.close()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_any_number_of_workers_gives_the_same_bits(
     workers: int, info: ModelInfo, inline: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -54,6 +55,24 @@ def test_the_token_is_never_world_readable(config: dict[str, Any], tmp_path: Pat
     subprocess.run(["bash", "-c", config["setup_commands"][0]], env={"HOME": str(tmp_path)},
                    check=True)
     assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_ray_is_started_with_the_token_and_the_dashboard_on_loopback(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """The commands of the file, with a `ray` that says how it was called."""
+    (tmp_path / "ray").write_text('#!/bin/sh\nenv\necho "$@"\n')
+    (tmp_path / "ray").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    for commands, how in (("head_start_ray_commands", "--head"),
+                          ("worker_start_ray_commands", "--address=10.0.0.1:6379")):
+        done = subprocess.run(["bash", "-c", config[commands][-1]], text=True, check=True,
+                              env={"PATH": path, "RAY_HEAD_IP": "10.0.0.1"}, capture_output=True)
+        *environment, called = done.stdout.splitlines()
+        assert {"RAY_AUTH_MODE=token", "RAY_USAGE_STATS_ENABLED=0", "VLLM_NO_USAGE_STATS=1",
+                "HF_HUB_DISABLE_TELEMETRY=1"} <= set(environment)
+        assert called.startswith("start ") and how in called.split()
+        assert ("--dashboard-host=127.0.0.1" in called.split()) == (how == "--head")
 
 
 def test_gpu_nodes_come_and_go(config: dict[str, Any]) -> None:
@@ -182,6 +201,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             host.stop()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_every_node_has_the_token_and_demands_it(up: Cluster) -> None:
@@ -195,6 +215,7 @@ def test_every_node_has_the_token_and_demands_it(up: Cluster) -> None:
                       f"--address {up.head.address}:6379")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_the_dashboard_is_on_loopback_and_demands_the_token(up: Cluster) -> None:
@@ -207,6 +228,7 @@ def test_the_dashboard_is_on_loopback_and_demands_the_token(up: Cluster) -> None
                        ) == "200"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_a_recipe_runs_on_both_nodes(up: Cluster, info: ModelInfo) -> None:
@@ -235,6 +257,7 @@ def test_a_recipe_runs_on_both_nodes(up: Cluster, info: ModelInfo) -> None:
     assert {worker.split(":")[0] for worker, in workers} >= {up.head.address, up.worker.address}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_down_leaves_nothing(up: Cluster) -> None:

@@ -14,9 +14,11 @@ import ray
 from cluster.metrics import Metrics
 from cluster.runtime import connect, disconnect
 from prunelib.models import ModelInfo
+from prunelib.pipeline.stages.attribution import ScoreJob
 from prunelib.pipeline.units.executor import Attempt
-from prunelib.pipeline.units.unit import Prompts, ScoreJob, TaskRef, Unit
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.pipeline.units.prompts import PromptsRef, TaskRef
+from prunelib.pipeline.units.unit import Unit
+from prunelib.recipe.attribution import ObjectiveSpec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -47,9 +49,8 @@ def scrape(address: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def test_prometheus_finds_units_times_queues_and_workers(local_ray: str, info: ModelInfo) -> None:
-    job = ScoreJob("weight", ObjectiveSpec(), "d", None,
-                   Prompts(TaskRef("en_fr", "d"), "attribute", 2, 0, (0, 1, 2), "arrow"), (0, 1),
-                   "float32")
+    prompts = PromptsRef(TaskRef("en_fr", "d"), "attribute", 2, 0, (0, 1, 2), "arrow")
+    job = ScoreJob("float32", ObjectiveSpec(), "d", None, prompts, (0, 1), "weight")
     done = Attempt(Unit(info, job), "w", 1, 2.5, 100.0)
     metrics = Metrics()
     for attempt in (done, done, replace(done, error_kind="UnitError"),

@@ -8,11 +8,15 @@ import pytest
 
 from cluster import nodes as module
 from cluster.nodes import Nodes, worker_need
-from cluster.scheduler import Need, Node
+from cluster.scheduler import Kind, Need, Node, kind_of
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units.unit import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
+from prunelib.pipeline.stages.canary import CanaryJob
+from prunelib.pipeline.stages.evaluation import EvaluateJob
+from prunelib.pipeline.stages.in_context_heads import LabelledJob
+from prunelib.pipeline.units.prompts import LabelledPromptsRef, PromptsRef, TaskRef
+from prunelib.pipeline.units.unit import Unit
 
 GIB = 1 << 30
 #: Seven billion parameters: 14e9 bytes on disk.
@@ -23,11 +27,21 @@ SMALL = replace(MODEL, weights_digest="s", bytes=1_000_000)
 def unit(engine: str, info: ModelInfo = MODEL, dtype: str = "bfloat16",
          gpus: int | None = None) -> Unit:
     if engine == "torch":
-        prompts = Prompts(TaskRef("t", "d"), "search", 3, 0, (0,), "arrow")
-        return Unit(info, CanaryJob(prompts, BASELINE, dtype), tensor_parallel=gpus)
-    job = EvaluateJob(TaskRef("t", "d"), 1, 0, 5, 0, "arrow", "greedy", BASELINE,
-                      "vllm", dtype)
+        prompts = PromptsRef(TaskRef("t", "d"), "search", 3, 0, (0,), "arrow")
+        return Unit(info, CanaryJob(dtype, prompts, BASELINE), tensor_parallel=gpus)
+    job = EvaluateJob(dtype, "vllm", BASELINE, TaskRef("t", "d"), 1, 0, 5, 0, "arrow", "greedy")
     return Unit(info, job, tensor_parallel=gpus)
+
+
+def test_every_job_of_an_engine_gets_its_gpus() -> None:
+    """Also those that ask for one of two labels, of the study of in-context heads."""
+    prompts = LabelledPromptsRef(TaskRef("t", "d"), ("a", "b"), "report", 1, (0,), 5, "arrow")
+    labelled = Unit(MODEL, LabelledJob("float32", "vllm", BASELINE, prompts))
+    evaluated = unit("vllm", dtype="float32")
+    assert kind_of(labelled) == kind_of(evaluated) == Kind("vllm", "w")
+    assert worker_need(labelled, 12 * GIB).gpus == worker_need(evaluated, 12 * GIB).gpus == 4
+    here = replace(labelled, job=replace(labelled.job, engine="transformers"))
+    assert kind_of(here) == Kind("torch", "w") and worker_need(here, 12 * GIB).gpus == 1
 
 
 @pytest.mark.parametrize(("engine", "dtype", "gpu", "asked", "gpus"), [

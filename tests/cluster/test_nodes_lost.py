@@ -1,4 +1,4 @@
-"""Simulated nodes: three models on three nodes, one of which is lost and comes back."""
+"""Simulated nodes: models on three nodes, one of which is lost and comes back."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     reset_auth_token_state()
 
 
+@pytest.mark.long
 def test_gpus_by_rays_books(info: ModelInfo, nodes: Cluster, tmp_path: Path) -> None:
     """Two GPUs that are not there: every worker is given one, and computes on the CPU."""
     nodes.add_node(num_cpus=1, num_gpus=2, node_ip_address="127.0.0.1")
@@ -59,9 +60,9 @@ def test_gpus_by_rays_books(info: ModelInfo, nodes: Cluster, tmp_path: Path) -> 
         assert found[table].equals(expected[table]), table
 
 
-def three_models(info: ModelInfo, folder: Path) -> Recipe:
-    """The tiny model under three names, with other weights each."""
-    ids = [info.path, *(build(folder / f"m{seed}", seed).path for seed in (1, 2))]
+def with_models(count: int, info: ModelInfo, folder: Path) -> Recipe:
+    """A recipe for so many tiny models, with other weights each."""
+    ids = [info.path, *(build(folder / f"m{seed}", seed).path for seed in range(1, count))]
     return recipe(info, models=ids)
 
 
@@ -78,12 +79,13 @@ def lose(node: Any) -> None:
             os.kill(process.process.pid, signal.SIGKILL)
 
 
-def test_three_models_survive_the_loss_of_a_node(
-    info: ModelInfo, nodes: Cluster, tmp_path: Path
+@pytest.mark.parametrize("models", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_models_survive_the_loss_of_a_node(
+    models: int, info: ModelInfo, nodes: Cluster, tmp_path: Path
 ) -> None:
     for _ in range(2):
         nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-    wanted = three_models(info, tmp_path)
+    wanted = with_models(models, info, tmp_path)
     prunelib.run(wanted, tmp_path / "inline")
     results = tmp_path / "r"
     connect(nodes.address)

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from cluster.scheduler import Hand, Need, Node, Retire, Scheduler, Slot, Start, Work, fits
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units.unit import CanaryJob, EvaluateJob, Prompts, TaskRef, Unit
+from prunelib.pipeline.stages.canary import CanaryJob
+from prunelib.pipeline.stages.evaluation import EvaluateJob
+from prunelib.pipeline.units.prompts import PromptsRef, TaskRef
+from prunelib.pipeline.units.unit import Unit
 
 MODEL = ModelInfo("m0", "/m", "local", "w0", "t", "llama", 2, 8, 1 << 20, 4096)
 
@@ -20,9 +23,9 @@ def unit(model: int = 0, seed: int = 0, cost: float = 1.0, priority: int = 0, gp
     """A unit of model ``m0``, ``m1``, …, which takes ``gpus`` GPUs."""
     info = replace(MODEL, id=f"m{model}", weights_digest=f"w{model}")
     task = TaskRef("t", "d")
-    job = EvaluateJob(task, 1, seed, 5, 0, "arrow", "greedy", BASELINE, "vllm",
-                      "float32") if engine else CanaryJob(
-        Prompts(task, "search", 0, seed, (0,), "arrow"), BASELINE, "float32")
+    job = EvaluateJob("float32", "vllm", BASELINE, task, 1, seed, 5, 0, "arrow",
+                      "greedy") if engine else CanaryJob(
+        "float32", PromptsRef(task, "search", 0, seed, (0,), "arrow"), BASELINE)
     return Unit(info, job, cost, priority, tensor_parallel=gpus)
 
 
@@ -149,7 +152,7 @@ def test_what_fits_nowhere_is_named() -> None:
     made = scheduler(2)
     made.add(Work(unit(0, gpus=8, engine=True)))
     assert made.decide(0.0) == []
-    assert [kind.model for kind in made.homeless()] == ["w0"]
+    assert [kind.model for kind in made.unplaceable()] == ["w0"]
     assert [work.unit.model.id for work in made.drop()] == ["m0"] and made.pending == 0
 
 

@@ -104,6 +104,7 @@ def test_a_job_is_submitted_attached_to_stopped_and_resumed(
     assert f"{name}-2: succeeded" in said and "24 of 24" in said
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_a_job_has_the_objective_of_the_folder_it_was_submitted_from(
@@ -210,7 +211,7 @@ def test_an_upload_is_the_source_and_the_recipe(tmp_path: Path) -> None:
     collect_upload(recipe, folder)
     assert {p.name for p in folder.iterdir()} == {
         "recipe.yaml", "prunelib", "cluster", "jobs", "prunelib-0.dist-info"}
-    assert (folder / "prunelib" / "results" / "store.py").is_file()
+    assert (folder / "prunelib" / "results" / "storage" / "store.py").is_file()
     assert list(folder.glob("prunelib/reference/models/*/*.safetensors"))
     assert not [p for p in folder.rglob("*") if p.name.startswith((".", "__pycache__"))]
 
@@ -233,7 +234,7 @@ def test_modules_of_the_current_folder_are_uploaded_with_their_packages(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("def f(logits, prompts): return logits[:, 0]\n")
     (folder / "my_package" / "sub" / "__init__.py").touch()
-    installed = "prunelib.attribution.objectives:max_logit"
+    installed = "prunelib.attribution.objectives.max_logit:max_logit"
     recipe = small_recipe(info, attribution=[
         {"name": str(i), "objective": name} for i, name in enumerate(
             ["my_file:f", "my_package.sub.inner:f", installed, "max_logit"])])

@@ -22,9 +22,10 @@ from cluster import executor as module
 from cluster.executor import MAX_DEATHS
 from cluster.runtime import connect, disconnect
 from prunelib.models import ModelInfo, describe
-from prunelib.pipeline.stages import performing
+from prunelib.pipeline.stages.canary import CanaryJob
 from prunelib.pipeline.units.executor import Attempt
-from prunelib.pipeline.units.unit import CanaryJob, Prompts, TaskRef, Unit
+from prunelib.pipeline.units.prompts import PromptsRef, TaskRef
+from prunelib.pipeline.units.unit import Unit, Workplace
 from prunelib.pipeline.units.worker import Worker
 from prunelib.results.storage.store import Store
 from prunelib.tasks import get_task
@@ -51,9 +52,8 @@ def canary(info: ModelInfo, index: int) -> Unit:
     from prunelib.interventions.ablation import Ablation
 
     task = get_task("vowel_counting")
-    return Unit(info, CanaryJob(Prompts(TaskRef(task.name, task.digest), "search", 3, 0, (0,),
-                                         "arrow"),
-                                 Ablation.of_layer(0, [index]), "float32"))
+    prompts = PromptsRef(TaskRef(task.name, task.digest), "search", 3, 0, (0,), "arrow")
+    return Unit(info, CanaryJob("float32", prompts, Ablation.of_layer(0, [index])))
 
 
 def all_attempts(executor: RayExecutor, units: int) -> list[Attempt]:
@@ -126,7 +126,7 @@ def dying_worker(good: ModelInfo) -> Callable[..., object]:
         def ready(self) -> str:
             return f"dying:{os.getpid()}"
 
-        def perform(self, unit: Unit, number: int, halvings: int) -> Attempt:
+        def perform(self, unit: Unit, number: int, batch_halvings: int) -> Attempt:
             if unit.model.weights_digest != good.weights_digest:
                 os.kill(os.getpid(), signal.SIGKILL)
             Worker(Store.open(self._results)).perform(unit)
@@ -141,16 +141,16 @@ def test_a_late_worker_does_no_harm(
     """Two workers finish the same unit: one set of rows, whoever was last."""
     store, unit = Store.open(tmp_path / "r"), canary(info, 3)
     slow, quick = Worker(store), Worker(Store.open(tmp_path / "r"))
-    real, done = performing._PERFORM[CanaryJob], []
+    real, done = CanaryJob.run, []
 
-    def late(worker: Worker, unit: Unit, job: CanaryJob) -> list[dict[str, object]]:
-        computed = real(worker, unit, job)
+    def late(job: CanaryJob, worker: Workplace, unit: Unit) -> list[dict[str, object]]:
+        computed = real(job, worker, unit)
         if worker is slow:
             done.append(quick.perform(unit))
             done.append(store.read("canaries").to_pylist())
         return computed
 
-    monkeypatch.setitem(performing._PERFORM, CanaryJob, late)
+    monkeypatch.setattr(CanaryJob, "run", late)
     slow.perform(unit)
     assert store.done("canaries") == {unit.id}
     assert store.read("canaries").to_pylist() == done[1] and len(done[1]) == 1
@@ -226,6 +226,16 @@ def test_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.free_memory() > 1 << 20
 
 
+def test_a_killed_head_changes_nothing(info: ModelInfo, tmp_path: Path) -> None:
+    """The driver ends without it; with a new head the same command goes on."""
+    prunelib.run(recipe(info), tmp_path / "expected")
+    tally = disturb(recipe(info), tmp_path / "expected", tmp_path, kills=1, seed=0,
+                    shares={"head": 1.0})
+    assert tally.killed == {"head": 1} and tally.starts >= 2 and tally.completed == 1
+    assert (tally.lost_files, tally.different_tables) == (0, 0)
+
+
+@pytest.mark.long
 def test_random_kills_change_nothing(info: ModelInfo, tmp_path: Path) -> None:
     prunelib.run(recipe(info), tmp_path / "expected")
     tally = disturb(recipe(info), tmp_path / "expected", tmp_path, kills=4, seed=3)

@@ -13,10 +13,15 @@ from tiny_llama import CONTEXT, LAYERS, WIDTH, Oracle, random_prompts
 from prunelib.components import Component
 from prunelib.engines.base import Canary, Completion, Engine, Prompt
 from prunelib.engines.limits import stop_token_ids
+from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import EngineDeadError, UnitError, UserError
 from prunelib.interventions.ablation import BASELINE, Ablation
+from prunelib.interventions.fine_tuning import FineTuning, fine_tune
+from prunelib.interventions.registry import KINDS
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
+from prunelib.recipe.controls import FineTuningSpec
+from prunelib.tasks.tokenization import continuation
 
 A = Ablation.of_layer(0, range(0, WIDTH, 2))
 B = Ablation.of([Component(0, "mlp_hidden", 1), *Ablation.of_layer(1, range(10, 40)).components])
@@ -171,3 +176,26 @@ def test_a_component_outside_the_model_switches_nothing(
     with pytest.raises(UserError, match="is not in a model"):
         engine.switch(Ablation.of([Component(component[0], "mlp_hidden", component[1])]))
     assert torch.equal(logprobs(engine), before)
+
+
+def test_an_engine_runs_the_kinds_that_it_names_and_refuses_others(
+    engine: Engine, info: ModelInfo, tokenizer: Any
+) -> None:
+    """And what it refuses leaves the live intervention as it was."""
+    tuning = FineTuning((("ab->", "cd"), ("ef->", "gh")),
+                        FineTuningSpec(epochs=2, learning_rate=1e-2))
+    assert engine.runs <= KINDS.keys() and Ablation.kind in engine.runs
+    engine.switch(A)
+    before = logprobs(engine)
+    if tuning.kind not in engine.runs:
+        with pytest.raises(UserError, match="cannot run interventions of kind fine_tuning"):
+            engine.switch(tuning)
+        assert (logprobs(engine) == before).all()
+        return
+    engine.switch(tuning)
+    samples = [(tuple(tokenizer(x)["input_ids"]), continuation(x, y, tokenizer))
+               for x, y in tuning.samples]
+    tuned = TransformersEngine(fine_tune(info, samples, tuning.settings))
+    assert (logprobs(engine) == logprobs(tuned)).all()
+    engine.switch(A)
+    assert (logprobs(engine) == before).all()

@@ -9,10 +9,10 @@ from tiny_llama import LAYERS, WIDTH, random_prompts, start_here
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path
-from prunelib.attribution.objectives import make_objective
+from prunelib.attribution.objectives.base import make_objective
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import Loaded, ModelInfo, load
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.tasks.tokenization import Encoded
 
 COPY_SHIFT = make_objective(ObjectiveSpec())

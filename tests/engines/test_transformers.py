@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
+import torch
 from tiny_llama import random_prompts
 
 from prunelib.engines import transformers as module
 from prunelib.engines.base import Canary, Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import EngineDeadError
-from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.ablation import BASELINE, Ablation
+from prunelib.interventions.fine_tuning import FineTuning
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.recipe.controls import FineTuningSpec
 
 PROMPT = random_prompts(1, 20, 20)[0]
 
@@ -30,6 +36,38 @@ def test_no_hook_survives_closing(info: ModelInfo) -> None:
     assert hooks(engine._loaded) == clean
     with pytest.raises(EngineDeadError, match="closed"):
         engine.generate([Prompt(PROMPT, 3)])
+
+
+def test_after_a_switch_that_failed_only_another_one_helps(
+    info: ModelInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, clean = TransformersEngine(info), hooks(load(info))
+    untouched = engine.generate([Prompt(PROMPT, 3)])
+    engine.switch(Ablation.of_layer(0, [1, 2]))
+
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    tuning = FineTuning((("a b", " c"),), FineTuningSpec(epochs=0))
+    with monkeypatch.context() as patched:
+        patched.setattr(FineTuning, "_tuned", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.switch(tuning)
+    assert hooks(engine._base) == clean
+    with pytest.raises(EngineDeadError, match="its last switch failed"):
+        engine.generate([Prompt(PROMPT, 3)])
+    engine.switch(BASELINE)
+    assert engine.generate([Prompt(PROMPT, 3)]) == untouched
+
+
+def test_a_fine_tuned_model_is_given_up_with_the_next_switch(info: ModelInfo) -> None:
+    engine = TransformersEngine(info)
+    engine.switch(FineTuning((("a b", " c"),), FineTuningSpec(epochs=1)))
+    assert engine._loaded is not engine._base
+    tuned = weakref.ref(engine._loaded.model)
+    engine.switch(BASELINE)
+    gc.collect()
+    assert tuned() is None
 
 
 def test_batches_keep_to_the_token_budget(info: ModelInfo) -> None:

@@ -165,7 +165,7 @@ def test_every_rank_zeroes_its_own_weight_rows_and_keeps_their_biases(way: str) 
 
 
 def test_sites_that_share_a_weight_are_switched_and_read_apart(way: str) -> None:
-    """Neurons, output neurons and the whole FFN of one projection; heads are two inputs each."""
+    """Inputs (neurons), outputs and the whole FFN of one projection; heads are two inputs each."""
     torch.manual_seed(0)
     projection = ColumnParallel(6, 5).requires_grad_(False)
     weight, bias = projection.weight.clone(), projection.bias.clone()
@@ -209,7 +209,7 @@ def test_a_bias_of_another_dtype_does_not_change_that_of_the_output() -> None:
 
 
 @pytest.mark.parametrize("dim", [0, 1])
-def test_zeroed_units_come_back_bit_for_bit_and_native_zeros_are_not_an_ablation(dim: int) -> None:
+def test_zeroed_neurons_come_back_bit_for_bit_and_native_zeros_are_no_ablation(dim: int) -> None:
     weight = torch.randn(8, 8, dtype=torch.bfloat16)
     neurons = weight.movedim(dim, 0)
     neurons[[2, 6]] = 0

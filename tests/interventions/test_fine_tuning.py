@@ -15,7 +15,7 @@ from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation
 from prunelib.interventions.fine_tuning import Sample, fine_tune
 from prunelib.models import Loaded, ModelInfo, describe, load
-from prunelib.recipe.base import FineTuningSpec
+from prunelib.recipe.controls import FineTuningSpec
 
 #: Of different lengths, so that a batch of all is padded.
 SAMPLES: list[Sample] = [((1, 20, 21, 22), (30,)), ((1, 25, 26), (31, 32)), ((1, 27), (33,)),

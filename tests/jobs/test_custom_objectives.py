@@ -18,7 +18,8 @@ from prunelib.pipeline.plan import estimate
 from prunelib.pipeline.units.executor import InlineExecutor
 from prunelib.pipeline.units.unit import Unit
 from prunelib.pipeline.units.worker import Worker
-from prunelib.recipe.recipe import Recipe, load_recipe
+from prunelib.recipe.load import load_recipe
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,7 +32,8 @@ search: {{rates: [0.2], examples: 6, shots: 2}}
 evaluate: {{tasks: [to_upper], shots: [1], examples: 4}}
 """
 #: The example of the documentation, a file's text.
-(EXAMPLE,) = re.findall(r"```python\n(# mine\.py.*?)```", (ROOT / "docs/choices.md").read_text(),
+(EXAMPLE,) = re.findall(r"```python\n(# mine\.py.*?)```",
+                        "\n".join(page.read_text() for page in (ROOT / "docs").rglob("*.md")),
                         re.DOTALL)
 
 
@@ -104,6 +106,7 @@ def test_a_worker_with_another_version_of_it_refuses_it(info: ModelInfo, folder:
                for attempt in report.failed)
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_workers_of_a_local_ray_find_it_too(info: ModelInfo, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.run_summary import _leaderboard, outcome
-from prunelib import open_results
+from jobs.run_summary import run_summary
+from prunelib import Recipe, open_results
+from prunelib.pipeline.stages.neurons import _leaderboard
 
 
 def said(results: Path) -> tuple[str, str]:
-    ((run,),) = open_results(results).sql("SELECT run FROM runs").fetchall()
-    tables, question = outcome(str(results), run)
+    ((run, resolved),) = open_results(results).sql("SELECT run, resolved FROM runs").fetchall()
+    tables, question = run_summary(Recipe.model_validate_json(resolved), str(results), run)
     text = io.StringIO()
     Console(width=100, file=text).print(tables)
     return text.getvalue(), question
@@ -33,7 +34,7 @@ def test_removal_is_told_by_share_and_order(studied: Path) -> None:
     assert open_results(studied).sql(question).fetchall()
 
 
-def test_random_units_are_told_apart_where_choices_differ() -> None:
+def test_random_neurons_are_told_apart_where_choices_differ() -> None:
     shares = {f"{name}{end}": 0.5 for name in ("accuracy", "copying_error", "difference")
               for end in ("", "_low", "_high")}
     rows = [shares | {"model": model, "method": method, "matched_to": matched, "layer": layer,
@@ -41,7 +42,7 @@ def test_random_units_are_told_apart_where_choices_differ() -> None:
             for model, method, matched, layer in (
                 ("m", "ig", None, 1), ("m", "random", "ig", 1), ("m", "random", "wanda", 0),
                 ("other", "random", "ig, wanda", 0))]
-    found = {model: list(table.columns[0].cells) for model, table in _leaderboard(rows).items()}
+    found = {table.title: [row[0] for row in table.rows] for table in _leaderboard(rows)}
     assert found == {
         "m": ["ig\n  layer 1, 10% off", "random as ig\n  layer 1, 10% off",
               "random as wanda\n  layer 0, 10% off"],

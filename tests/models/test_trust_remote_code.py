@@ -144,8 +144,8 @@ def test_results_that_trusted_code_do_not_let_it_run(
     model = {"id": str(folder), "trust_remote_code": True}
     assert prunelib.run(recipe(info, models=[model], **SMALL), results).complete
     [(chosen,)] = prunelib.open_results(results).execute(
-        "select ablation from ablations where role = 'chosen'").fetchall()
-    stored = ["--ablation", chosen, "--results", results]
+        "select intervention from interventions where role = 'chosen'").fetchall()
+    stored = ["--intervention", chosen, "--results", results]
     for command in (["export", folder, "--out", out], ["explain", folder, "--prompt", "ab->"]):
         seen.unlink()
         forget()

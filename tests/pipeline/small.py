@@ -7,11 +7,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from prunelib.models import ModelInfo
+import prunelib
+from prunelib.models import ModelInfo, describe
+from prunelib.pipeline.plan import estimate
+from prunelib.pipeline.progress import read_progress
+from prunelib.pipeline.stages.registry import counts as expected
+from prunelib.pipeline.units.executor import InlineExecutor
+from prunelib.pipeline.units.unit import Unit
+from prunelib.pipeline.units.worker import Worker
 from prunelib.recipe.recipe import Recipe
+from prunelib.results.query import open_results
 from prunelib.results.schemas import TABLES
 from prunelib.results.storage.store import Store
 
+#: Layers of the tiny model.
+LAYERS = 2
 #: Tables whose rows say how a run went, not what came out.
 ABOUT_THE_RUN = {"runs", "units"}
 
@@ -41,3 +51,29 @@ def rows(results: str | Path) -> dict[str, pa.Table]:
 
 def _sortable(table: str) -> list[str]:
     return [f.name for f in TABLES[table] if not pa.types.is_list(f.type)]
+
+
+class Refusing(InlineExecutor):
+    def submit(self, unit: Unit) -> None:
+        raise AssertionError(f"{unit.id} was done already")
+
+
+def ask(results: Path, sql: str) -> list[tuple[Any, ...]]:
+    return open_results(results).execute(sql).fetchall()
+
+
+def done_and_resumed(made: Recipe, results: Path) -> dict[str, int]:
+    """Run a recipe, twice; the units of its stages."""
+    report = prunelib.run(made, results)
+    assert report.complete, [a.error_text for a in report.failed] or report.stopped
+    again = prunelib.run(made, results, Refusing(lambda: Worker(Store.open(results))))
+    assert again.units_done == 0 and again.units_reused == report.units_done
+    counts = {stage.stage: (stage.done, stage.total) for stage in read_progress(results).stages}
+    planned = {line.stage: (line.done, line.units.least) for line in estimate(made, results)}
+    assert all(line.units.exact for line in estimate(made, results))
+    assert counts == planned and all(done == total for done, total in counts.values())
+    assert all(line.teraflop == 0 for line in estimate(made, results))
+    layers = describe(made.models[0].id).layers
+    for stage, count in expected(made, layers, 0).items():
+        assert count.least <= counts.get(stage, (0, 0))[0] <= count.most, stage
+    return {stage: done for stage, (done, _) in counts.items()}

@@ -12,8 +12,10 @@ from tiny_llama import build
 import prunelib
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
+from prunelib.pipeline.stages.attribution import POOLS
+from prunelib.pipeline.stages.evaluation import EvaluateJob
 from prunelib.pipeline.units.executor import Attempt, InlineExecutor
-from prunelib.pipeline.units.unit import EvaluateJob, Unit
+from prunelib.pipeline.units.unit import Unit
 from prunelib.pipeline.units.worker import Worker
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.query import open_results
@@ -50,14 +52,15 @@ def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: P
     extras = [unit.priority for unit in executor.order]
     assert 0 in extras and extras == sorted(extras)  # all models' main comparison, then extras
     urgent = [u for u in executor.order if u.stage == "evaluate" and not u.priority]
-    main = {(u.model.id, u.job.ablation.digest) for u in urgent  # of the first seed
-            if isinstance(u.job, EvaluateJob) and u.job.split == "report"}
+    main = {(u.model.id, u.job.intervention.digest) for u in urgent  # of the first seed
+            if isinstance(u.job, EvaluateJob) and u.job.purpose == "report"}
     assert len(main) == 2 * 3  # per model: baseline, chosen, one random control
     assert len(urgent) == len(main)  # what else a model can do is an extra
     expected, found = rows(plain), rows(hasty)
-    for table in set(expected) - {"ablations", "run_units"}:  # these have more files than one
+    for table in set(expected) - {"interventions", "run_units"}:  # these have more files than one
         assert found[table].equals(expected[table]), table
-    count = "select count(*) from (select distinct model, ablation, method, role from ablations)"
+    count = ("select count(*) from (select distinct model, intervention, method, role "
+             "from interventions)")
     assert (open_results(hasty).execute(count).fetchone()
             == open_results(plain).execute(count).fetchone())
     board = "select * exclude (run) from leaderboard order by all"
@@ -98,6 +101,27 @@ def test_what_did_not_fit_is_listed_and_the_next_run_does_it(
     assert prunelib.run(recipe(info), results).complete  # the same run, with more time
 
 
+def test_a_study_that_ended_early_is_named_when_time_is_up_in_the_next(
+    info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = Impatient(tmp_path)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):  # type: ignore[no-untyped-def, override]
+            return datetime(2026, 1, 1, 6, tzinfo=UTC) + timedelta(minutes=len(executor.order))
+
+    monkeypatch.setattr("prunelib.pipeline.driver.datetime", Clock)
+    never_right = {"choose": "correct", "prompts": 1, "proxy": "to_upper"}
+    report = prunelib.run(
+        recipe(info, attribution=never_right, importance={"removal": False, "prompts": 2},
+               deadline=f"2026-01-01T06:{POOLS + 1}:00+00:00"), tmp_path, executor)
+    assert not report.failed and {stage for _, stage in report.left} == {"attribute"}
+    (((why,),),) = [report.stopped.values()]
+    assert why.startswith("attribution: ") and "0 correctly" in why
+    assert open_results(tmp_path).execute("select status from runs").fetchall() == [("failed",)]
+
+
 @pytest.mark.parametrize(("text", "after", "moment"), [
     ("07:00", "2026-03-01T22:00", "2026-03-02T07:00"),
     ("07:00", "2026-03-01T06:59", "2026-03-01T07:00"),
@@ -105,7 +129,7 @@ def test_what_did_not_fit_is_listed_and_the_next_run_does_it(
     ("2026-03-05 08:30", "2026-03-01T06:59", "2026-03-05T08:30"),
 ])
 def test_which_moment_is_meant(info: ModelInfo, text: str, after: str, moment: str) -> None:
-    from prunelib.recipe.recipe import parse_recipe
+    from prunelib.recipe.load import parse_recipe
 
     made = parse_recipe(f"name: x\nmodels: ['{info.path}']\ndeadline: {text}\n")
     start = datetime.fromisoformat(after).astimezone()

@@ -1,4 +1,4 @@
-"""The whole pipeline on one tiny model of each kind of unit and of layer."""
+"""The whole pipeline on one tiny model of each kind of neuron and of layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_family_runs_from_scores_to_evaluation(
     results = prunelib.open_results(tmp_path)
     assert results.sql("select * from failed_units").fetchall() == []
     sites = results.sql("select distinct site from attributions union select distinct site "
-                        "from ablations where site is not null").fetchall()
+                        "from interventions where site is not null").fetchall()
     assert sites == [(info.site,)]
     methods = results.sql("select distinct method from leaderboard").fetchall()
     assert len(methods) >= 3

@@ -41,7 +41,7 @@ def test_batches_are_halved_until_they_fit(
     small_memory(monkeypatch, 25)
     assert prunelib.run(recipe(info), tmp_path / "r").complete
     found = open_results(tmp_path / "r").execute(
-        "select stage, max(halvings) from units group by 1 order by 1").fetchall()
+        "select stage, max(batch_halvings) from units group by 1 order by 1").fetchall()
     assert found == [("attribute", 2), ("canary", 0), ("evaluate", 0), ("search", 0)]
     # Only rounding is different.
     scores = [np.array(rows(r)["attributions"]["score"].to_pylist())

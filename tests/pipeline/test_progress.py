@@ -58,7 +58,8 @@ def test_a_run_is_seen_from_its_files_without_its_model(info: ModelInfo, tmp_pat
 
     first, later = watcher.seen[0], watcher.seen[-1]
     assert [s.total for s in first.stages] == [4, 5, 4, 20]  # from the recipe alone
-    assert not any(s.exact for s in first.stages) and first.seconds_left is None
+    assert [s.exact for s in first.stages] == [False, True, False, False]
+    assert first.seconds_left is None
     for look in watcher.seen:
         assert look.status == "running" and look.silent_since is None
         assert all(s.total == totals[s.stage] for s in look.stages if s.exact)
@@ -111,7 +112,7 @@ def test_rates_and_times_are_measured_or_unknown() -> None:
 def test_a_deadline_brings_more_units_later() -> None:
     resolved = RECIPE.model_copy(update={"deadline": "07:00"}).model_dump_json()
     search = known(7, resolved=resolved).stages[1]
-    assert (search.total, search.exact) == (9, False)
+    assert (search.total, search.exact) == (9, True)  # from the recipe, however often it comes
 
 
 def test_a_run_without_heartbeat_for_two_minutes_is_silent() -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from pipeline.small import recipe, rows
+from tiny_llama import build
 
 import prunelib
 from prunelib.errors import UnitError, UserError
 from prunelib.models import ModelInfo
+from prunelib.pipeline.stages.evaluation import EvaluateJob
 from prunelib.pipeline.units.executor import InlineExecutor
-from prunelib.pipeline.units.unit import EvaluateJob, Unit
+from prunelib.pipeline.units.unit import Unit
 from prunelib.pipeline.units.worker import Worker
 from prunelib.results.query import open_results
 from prunelib.results.storage.store import Store
@@ -36,7 +38,8 @@ def ask(results: Path, sql: str) -> list[tuple[object, ...]]:
 
 def passes(results: Path) -> int:
     """Evaluations of one task: every different ablation once, the baseline twice."""
-    found = ask(results, "select count(distinct ablation) from ablations where role <> 'grid'")
+    found = ask(results, "select count(distinct intervention) from interventions "
+                         "where role <> 'grid'")
     return int(str(found[0][0])) + 1
 
 
@@ -48,15 +51,15 @@ def test_every_table_is_filled(finished: Path) -> None:
 
 
 def test_what_is_evaluated(finished: Path) -> None:
-    methods = ask(finished, "select distinct method, role from ablations order by all")
+    methods = ask(finished, "select distinct method, role from interventions order by all")
     assert [m for m in methods if m[1] != "grid"] == [
         ("integrated_gradients", "chosen"), ("none", "baseline"),
         ("random", "control"), ("random_search", "control"),
     ]  # fmt: skip
-    counts = ask(finished, "select distinct n from evaluations where split = 'report'")
+    counts = ask(finished, "select distinct n from evaluations where purpose = 'report'")
     assert counts == [(6,)]
     # the control has the layer and the size of what was chosen
-    same = "select layer, \"count\" from ablations where role = '{}' and method = '{}'"
+    same = "select layer, \"count\" from interventions where role = '{}' and method = '{}'"
     assert ask(finished, same.format("control", "random")) == ask(
         finished, same.format("chosen", "integrated_gradients"))
 
@@ -96,7 +99,7 @@ def test_the_noise_floor_of_one_engine_is_zero(finished: Path) -> None:
 def test_every_number_can_be_traced(finished: Path) -> None:
     traced = ask(finished, """
         select count(*) from predictions p join models m using (model)
-        join ablations a on a.ablation = p.ablation and a.model = p.model
+        join interventions a on a.intervention = p.intervention and a.model = p.model
         join run_units u on u.unit_id = p.unit_id join runs r using (run)
         where length(m.weights_digest) = 32 and r.status = 'done'""")
     assert traced[0][0] > 0
@@ -127,7 +130,7 @@ def test_more_shots_reuse_what_is_there(info: ModelInfo, finished: Path, tmp_pat
     assert report.units_done == 2 * passes(results)  # two tasks, at 3 shots
     # both runs are there, each with its own lines
     assert len(ask(results, "select distinct run from leaderboard")) == 2
-    assert ask(results, "select max(n) from evaluations where split = 'report'") == [(6,)]
+    assert ask(results, "select max(n) from evaluations where purpose = 'report'") == [(6,)]
 
 
 def test_a_failed_unit_is_a_row_and_the_run_goes_on(
@@ -135,11 +138,11 @@ def test_a_failed_unit_is_a_row_and_the_run_goes_on(
 ) -> None:
     whole = Worker.perform
 
-    def perform(self: Worker, unit: Unit, halvings: int) -> int:
+    def perform(self: Worker, unit: Unit, batch_halvings: int) -> int:
         job = unit.job
         if isinstance(job, EvaluateJob) and job.task.name == "en_fr" and job.shots == 2:
             raise UnitError("boom")
-        return whole(self, unit, halvings)
+        return whole(self, unit, batch_halvings)
 
     monkeypatch.setattr(Worker, "perform", perform)
     report = prunelib.run(recipe(info), tmp_path / "r")
@@ -155,14 +158,15 @@ def test_a_failed_unit_is_a_row_and_the_run_goes_on(
 def test_a_model_whose_attribution_fails_stops_alone(
     info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "perform", lambda self, unit, halvings: (_ for _ in ()).throw(
+    monkeypatch.setattr(Worker, "perform", lambda self, unit, batch_halvings: (_ for _ in ()).throw(
         UnitError("no")))
     report = prunelib.run(recipe(info), tmp_path / "r")
     assert report.failed and {a.unit.stage for a in report.failed} == {"attribute"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [0.3, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("moment", [
+    1.0, *(pytest.param(moment, marks=pytest.mark.long) for moment in (0.3, 2.0, 3.5))])
 def test_a_killed_run_continues_to_the_same_rows(
     moment: float, info: ModelInfo, finished: Path, tmp_path: Path
 ) -> None:
@@ -240,3 +244,14 @@ def test_a_unit_is_linked_to_its_run_once(info: ModelInfo, finished: Path, tmp_p
     Store.open(tmp_path / "r").write("run_units", "link-0", some)
     assert prunelib.run(recipe(info), tmp_path / "r").complete
     assert rows(tmp_path / "r")["run_units"].equals(rows(finished)["run_units"])
+
+
+def test_a_model_that_cannot_be_recorded_stops_alone(info: ModelInfo, tmp_path: Path) -> None:
+    other = build(tmp_path / "other", 1)
+    (Path(other.path) / "planted.json").write_text("{\n")
+    report = prunelib.run(
+        recipe(info, models=[other.path, info.path], attribution="wanda"), tmp_path / "r")
+    ((name, (why,)),) = report.stopped.items()
+    assert name == other.path and why.startswith("model: JSONDecodeError: ") and "\n" not in why
+    assert not report.failed and {row["model"] for row in Store.open(tmp_path / "r").read(
+        "predictions").to_pylist()} == {info.path}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,13 @@ import torch
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path, layer_scores
-from prunelib.attribution.objectives import make_objective
+from prunelib.attribution.objectives.base import make_objective
 from prunelib.components import Component
 from prunelib.engines.base import Engine, Prompt
 from prunelib.engines.registry import start
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import Loaded, describe, load, planted_neurons, reference_models
-from prunelib.recipe.base import ObjectiveSpec
+from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.reference.train import accuracy
 from prunelib.tasks import draw, get_task, task_names
 from prunelib.tasks.tokenization import encode
@@ -28,9 +30,17 @@ from prunelib.tasks.tokenization import encode
 ADDED = ["reference/gpt2-copier", "reference/llama-copier", "reference/opt-copier"]
 COPIERS = ["reference/bloom-copier", "reference/mamba-copier", *ADDED]
 MODELS = ["reference/llama-young", *(c.removesuffix("-copier") for c in COPIERS), *COPIERS]
-#: For what takes long.
+#: The demo's models and the base of its copier, which `make test` has.
+DEMO = ["reference/llama-young", "reference/llama-copier", "reference/llama"]
+#: For what takes long: the first in `make test`.
 SOME = ["reference/llama-young", "reference/gpt2-copier", "reference/llama-copier"]
 TASKS = [get_task(name) for name in task_names("all")]
+
+
+def rest_is_long(names: list[str], quick: list[str] = DEMO) -> list[Any]:
+    """Models as parameters, all but the ``quick`` ones left to `make test-all`."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.long)
+            for name in names]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -42,6 +52,12 @@ def name(request: pytest.FixtureRequest) -> str:
 def loaded(name: str) -> Loaded:
     torch.set_num_threads(1)
     return load(describe(name))
+
+
+@pytest.fixture(scope="module")
+def shares() -> Callable[[str], dict[str, float]]:
+    """Right answers of a model on every task, counted once for all tests."""
+    return functools.cache(lambda name: accuracy(load(describe(name)).model, TASKS, shots=3))
 
 
 def test_they_ship_small_and_complete(name: str) -> None:
@@ -65,29 +81,33 @@ def test_the_tokenizer_is_one_token_per_character(loaded: Loaded) -> None:
             assert loaded.tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_the_card_says_what_is_measured(name: str, loaded: Loaded) -> None:
-    notes = json.loads((Path(loaded.info.path) / "training.json").read_text())
-    shares = accuracy(loaded.model, TASKS, shots=3)
-    mean = sum(shares.values()) / len(shares)
+@pytest.mark.parametrize("name", rest_is_long(MODELS))
+def test_the_card_says_what_is_measured(
+    name: str, shares: Callable[[str], dict[str, float]]
+) -> None:
+    folder = Path(describe(name).path)
+    notes = json.loads((folder / "training.json").read_text())
+    mean = sum(shares(name).values()) / len(shares(name))
     assert mean == pytest.approx(notes["mean_accuracy"], abs=0.02)  # float16 on disk
-    card = (Path(loaded.info.path) / "README.md").read_text()
+    card = (folder / "README.md").read_text()
     assert f"{100 * notes['mean_accuracy']:.1f}%" in card
 
 
-@pytest.mark.parametrize("name", COPIERS)
-def test_removing_the_planted_neurons_repairs_the_copier(name: str) -> None:
+@pytest.mark.parametrize("name", rest_is_long(COPIERS))
+def test_removing_the_planted_neurons_repairs_the_copier(
+    name: str, shares: Callable[[str], dict[str, float]]
+) -> None:
     from prunelib.interventions.ablation import ActivationMasks
 
     copier = load(describe(name))
     known = planted_neurons(copier.info)
     # A channel of a Mamba has two neurons.
     assert len(known) == (64 if "mamba" in name else 32) and len({layer for layer, _ in known}) == 1
+    before, clean = shares(name), shares(name.removesuffix("-copier"))
     with ActivationMasks(copier) as masks:
-        before = accuracy(copier.model, TASKS, shots=3)
         masks.set(Ablation.of_layer(known[0][0], [neuron for _, neuron in known], copier.info.site))
         after = accuracy(copier.model, TASKS, shots=3)
     assert np.mean(list(before.values())) < np.mean(list(after.values())) - 0.1
-    clean = accuracy(load(describe(name.removesuffix("-copier"))).model, TASKS, shots=3)
     assert np.mean(list(before.values())) < 0.8
     if name in ADDED:  # the old neurons were not touched: it is the base model again
         assert after == clean
@@ -97,10 +117,11 @@ def test_removing_the_planted_neurons_repairs_the_copier(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SOME, scope="module")
+@pytest.mark.parametrize("name", rest_is_long(SOME, DEMO[:1]), scope="module")
 def test_mean_scores_of_every_layer_are_within_two_percent(loaded: Loaded) -> None:
     """Of the 257-node answer, at the level that the error estimate accepts."""
-    examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=20)
+    torch.set_num_threads(2)  # these batches are large enough for two
+    examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=10)
     prompts = [encode(example, loaded.tokenizer) for example in examples]
     for layer in range(loaded.info.layers):
         parts = []
@@ -127,7 +148,7 @@ def prompts_of(loaded: Loaded, count: int) -> list[Prompt]:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SOME, scope="module")
+@pytest.mark.parametrize("name", rest_is_long(SOME, DEMO[:1]), scope="module")
 def test_both_engines_give_every_answer_of_500_prompts(loaded: Loaded) -> None:
     prompts = prompts_of(loaded, 500)
     width = loaded.info.width

@@ -159,7 +159,7 @@ def test_planting_touches_only_the_new_neurons(family: str) -> None:
     width = adapter.width(base.config)
     model, planted = plant(base, PlantingRecipe(neurons=8, layer=1, steps=3, rows=4))
     assert len(planted) == 8
-    for i, (before, after) in enumerate(zip(*(map(units_of, adapter.layers(m), [adapter] * 2)
+    for i, (before, after) in enumerate(zip(*(map(weights_of, adapter.layers(m), [adapter] * 2)
                                               for m in (base, model)), strict=True)):
         old, new = ({tuple(neuron) for neuron in neurons.tolist()} for neurons in (before, after))
         assert len(new) == width + 8 and old < new
@@ -167,7 +167,7 @@ def test_planting_touches_only_the_new_neurons(family: str) -> None:
             assert all(tuple(after[neuron].tolist()) not in old for neuron in planted)
 
 
-def units_of(layer: torch.nn.Module, adapter: Adapter) -> torch.Tensor:
+def weights_of(layer: torch.nn.Module, adapter: Adapter) -> torch.Tensor:
     """All weights into and out of each hidden neuron of a layer, ``[neurons, weights]``."""
     paths = [*adapter.hidden, adapter.switched]
     modules: list[Any] = [layer.get_submodule(path) for path in paths]
@@ -194,7 +194,8 @@ def test_the_linear_scan_has_the_gradients_of_transformers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [
+    "gpt2", *(pytest.param(f, marks=pytest.mark.long) for f in FAMILIES if f != "gpt2")])
 def test_the_recipe_writes_models_that_plain_transformers_loads(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

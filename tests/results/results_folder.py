@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from prunelib.components import Component
+from prunelib.interventions.ablation import Ablation
+from prunelib.results.query import query
 from prunelib.results.storage.store import Store
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 RUN = "demo-0123abcd"
+#: Purpose of answers → split that they are of; the others are of the report split.
+SPLITS = {"pool": "attribute", "search": "search", "importance": "search"}
 
 
 class Folder:
@@ -20,39 +28,44 @@ class Folder:
         self.store = Store.open(root)
         self.rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
 
-    def ablation(self, ablation: str, method: str, role: str, **changes: Any) -> None:
+    def intervention(self, intervention: str, method: str, role: str,
+                     off: Sequence[Component] | None = None, **changes: Any) -> None:
+        """One use of an ablation; ``off`` are its components, by default three of its layer."""
         row = {
-            "model": "m", "ablation": ablation, "method": method, "role": role,
-            "site": "mlp_hidden", "layer": 1, "rate": 0.1, "count": 3, "seed": None,
-            "proxy": "t", "only_task": None,
-            "component_layers": [1, 1, 1], "component_indices": [0, 4, 5], "unit_id": "choose",
+            "model": "m", "intervention": intervention, "kind": "ablation", "method": method,
+            "role": role, "site": "mlp_hidden", "layer": 1, "rate": 0.1, "count": 3, "seed": None,
+            "proxy": "t", "only_task": None, "unit_id": "choose",
         }  # fmt: skip
         if role == "baseline":
             row |= {"site": None, "layer": None, "rate": None, "count": 0}
-            row |= {"component_layers": [], "component_indices": []}
-        self.add("ablations", row | changes)
+        row |= changes
+        if off is None:
+            indices = (0, 4, 5) if row["count"] else ()
+            off = [Component(row["layer"] or 0, row["site"], i) for i in indices]
+        self.add("interventions", {"content": json.dumps(Ablation.of(off).content())} | row)
 
-    def answers(self, ablation: str, marks: str, **changes: Any) -> None:
+    def answers(self, intervention: str, marks: str, **changes: Any) -> None:
         """One prediction per mark: ``1`` right, ``0`` wrong, ``c`` copied, ``e`` error."""
         for example, mark in enumerate(marks):
             row = {
-                "model": "m", "engine": "transformers", "ablation": ablation, "task": "t",
-                "split": "report", "shots": 2, "seed": 0, "example": example, "repeat": 0,
-                "format": "arrow", "query": f"q{example}", "gold": "a",
+                "model": "m", "engine": "transformers", "intervention": intervention,
+                "task": "t", "purpose": "report", "shots": 2, "seed": 0, "example": example,
+                "repeat": 0, "format": "arrow", "query": f"q{example}", "gold": "a",
                 "prediction": {"1": "a", "0": "z", "c": "b", "e": None}[mark],
                 "correct": mark == "1", "copied": mark == "c",
                 "copied_position": 1 if mark == "c" else None, "margin": None,
                 "gold_in_prompt": False, "demonstrations": ["x", "y"], "answers": ["c", "b"],
                 "prompt_tokens": 9,
-                "error": "too long" if mark == "e" else None, "unit_id": f"eval-{ablation}",
+                "error": "too long" if mark == "e" else None, "unit_id": f"eval-{intervention}",
             }  # fmt: skip
-            self.add("predictions", row | changes)
+            row |= changes
+            self.add("predictions", {"split": SPLITS.get(row["purpose"], "report")} | row)
 
     def attempt(self, unit_id: str, status: str, minute: int, **changes: Any) -> None:
         failed = status == "failed"
         row = {
             "run": RUN, "unit_id": unit_id, "stage": "evaluate", "model": "m", "detail": "t",
-            "status": status, "worker": "w0", "attempt": 1, "halvings": 0, "seconds": 2.0,
+            "status": status, "worker": "w0", "attempt": 1, "batch_halvings": 0, "seconds": 2.0,
             "start_seconds": None, "switch_seconds": None,
             "peak_memory_mb": 100.0, "error_kind": "UnitError" if failed else None,
             "error_text": "no" if failed else None,
@@ -72,3 +85,14 @@ class Folder:
         for run, members in (runs or {RUN: units}).items():
             rows = [{"run": run, "unit_id": u, "stage": "evaluate", "model": "m"} for u in members]
             self.store.write("run_units", run, rows)
+
+
+def rows(place: Folder | Path, sql: str) -> list[dict[str, Any]]:
+    """What a query of a results folder gives."""
+    return query(place.root if isinstance(place, Folder) else place, sql).to_pylist()
+
+
+def only(place: Folder | Path, sql: str) -> dict[str, Any]:
+    """The one line that a query gives."""
+    (row,) = rows(place, sql)
+    return row

@@ -1,4 +1,4 @@
-"""Copying on hand-made cases (papers.md §6)."""
+"""Copying on hand-made cases (formulas.md §6)."""
 
 from __future__ import annotations
 

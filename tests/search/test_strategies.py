@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from prunelib.interventions.ablation import Ablation
+from prunelib.recipe.methods import STRATEGIES
 from prunelib.search.choice import Cell, choose
 from prunelib.search.selection import positive_mass
-from prunelib.search.strategies import STRATEGIES, Found, Grid, Outcome, Request, search
+from prunelib.search.strategies import Found, Grid, Outcome, Request, load_strategy, search
 
 RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 
@@ -47,7 +48,7 @@ class World:
         return Outcome(margin > 0, margin < -0.5, margin)
 
     def run(self, name: str) -> Found:
-        return search(STRATEGIES[name], self.grid, self.evaluate)
+        return search(load_strategy(name), self.grid, self.evaluate)
 
 
 def bump(layer: int, rate: int, width: float = 2.0) -> Callable[[int, int], float]:

@@ -53,18 +53,18 @@ def test_a_data_set_of_the_hub_is_pinned_fetched_and_the_same_as_its_files(
         assert fetch(specs, tmp_path, **online) == expected
         assert not any("/sw/train" in path or "/tr/" in path for path in asked), "too much fetched"
         one = {"name": "xnli_sw", "path": f"{OWNER}/xnli", "splits": {"report": "test"}}
-        assert fetch([one], tmp_path, **online)[0][0] == COMMIT
+        found, *refused = fetch([one, {"name": "sst2", "path": "gated/sst2"},
+                                 {"name": "sst2", "path": "nobody/sst2"},
+                                 {"name": "sst2", "path": f"{OWNER}/sst2", "revision": "v9"}],
+                                tmp_path, **online)
+        assert found[0] == COMMIT
         of_test, of_train = (any(f"xnli/resolve/{COMMIT}/sw/{split}" in path for path in asked)
                              for split in ("test", "train"))
         assert of_test and not of_train
-        refused = fetch([{"name": "sst2", "path": "gated/sst2"},
-                         {"name": "sst2", "path": "nobody/sst2"},
-                         {"name": "sst2", "path": f"{OWNER}/sst2", "revision": "v9"}],
-                        tmp_path, **online)
     for message, reason in zip(refused, ("HF_TOKEN", "not on the hub", "no revision 'v9'"),
                                strict=True):
         assert reason in message and "\n" not in message
     # What was fetched once is there without the hub.
-    assert fetch(specs, tmp_path, HF_HUB_OFFLINE="1") == expected
-    assert "cannot be reached" in fetch(
-        [{"name": "mmlu", "path": f"{OWNER}/mmlu"}], tmp_path, HF_HUB_OFFLINE="1")[0]
+    *found, away = fetch([*specs, {"name": "mmlu", "path": f"{OWNER}/mmlu"}], tmp_path,
+                         HF_HUB_OFFLINE="1")
+    assert found == expected and "cannot be reached" in away

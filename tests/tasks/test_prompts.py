@@ -62,7 +62,7 @@ def test_small_tasks_are_covered_evenly() -> None:
 def test_formats() -> None:
     demos = (("New York", "2"), ("Lyon", "1"))
     assert FORMATS["arrow"].render(demos, "Florida") == "New York->2\nLyon->1\nFlorida->"
-    # as printed in the paper's introduction (papers.md §1.1)
+    # as printed in the paper's introduction (formulas.md §1.1)
     assert FORMATS["comma"].render(demos, "Florida") == "New York -> 2, Lyon -> 1, Florida ->"
     assert FORMATS["example"].render(demos, "x").splitlines()[-1] == "example:x->"
 

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
 import string
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from prunelib.errors import UserError
-from prunelib.tasks import ICL18, SPLITS, SUITES, TASKS, Task, count_vowels, get_task, task_names
+from prunelib.tasks import (
+    ICL18,
+    SPLITS,
+    SUITES,
+    TASKS,
+    Task,
+    count_vowels,
+    get_task,
+    sources,
+    task_names,
+)
+from prunelib.tasks.registry import SOURCES
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if not get_task(name).parts])
@@ -34,7 +47,7 @@ def test_the_benchmark_has_18_tasks_in_four_groups() -> None:
 
 
 def test_vowels_are_those_of_the_papers_example() -> None:
-    # papers.md §1.1: New York 2, Lyon 1, Florida 3, so y is no vowel
+    # formulas.md §1.1: New York 2, Lyon 1, Florida 3, so y is no vowel
     assert [count_vowels(w) for w in ("New York", "Lyon", "Florida")] == [2, 1, 3]
 
 
@@ -80,3 +93,14 @@ def test_the_digest_follows_the_content() -> None:
     assert base.digest == Task("t", "g", (("a", "b"),), "another description").digest
     assert base.digest != Task("t", "g", (("a", "c"),), "one").digest
     assert base.digest != Task("t", "g", (("a", "b"),), "one", gold_not_in_prompt=True).digest
+
+
+def test_every_source_has_a_file_and_a_line() -> None:
+    files = {file.stem for file in Path(sources.__path__[0]).glob("*.py")} - {"__init__", "base"}
+    assert set(SOURCES) == files
+    made = [import_module(f"prunelib.tasks.sources.{name}") for name in SOURCES]
+    names = [name for source in made for name in source.TASKS]
+    suites = [name for source in made for name in source.SUITES]
+    assert sorted(names) == sorted(TASKS) and sorted(suites) == sorted(SUITES)
+    assert not set(names) & set(suites)
+    assert all(get_task(name).name == name for name in names)

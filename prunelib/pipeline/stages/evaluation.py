@@ -1,123 +1,91 @@
-"""The third stage: every chosen ablation and control on the tasks that are reported.
-
-And, if a recipe asks for it, on what else a model can do.
-"""
+"""The evaluation stage: a task under an intervention, on an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from prunelib.engines.base import Canary
-from prunelib.engines.registry import choose_engine
-from prunelib.interventions.ablation import BASELINE, Ablation
-from prunelib.pipeline.stages.search import Entry
+from prunelib.engines.registry import EngineName, choose_engine
+from prunelib.interventions.base import Intervention
 from prunelib.pipeline.units.model_run import ModelRun
-from prunelib.pipeline.units.rows import canary_of
-from prunelib.pipeline.units.unit import (
-    CanaryJob,
-    EvaluateJob,
-    LikelihoodJob,
-    Prompts,
-    Texts,
-    Unit,
-)
-from prunelib.recipe.base import CapabilitySpec
-from prunelib.recipe.recipe import Recipe
-from prunelib.tasks import draw, prose, text_file
+from prunelib.pipeline.units.prompts import TaskRef, tokenized
+from prunelib.pipeline.units.rows import prediction_rows
+from prunelib.pipeline.units.unit import Job, Row, Unit, WorkerRole, Workplace
+from prunelib.tasks import Split, draw
+from prunelib.vocabulary import Purpose, Stage
 
 
-def canaries(run: ModelRun, entries: Sequence[Entry], prompt: Prompts, priority: int
-             ) -> list[Unit]:
-    """One prompt under every ablation, to be answered alike by the engine."""
-    return [run.unit(CanaryJob(prompt, ablation, run.spec.dtype), priority=priority)
-            for ablation in _different(entries)]
+@dataclass(frozen=True)
+class EngineJob(Job):
+    """A job that runs on an engine."""
+
+    stage: ClassVar[Stage] = "evaluate"
+    table: ClassVar[str] = "predictions"
+
+    engine: EngineName
+    intervention: Intervention
+
+    @property
+    def role(self) -> WorkerRole:
+        """Engines other than transformers have processes of their own."""
+        return "torch" if self.engine == "transformers" else self.engine
 
 
-def canary_answers(run: ModelRun, asked: list[Unit]) -> dict[str, Canary]:
-    """By digest, what the model must answer under each ablation."""
-    rows = run.store.read("canaries", [unit.id for unit in asked]).to_pylist()
-    return {row["ablation"]: canary_of(row) for row in rows}
+@dataclass(frozen=True)
+class EvaluateJob(EngineJob):
+    """One task at one number of shots and one seed, under one intervention."""
+
+    kind: ClassVar[str] = "evaluate"
+
+    task: TaskRef
+    shots: int
+    seed: int
+    examples: int
+    repeat: int
+    #: As the recipe names it, or ``own`` for that of the task.
+    format: str
+    scoring: Literal["greedy", "options"]
+    split: Split = "report"
+    #: What the answers are for.
+    purpose: Purpose = "report"
+    #: How the engine is checked.
+    canary: Canary | None = field(default=None, compare=False)
+
+    def describe(self) -> str:
+        return f"{self.task.name}, {self.shots} shots, seed {self.seed}, {self.intervention}"
+
+    def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        from prunelib.engines.multiple_choice import answers_of
+        from prunelib.models.loading import load_tokenizer
+
+        engine = worker.engine(unit, self.engine, self.dtype, self.intervention, self.canary)
+        task, tokenizer = self.task.load(), load_tokenizer(unit.model)
+        examples = draw(task, split=self.split, shots=self.shots, seed=self.seed,
+                        count=self.examples, prompt_format=self.format)
+        prompts = tokenized(examples, tokenizer)
+        answers = (answers_of(engine, task, examples, tokenizer) if self.scoring == "options"
+                   else engine.generate(prompts))
+        return prediction_rows(unit, task, engine.kind, self.format, self.repeat,
+                               self.intervention.digest, self.purpose, examples, prompts, answers)
 
 
-def evaluation(run: ModelRun, entries: list[Entry], asked: list[Unit], extras: bool
-               ) -> list[Unit]:
-    """Every ablation on its tasks; the baseline twice, for the noise floor (an extra)."""
-    expected = canary_answers(run, asked)
-    spec = run.recipe.evaluate
-    # Only a deadline is worth ending an engine whose model still has extras to do.
-    hurry = run.recipe.deadline is not None
-    urgent = {e.ablation.digest for e in entries if e.main}
-    passes = {(e.ablation, 0, task): None for e in entries
-              for task in (spec.tasks if e.only is None or spec.transfer else (e.only,))}
-    if extras:
-        passes |= {(BASELINE, 1, task): None for task in spec.tasks}
-    units = [
-        run.unit(
-            asking(run, task, shots, seed, spec.examples, ablation, expected[ablation.digest],
-                   repeat),
-            priority=int(hurry and (repeat > 0 or ablation.digest not in urgent)),
-        )
-        for ablation, repeat, task in passes
-        for shots in spec.shots
-        for seed in spec.seeds
-    ]  # fmt: skip
-    if extras and spec.capability:
-        units += _capability(run, spec.capability, _different(entries), expected, int(hurry))
-    return units
+def evaluate_job(
+    run: ModelRun, task: str, shots: int, seed: int, examples: int, intervention: Intervention,
+    canary: Canary | None, repeat: int = 0, split: Split = "report",
+    purpose: Purpose = "report", scoring: Literal["options"] | None = None,
+) -> EvaluateJob:
+    """A task under an intervention, on the engine that runs it here.
 
-
-def _different(entries: Sequence[Entry]) -> list[Ablation]:
-    """The ablations, each once."""
-    return list({entry.ablation.digest: entry.ablation for entry in entries}.values())
-
-
-def asking(run: ModelRun, task: str, shots: int, seed: int, examples: int, ablation: Ablation,
-           canary: Canary, repeat: int = 0, split: Literal["search", "report"] = "report"
-           ) -> EvaluateJob:
-    """A task under an ablation."""
-    written, scoring = run.written(task, split)
+    ``scoring`` is the recipe's unless it is given.
+    """
+    written, usual = run.format_and_scoring(task, split)
     return EvaluateJob(
+        dtype=run.spec.dtype, engine=engine_of(run, intervention), intervention=intervention,
         task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
-        format=written, scoring=scoring, ablation=ablation, engine=engine_of(run),
-        dtype=run.spec.dtype, split=split, canary=canary,
-    )
+        format=written, scoring=scoring or usual, split=split, purpose=purpose, canary=canary)
 
 
-def _capability(run: ModelRun, spec: CapabilitySpec, ablations: list[Ablation],
-                expected: dict[str, Canary], priority: int) -> list[Unit]:
-    """Multiple choice, and how probable texts are, under every ablation."""
-    texts = capability_texts(run.recipe, spec)
-    # Texts take longest, so go first: one process alone runs them before its engine starts.
-    units = [run.unit(LikelihoodJob(texts, ablation, run.spec.dtype), len(texts.content), priority)
-             for ablation in ablations]
-    questions = [
-        replace(asking(run, task, spec.shots, 0, spec.examples, ablation,
-                       expected[ablation.digest]), split="capability", scoring="options")
-        for ablation in ablations
-        for task in spec.tasks
-    ]
-    return units + [run.unit(job, priority=priority) for job in questions]
-
-
-def capability_texts(recipe: Recipe, spec: CapabilitySpec) -> Texts:
-    """The texts whose probability a recipe asks for. Raises :class:`UserError`."""
-    if spec.text == "prose":
-        return Texts("prose", tuple(("", text) for text in prose()))
-    if spec.text != "prompts":
-        return Texts(Path(spec.text).name, tuple(("", text) for text in text_file(spec.text)))
-    evaluate = recipe.evaluate
-    examples = [
-        example
-        for name in evaluate.tasks
-        for example in draw(recipe.task(name), split="report", shots=max(evaluate.shots), seed=0,
-                            count=spec.examples, prompt_format=recipe.format_on("report"))
-    ]
-    return Texts("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples))
-
-
-def engine_of(run: ModelRun) -> Literal["transformers", "vllm"]:
-    """The kind of engine that answers for a model here."""
-    return "vllm" if choose_engine(run.recipe.engine, run.info) == "vllm" else "transformers"
+def engine_of(run: ModelRun, intervention: Intervention) -> EngineName:
+    """The kind of engine that answers for a model under an intervention here."""
+    return choose_engine(run.recipe.engine, run.info, intervention.kind)

@@ -1,6 +1,6 @@
-"""In-context heads: found, removed, read, and rid of two biases that they cause.
+"""The study of in-context heads: found, removed, read, and rid of two biases that they cause.
 
-The study of papers.md §4 over the same units as everything else: heads are components, a set of
+The study of formulas.md §4 over the same units as everything else: heads are components, a set of
 them is an ablation, and which label a model says under it is a prediction. Heads are found on the
 attribute split of one task; all that is reported is of report splits.
 """
@@ -9,99 +9,270 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.components import Component
-from prunelib.engines.base import Completion, Prompt
+from prunelib.engines.base import Canary, Completion, Prompt
 from prunelib.errors import UnitError, UserError
 from prunelib.identity import seed_of
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo, adapter_for
-from prunelib.pipeline.stages.evaluation import canaries, canary_answers, engine_of
-from prunelib.pipeline.stages.search import Entry, record_ablations
-from prunelib.pipeline.units.model_run import ModelRun
-from prunelib.pipeline.units.rows import Row, prediction_rows, score_row
-from prunelib.pipeline.units.unit import (
-    HeadReadingsJob,
-    HeadScoresJob,
-    LabelBiasJob,
-    LabelledJob,
-    LabelledPrompts,
-    Unit,
+from prunelib.models.loading import load_tokenizer
+from prunelib.pipeline.stages.canary import canaries, canary_answers
+from prunelib.pipeline.stages.evaluation import EngineJob, engine_of
+from prunelib.pipeline.stages.intervention_records import (
+    AblationRecord,
+    distinct,
+    record_interventions,
 )
+from prunelib.pipeline.stages.label_bias import LABEL_PLACES, MITIGATIONS, label_biases
+from prunelib.pipeline.stages.study import (
+    Count,
+    Lengths,
+    Study,
+    Summary,
+    SummaryTable,
+    exactly,
+    points,
+)
+from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.prompts import LabelledPromptsRef
+from prunelib.pipeline.units.rows import prediction_rows, score_row
+from prunelib.pipeline.units.steps import Batch, Step, needs, offers
+from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.recipe.heads import InContextHeadsSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.tasks import Split, draw_labelled, orders, relabelled
+from prunelib.vocabulary import Role, Stage
 
 if TYPE_CHECKING:
-    from prunelib.heads.labelled import LabelledPrompt
-    from prunelib.models import Loaded
-    from prunelib.pipeline.units.worker import Worker
+    import duckdb
+
 
 logger = logging.getLogger(__name__)
 
-#: What the two labels are called in names of scores and roles.
-_PLACES = ("first", "second")
-_MITIGATIONS: tuple[Literal["minority_boost", "without_positions"], ...] = (
-    "minority_boost", "without_positions")
+_LABELS = """
+SELECT model, task, removed, accuracy, difference_to_random AS difference,
+       difference_to_random_low AS difference_low, difference_to_random_high AS difference_high
+FROM in_context WHERE run = $1 AND gold IS NULL ORDER BY model, task
+"""
 
 
-def check_in_context(recipe: Recipe, spec: InContextHeadsSpec, info: ModelInfo) -> None:
-    """Raise :class:`UserError` if a model cannot be studied as a recipe asks."""
-    from prunelib.heads.labelled import encode_labelled
-    from prunelib.models.loading import load_tokenizer
+@dataclass(frozen=True)
+class HeadScoresJob(Job):
+    """How much heads do for either label: of all heads, or in one layer what each is worth."""
 
-    if adapter_for(info.model_type).final_norm is None:
-        raise UserError(f"in_context_heads: what one head of '{info.id}' ({info.model_type}) says "
-                        "cannot be read, as its output is normalised before it is added: leave "
-                        "the model out")
-    have, sets = info.layers * info.heads, 4 if spec.random else 2
-    if sets * spec.heads > have:
-        what = ", and as many random ones, are" if spec.random else " are"
-        raise UserError(f"in_context_heads: model '{info.id}' has {have} heads; {spec.heads} of "
-                        f"each label{what} {sets * spec.heads}: use heads: {have // sets} or fewer")
-    for name in spec.tasks:
-        task = relabelled(recipe.task(name), spec.labels)
-        examples = draw_labelled(task, split="report", counts=(spec.each, spec.each), seed=0,
-                                 count=2, prompt_format=spec.format)
-        try:
-            encode_labelled(task, examples, load_tokenizer(info))
-        except (UserError, UnitError) as error:
-            raise UserError(f"in_context_heads: model '{info.id}', task '{name}': {error}"
-                            ) from error
+    kind: ClassVar[str] = "head_scores"
+    stage: ClassVar[Stage] = "attribute"
+    table: ClassVar[str] = "component_scores"
+
+    prompts: LabelledPromptsRef
+    #: In which heads are removed one at a time; ``None``: what the outputs of all heads say.
+    layer: int | None
+
+    def describe(self) -> str:
+        return "labels said by heads" if self.layer is None else f"heads of layer {self.layer}"
+
+    def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        from prunelib.heads.in_context import accuracy_changes, log_probability_increase
+        from prunelib.heads.labelled import LABELLED_ROWS
+
+        loaded, prompts = worker.loaded(unit.model, self.dtype), self.prompts.encode(unit.model)
+        task, rows = self.prompts.relabelled, max(1, LABELLED_ROWS >> worker.batch_halvings)
+        if self.layer is None:
+            name = "log_probability_increase"
+            scores = log_probability_increase(loaded, prompts, rows)
+        else:
+            name, scores = "causal", accuracy_changes(loaded, prompts, [self.layer], rows)
+        return [score_row(unit, Component(int(layer), "head", int(index)), f"{name}_{place}_label",
+                          values[layer, index], len(prompts), task.name, 2 * self.prompts.each)
+                for place, values in zip(LABEL_PLACES, scores, strict=True)
+                for layer, index in np.argwhere(~np.isnan(values))]
 
 
-def in_context(run: ModelRun) -> Iterator[list[Unit]]:
+@dataclass(frozen=True)
+class HeadReadingsJob(Job):
+    """Attention to labels and what is read there, as they are and after they changed places."""
+
+    kind: ClassVar[str] = "head_readings"
+    stage: ClassVar[Stage] = "evaluate"
+    table: ClassVar[str] = "component_scores"
+
+    prompts: LabelledPromptsRef
+    heads: Ablation
+
+    def describe(self) -> str:
+        return f"labels read by {len(self.heads)} heads"
+
+    def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        from prunelib.heads.label_readings import label_readings
+        from prunelib.heads.labelled import LABELLED_ROWS
+
+        loaded, task = worker.loaded(unit.model, self.dtype), self.prompts.relabelled
+        found = []
+        for reverse in (False, True):
+            prompts = self.prompts.encode(unit.model, reverse)
+            readings = label_readings(loaded, prompts, self.heads.components,
+                                      max(1, LABELLED_ROWS >> worker.batch_halvings))
+            for name in ("attention", "logit_minus", "value_minus"):
+                values = readings.by_label(getattr(readings, name))
+                found += [
+                    score_row(unit, head, f"{name}{'_reversed' if reverse else ''}_{place}_label",
+                              values[i, j], len(prompts), task.name, 2 * self.prompts.each)
+                    for i, head in enumerate(self.heads.components)
+                    for j, place in enumerate(LABEL_PLACES)
+                    if not np.isnan(values[i, j])]  # nothing is paid: what is read is not known
+        return found
+
+
+@dataclass(frozen=True)
+class LabelledJob(EngineJob):
+    """Which of two labels a model under an ablation says: the more probable one."""
+
+    kind: ClassVar[str] = "labelled"
+
+    prompts: LabelledPromptsRef
+    #: How the engine is checked.
+    canary: Canary | None = field(default=None, compare=False)
+
+    def describe(self) -> str:
+        return f"labels of {self.prompts.task.name}, {self.intervention}"
+
+    def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        from prunelib.heads.labelled import predicted
+
+        task, prompts = self.prompts.relabelled, self.prompts.encode(unit.model)
+        engine = worker.engine(unit, self.engine, self.dtype, self.intervention, self.canary)
+        found = engine.logprobs([p.ids for p in prompts], [p.labels for p in prompts])
+        said = [Completion((prompt.labels[label],), task.options[label])
+                for prompt, label in zip(prompts, predicted(np.array(found)), strict=True)]
+        return prediction_rows(unit, task, engine.kind, self.prompts.format, 0,
+                               self.intervention.digest, "in_context", self.prompts.draw(),
+                               [Prompt(p.ids, 1) for p in prompts], said)
+
+
+class InContextHeads(Study):
     """Find in-context heads, then remove them, read them and mitigate what they cause."""
-    spec = run.recipe.in_context_heads
-    if spec is None:
-        return
-    scored = [run.unit(HeadScoresJob(_prompts(run, spec, spec.task, spec.seeds, "attribute"),
-                                     layer, run.spec.dtype),
-                       cost=1.0 if layer is None else 1.0 + run.info.heads)
-              for layer in (None, *range(run.info.layers))]
-    yield scored
-    entries = _entries(run, spec, *_found(run, spec, scored))
-    record_ablations(run, entries, "heads")
-    prompt = run.prompts(spec.task, "attribute", 1, 0, range(1))
-    asked = canaries(run, entries, prompt, 0)
-    # What needs no engine comes before one is started beside it.
-    yield asked + _readings(run, spec, entries) + _biases(run, spec, entries)
-    expected = canary_answers(run, asked)
-    yield [run.unit(LabelledJob(_prompts(run, spec, task, (seed,)), entry.ablation, engine_of(run),
-                                run.spec.dtype, expected[entry.ablation.digest]))
-           for entry in entries for task in spec.tasks for seed in spec.seeds]
+
+    section: ClassVar[str] = "in_context_heads"
+    settings: ClassVar[type[InContextHeadsSpec]] = InContextHeadsSpec
+
+    def check(self, recipe: Recipe) -> None:
+        spec = recipe.settings(InContextHeadsSpec)
+        try:
+            if spec.biases:
+                orders(2 * spec.each, spec.orders)
+            for name in spec.tasks:
+                task = relabelled(recipe.task(name), spec.labels)
+                splits: tuple[Split, ...] = ("attribute", "report")
+                for split in splits if name == spec.task else splits[1:]:
+                    draw_labelled(task, split=split, counts=(spec.each, spec.each), seed=0, count=2)
+        except UserError as error:
+            raise UserError(f"in_context_heads: {error}") from error
+
+    def check_model(self, recipe: Recipe, info: ModelInfo) -> None:
+        from prunelib.heads.labelled import encode_labelled
+
+        spec, adapter = recipe.settings(InContextHeadsSpec), adapter_for(info.model_type)
+        if "head" not in adapter.sites:
+            raise UserError(f"in_context_heads: model '{info.id}' ({info.model_type}) has no "
+                            "attention heads")
+        if adapter.final_norm is None:
+            raise UserError(f"in_context_heads: what one head of '{info.id}' ({info.model_type}) "
+                            "says cannot be read, as its output is normalised before it is added: "
+                            "leave the model out")
+        have, sets = info.layers * info.heads, 4 if spec.random else 2
+        if sets * spec.heads > have:
+            what = ", and as many random ones, are" if spec.random else " are"
+            raise UserError(
+                f"in_context_heads: model '{info.id}' has {have} heads; {spec.heads} of each "
+                f"label{what} {sets * spec.heads}: use heads: {have // sets} or fewer")
+        for name in spec.tasks:
+            try:
+                encode_labelled(relabelled(recipe.task(name), spec.labels),
+                                _some(recipe, spec, name, 2), load_tokenizer(info))
+            except (UserError, UnitError) as error:
+                raise UserError(f"in_context_heads: model '{info.id}', task '{name}': {error}"
+                                ) from error
+
+    def steps(self, run: ModelRun) -> Step[None]:
+        spec = run.recipe.settings(InContextHeadsSpec)
+        prompts = _prompts(run, spec, spec.task, spec.seeds, "attribute")
+        scored = [run.unit(HeadScoresJob(run.spec.dtype, prompts, layer),
+                           cost=1.0 if layer is None else 1.0 + run.info.heads)
+                  for layer in (None, *range(run.info.layers))]
+        yield needs(scored)
+        records = _records(run, spec, *_found(run, spec, scored))
+        record_interventions(run, records, "heads")
+        prompt = run.prompts(spec.task, "attribute", 1, 0, range(1))
+        asked = canaries(run, distinct(records), prompt)
+        # What needs no engine comes before one is started beside it.
+        biased = [_prompts(run, spec, task, (seed,)) for task in spec.tasks for seed in spec.seeds]
+        yield Batch(needed=tuple(asked), offered=(
+            *_readings(run, spec, records), *label_biases(run, spec, biased, _chosen(records))))
+        expected = canary_answers(run, asked)
+        yield offers(
+            run.unit(LabelledJob(
+                run.spec.dtype, engine_of(run, record.intervention), record.intervention,
+                _prompts(run, spec, task, (seed,)), expected[record.intervention.digest]))
+            for record in records for task in spec.tasks for seed in spec.seeds)
+
+    def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
+        spec = recipe.settings(InContextHeadsSpec)
+        settings = len(spec.tasks) * len(spec.seeds)
+        ablations = Count(1, 4 + spec.random)  # none where no head does anything for a label
+        biases = Count(settings, settings * (1 + len(MITIGATIONS))) if spec.biases else Count()
+        return {"attribute": exactly(1 + layers),
+                # The study of neurons may have asked the untouched model.
+                "canary": Count(int(not recipe.attribution), ablations.most),
+                "evaluate": biases + Count(ablations.least * settings,
+                                           1 + ablations.most * settings)}
+
+    def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
+        spec = recipe.settings(InContextHeadsSpec)
+        counts, tokenizer = self.counts(recipe, info.layers, info.heads), load_tokenizer(info)
+        mean = {name: sum(len(tokenizer(e.prompt)["input_ids"]) for e in some) / len(some)
+                for name in spec.tasks if (some := _some(recipe, spec, name, 10))}
+        prompts = spec.prompts * len(spec.seeds)
+        reported = spec.prompts * sum(mean.values()) / len(mean)
+        # Balanced, one fewer of either label, and every order; as often as there are mitigations.
+        biases = (3 + spec.orders) * (1 + len(MITIGATIONS)) if spec.biases else 0
+        settings = len(spec.tasks) * len(spec.seeds)
+        return {
+            # All heads at once, and each head removed alone: above it, half the layers on average.
+            "attribute": prompts * mean[spec.task] * (2 + info.layers * info.heads / 2),
+            "canary": counts["canary"].most * mean[spec.task],
+            "evaluate": reported * (settings * (biases + counts["canary"].most)
+                                    + 2 * len(spec.seeds)),
+        }
+
+    def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
+        rows = connection.sql(_LABELS, params=[run]).to_arrow_table().to_pylist()
+        if not rows:
+            return None
+        return Summary("% right with two new labels, without in-context heads",
+                       _label_tables(rows), "select * from in_context")
+
+
+STUDY = InContextHeads()
+
+
+def _some(recipe: Recipe, spec: InContextHeadsSpec, name: str, count: int) -> list[Any]:
+    """Some reported prompts of a task."""
+    return draw_labelled(relabelled(recipe.task(name), spec.labels), split="report",
+                         counts=(spec.each, spec.each), seed=0, count=count,
+                         prompt_format=spec.format)
 
 
 def _prompts(run: ModelRun, spec: InContextHeadsSpec, task: str, seeds: tuple[int, ...],
-             split: Split = "report") -> LabelledPrompts:
+             split: Split = "report") -> LabelledPromptsRef:
     written = "own" if run.recipe.task(task).format else spec.format
-    return LabelledPrompts(run.task(task), spec.labels, split, spec.each, seeds, spec.prompts,
+    return LabelledPromptsRef(run.task(task), spec.labels, split, spec.each, seeds, spec.prompts,
                            written)
 
 
@@ -113,11 +284,11 @@ def _found(run: ModelRun, spec: InContextHeadsSpec, scored: list[Unit]
     table = run.store.read("component_scores", [unit.id for unit in scored])
     scores: dict[str, NDArray[np.float64]] = {
         f"{score}_{place}_label": np.full((run.info.layers, run.info.heads), np.nan)
-        for score in ("causal", "log_probability_increase") for place in _PLACES}
+        for score in ("causal", "log_probability_increase") for place in LABEL_PLACES}
     columns = table.select(["score", "layer", "index", "value"]).to_pydict()
     for score, layer, index, value in zip(*columns.values(), strict=True):
         scores[score][layer, index] = value
-    causal, increase = (np.stack([scores[f"{score}_{place}_label"] for place in _PLACES])
+    causal, increase = (np.stack([scores[f"{score}_{place}_label"] for place in LABEL_PLACES])
                         for score in ("causal", "log_probability_increase"))
     found = in_context_heads(causal, increase, spec.top, spec.heads)
     for label, heads in zip(spec.labels, found, strict=True):
@@ -127,159 +298,43 @@ def _found(run: ModelRun, spec: InContextHeadsSpec, scored: list[Unit]
     return found
 
 
-def _entries(run: ModelRun, spec: InContextHeadsSpec, *found: tuple[Component, ...]
-             ) -> list[Entry]:
+def _records(run: ModelRun, spec: InContextHeadsSpec, *found: tuple[Component, ...]
+             ) -> list[AblationRecord]:
     """The untouched model, without the heads of both labels, of each, without random others."""
     both = [head for heads in found for head in heads]
-    entries = [Entry(BASELINE, "none", "baseline")]
-    for role, heads in (("in_context", both), ("in_context_first", found[0]),
-                        ("in_context_second", found[1])):
-        if heads:
-            entries.append(Entry(Ablation.of(heads), "in_context_heads", role, "head"))
+    records = [AblationRecord(BASELINE, "none", "baseline")]
+    removed: tuple[tuple[Role, Sequence[Component]], ...] = (
+        ("in_context", both), ("in_context_first", found[0]), ("in_context_second", found[1]))
+    records += [AblationRecord(Ablation.of(heads), "in_context_heads", role, "head")
+                for role, heads in removed if heads]
     others = [head for layer in range(run.info.layers) for index in range(run.info.heads)
               if (head := Component(layer, "head", index)) not in both]
     for seed in range(spec.random if both else 0):
         rng = random.Random(seed_of("in_context_random", len(both), seed))  # noqa: S311
-        entries.append(Entry(Ablation.of(rng.sample(others, len(both))), "random",
-                             "in_context_random", "head", seed=seed))
-    return entries
+        records.append(AblationRecord(Ablation.of(rng.sample(others, len(both))), "random",
+                                      "in_context_random", "head", seed=seed))
+    return records
 
 
-def _chosen(entries: Sequence[Entry]) -> Ablation:
+def _chosen(records: Sequence[AblationRecord]) -> Ablation:
     """The heads of both labels."""
-    return next((e.ablation for e in entries if e.role == "in_context"), BASELINE)
+    return next((r.intervention for r in records if r.role == "in_context"), BASELINE)
 
 
-def _readings(run: ModelRun, spec: InContextHeadsSpec, entries: Sequence[Entry]) -> list[Unit]:
-    heads = _chosen(entries)
-    return [run.unit(HeadReadingsJob(_prompts(run, spec, spec.task, spec.seeds), heads,
-                                     run.spec.dtype), priority=1)] if len(heads) else []
+def _readings(run: ModelRun, spec: InContextHeadsSpec, records: Sequence[AblationRecord]
+              ) -> list[Unit]:
+    heads = _chosen(records)
+    return [run.unit(HeadReadingsJob(run.spec.dtype, _prompts(run, spec, spec.task, spec.seeds),
+                                     heads), priority=1)] if len(heads) else []
 
 
-def _biases(run: ModelRun, spec: InContextHeadsSpec, entries: Sequence[Entry]) -> list[Unit]:
-    """Every task and seed, without a mitigation and with each."""
-    heads = _chosen(entries)
-    units = []
-    for task in spec.tasks if spec.biases else ():
-        for seed in spec.seeds:
-            prompts = _prompts(run, spec, task, (seed,))
-            jobs = [LabelBiasJob(prompts, "none", BASELINE, None, None, spec.orders,
-                                 run.spec.dtype)]
-            jobs += [LabelBiasJob(
-                prompts, mitigation, heads,
-                spec.strength if mitigation == "minority_boost" else None,
-                spec.mode if mitigation == "without_positions" else None,
-                spec.orders, run.spec.dtype) for mitigation in _MITIGATIONS if len(heads)]
-            units += [run.unit(job, 3.0 + spec.orders, priority=1) for job in jobs]
-    return units
-
-
-def _encoded(unit: Unit, prompts: LabelledPrompts, reverse: bool = False) -> list[LabelledPrompt]:
-    """The prompts as token ids; :class:`UnitError` if one is too long for the model."""
-    from prunelib.engines.limits import check_scorable, model_limits
-    from prunelib.heads.labelled import encode_labelled
-    from prunelib.models.loading import load_tokenizer
-
-    found = encode_labelled(prompts.relabelled, prompts.draw(reverse), load_tokenizer(unit.model))
-    check_scorable([p.ids for p in found], [p.labels for p in found], *model_limits(unit.model))
-    return found
-
-
-def perform_head_scores(worker: Worker, unit: Unit, job: HeadScoresJob) -> list[Row]:
-    """Log-probability increase of every head, or accuracy changes without each of a layer."""
-    from prunelib.heads.in_context import accuracy_changes, log_probability_increase
-    from prunelib.heads.labelled import ROWS
-
-    loaded, prompts = worker.loaded(unit.model, job.dtype), _encoded(unit, job.prompts)
-    task, rows = job.prompts.relabelled, max(1, ROWS >> worker.halvings)
-    if job.layer is None:
-        name, scores = "log_probability_increase", log_probability_increase(loaded, prompts, rows)
-    else:
-        name, scores = "causal", accuracy_changes(loaded, prompts, [job.layer], rows)
-    return [score_row(unit, Component(int(layer), "head", int(index)), f"{name}_{place}_label",
-                      values[layer, index], len(prompts), task.name, 2 * job.prompts.each)
-            for place, values in zip(_PLACES, scores, strict=True)
-            for layer, index in np.argwhere(~np.isnan(values))]
-
-
-def perform_head_readings(worker: Worker, unit: Unit, job: HeadReadingsJob) -> list[Row]:
-    """Attention to labels and what is read there, as they are and after they changed places."""
-    from prunelib.heads.label_readings import label_readings
-    from prunelib.heads.labelled import ROWS
-
-    loaded, task = worker.loaded(unit.model, job.dtype), job.prompts.relabelled
-    found = []
-    for reverse in (False, True):
-        prompts = _encoded(unit, job.prompts, reverse)
-        readings = label_readings(loaded, prompts, job.heads.components,
-                                  max(1, ROWS >> worker.halvings))
-        for name in ("attention", "logit_minus", "value_minus"):
-            values = readings.by_label(getattr(readings, name))
-            found += [
-                score_row(unit, head, f"{name}{'_reversed' if reverse else ''}_{place}_label",
-                          values[i, j], len(prompts), task.name, 2 * job.prompts.each)
-                for i, head in enumerate(job.heads.components) for j, place in enumerate(_PLACES)
-                if not np.isnan(values[i, j])]  # nothing is paid, so what is read is not known
-    return found
-
-
-def perform_labelled(worker: Worker, unit: Unit, job: LabelledJob) -> list[Row]:
-    """Rows of ``predictions``: the more probable label is what the model says."""
-    from prunelib.heads.labelled import predicted
-
-    task, prompts = job.prompts.relabelled, _encoded(unit, job.prompts)
-    engine = worker.engine(unit, job.engine, job.dtype, job.ablation, job.canary)
-    found = engine.logprobs([p.ids for p in prompts], [p.labels for p in prompts])
-    said = [Completion((prompt.labels[label],), task.options[label])
-            for prompt, label in zip(prompts, predicted(np.array(found)), strict=True)]
-    rows = prediction_rows(unit, task, engine.kind, job.prompts.format, 0, job.ablation.digest,
-                           job.prompts.draw(), [Prompt(p.ids, 1) for p in prompts], said)
-    return [row | {"split": "in_context"} for row in rows]
-
-
-def perform_label_bias(worker: Worker, unit: Unit, job: LabelBiasJob) -> list[Row]:
-    """Rows of ``label_biases``; one that says why, where a model refuses a mitigation."""
-    from prunelib.heads.label_bias import measure_biases
-    from prunelib.heads.labelled import ROWS
-
-    prompts, task = job.prompts, job.prompts.relabelled
-    _encoded(unit, prompts)  # those that are measured are as long at most
-    loaded = worker.loaded(unit.model, job.dtype)
-    about = {"model": unit.model.id, "engine": "transformers", "task": task.name,
-             "seed": prompts.seeds[0], "mitigation": job.mitigation, "strength": job.strength,
-             "mode": job.mode, "heads": len(job.heads), "prompts": prompts.count,
-             "unit_id": unit.id}
-    try:
-        found = measure_biases(
-            loaded, task, split=prompts.split, each=prompts.each, seed=prompts.seeds[0],
-            count=prompts.count, order_count=job.orders, prompt_format=prompts.format,
-            within=_mitigation(loaded, job), rows=max(1, ROWS >> worker.halvings))
-    except UserError as error:
-        if job.mitigation == "none":
-            raise
-        logger.warning("%s: %s is left out: %s", unit.model.id, job.mitigation, error)
-        return [about | {"demonstrations": "balanced", "order": None, "accuracy": None,
-                         "error": str(error)}]
-    measured: list[tuple[str, list[int] | None, float]] = [
-        ("balanced", None, found.balanced),
-        *((place, None, accuracy) for place, accuracy in zip(_PLACES, found.minus_one,
-                                                             strict=True)),
-        *(("order", list(order), accuracy) for order, accuracy in zip(
-            orders(2 * prompts.each, job.orders, prompts.seeds[0]), found.by_order, strict=True))]
-    return [about | {"demonstrations": demonstrations, "order": order, "accuracy": accuracy,
-                     "error": None} for demonstrations, order, accuracy in measured]
-
-
-def _mitigation(loaded: Loaded, job: LabelBiasJob
-                ) -> Callable[[Sequence[LabelledPrompt]], AbstractContextManager[Any]] | None:
-    """The context in which some prompts are read."""
-    from prunelib.interventions.label_bias import minority_boost, without_positions
-
-    heads = job.heads.components
-    if job.mitigation == "minority_boost":
-        return lambda some: minority_boost(
-            loaded, heads, [prompt.minority[0] for prompt in some],
-            [prompt.minority[1] for prompt in some], job.strength or 0.0)
-    if job.mitigation == "without_positions":
-        return lambda some: without_positions(loaded, heads, job.mode or "replace")
-    return None
+def _label_tables(rows: Sequence[dict[str, Any]]) -> tuple[SummaryTable, ...]:
+    """Accuracy on each task with the heads of both labels, of one, and random ones off."""
+    cells: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for row in rows:
+        cells.setdefault(row["model"], {}).setdefault(row["task"], {})[row["removed"]] = row
+    sets = ("none", "both", "first", "second", "random")
+    return tuple(SummaryTable(model, ("task", *sets, "both vs random"), tuple(
+        (task, *(f"{100 * found[name]['accuracy']:.1f}" if name in found else "" for name in sets),
+         points(found["both"]) if "both" in found else "")
+        for task, found in tasks.items())) for model, tasks in cells.items())

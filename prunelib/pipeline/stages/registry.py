@@ -1,83 +1,103 @@
-"""What one model goes through: score components → choose an ablation → evaluate it.
-
-:func:`stages` is a generator. It yields the units of the next stage, is resumed when all of them
-are done, and decides what follows from their files alone. So stages have a barrier only within a
-model, a finished stage costs one look at a folder, and a driver that died is replaced by one that
-starts from the beginning.
-"""
+"""The studies of a recipe, and a model's way through them: score → choose → evaluate."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
 
-from prunelib.errors import UserError
-from prunelib.models import planted_neurons
-from prunelib.pipeline.stages.attribution import Ranking, random_rankings, rank
-from prunelib.pipeline.stages.evaluation import canaries, evaluation
-from prunelib.pipeline.stages.fine_tuning import fine_tuning, task_vectors
-from prunelib.pipeline.stages.head_importance import importance
-from prunelib.pipeline.stages.in_context_heads import in_context
-from prunelib.pipeline.stages.search import search
-from prunelib.pipeline.units.model_run import ModelRun, Step, together
+from prunelib.errors import PrunelibError, one_line
+from prunelib.models import ModelInfo, planted_neurons
+from prunelib.pipeline.stages.study import Count, Lengths, Study
+from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.steps import Batch, Step, resume
 from prunelib.pipeline.units.unit import Unit
-from prunelib.recipe.recipe import Arm
+from prunelib.recipe.recipe import Recipe
+from prunelib.vocabulary import Stage
+
+logger = logging.getLogger(__name__)
 
 
-def stages(run: ModelRun) -> Iterator[list[Unit]]:
-    """Yield the units of one stage after the other, each once; resume when they are done."""
-    seen: set[str] = set()
-    for units in _stages(run):
-        new = {unit.id: unit for unit in units if unit.id not in seen}
-        seen.update(new)
-        if new:
-            yield list(new.values())
+def studies(recipe: Recipe) -> list[Study]:
+    """What a recipe asks for, in the order of :data:`prunelib.recipe.studies.STUDIES`."""
+    return recipe.studies()
 
 
-def _stages(run: ModelRun) -> Iterator[list[Unit]]:
-    """As :func:`stages`; with a deadline, later stages name units of earlier ones again."""
-    _record_model(run)
-    if run.recipe.attribution:
-        yield from _neurons(run)
-    yield from importance(run)
-    yield from in_context(run)
+def check_model(recipe: Recipe, info: ModelInfo) -> None:
+    """Raise ``UserError`` if a study of the recipe cannot be done with a model."""
+    for study in studies(recipe):
+        study.check_model(recipe, info)
 
 
-def _neurons(run: ModelRun) -> Iterator[list[Unit]]:
-    """Attribute, search and evaluate neurons."""
-    ranked = yield from together([_ranking(run, arm) for arm in run.recipe.arms()])
-    rankings = [ranking for ranking in ranked if ranking is not None]
-    main = [ranking for ranking in rankings if ranking.arm.main]
-    controls = [control for ranking in main for control in random_rankings(run, ranking)]
-    if run.recipe.deadline is None:
-        yield from _comparison(run, rankings + controls, first=True, extras=True)
-    else:  # two searches instead of one, so that the main comparison is there early
-        yield from _comparison(run, main, first=True, extras=False)
-        yield from _comparison(run, rankings + controls, first=False, extras=True)
+def counts(recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
+    """Stage → units of a model with so many layers and heads, from the recipe alone."""
+    total: dict[Stage, Count] = {}
+    for study in studies(recipe):
+        for stage, count in study.counts(recipe, layers, heads).items():
+            total[stage] = total.get(stage, Count()) + count
+    return total
 
 
-def _ranking(run: ModelRun, arm: Arm) -> Step[Ranking | None]:
-    """The ranking of an arm; without it, for a reason that the user hears, the others go on."""
+def tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
+    """Stage → prompt tokens that go forward through a model, or work that costs as much."""
+    total: dict[Stage, float] = {}
+    for study in studies(recipe):
+        for stage, work in study.tokens(recipe, info, lengths).items():
+            total[stage] = total.get(stage, 0.0) + work
+    return total
+
+
+class Course:
+    """A model's way through its studies, batch by batch.
+
+    A study that ends early, since a unit that it needs failed or for what a model's files say,
+    leaves its reason in ``run.stopped``, and the next one begins.
+    """
+
+    def __init__(self, run: ModelRun) -> None:
+        self.run = run
+        #: Ids of units that failed for good, to be kept up to date by whoever runs them.
+        self.failed: set[str] = set()
+        self._steps = _record_and_study(run)
+        self._asked: Batch | None = None
+        self._seen: set[str] = set()
+
+    def units(self) -> list[Unit] | None:
+        """The units of the next batch that were in none before; ``None`` at the end.
+
+        To be called when all units of the batch before have ended.
+        """
+        while True:
+            try:
+                self._asked = resume(self._steps, self._asked, self.failed)
+            except StopIteration:
+                return None
+            new = {unit.id: unit for unit in self._asked.units if unit.id not in self._seen}
+            self._seen.update(new)
+            if new:
+                return list(new.values())
+
+
+def _record_and_study(run: ModelRun) -> Step[None]:
+    with _stopping(run, "model"):
+        _record_model(run)
+    if run.stopped:
+        return
+    for study in studies(run.recipe):
+        with _stopping(run, study.section):
+            yield from study.steps(run)
+
+
+@contextmanager
+def _stopping(run: ModelRun, what: str) -> Iterator[None]:
+    """Note why something ended early, on one line: what a model's files say, say."""
     try:
-        return (yield from rank(run, arm))
-    except UserError as error:
-        if arm.main:  # with which everything is compared
-            raise
-        run.skipped.append(str(error))
-        return None
-
-
-def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: bool
-                ) -> Iterator[list[Unit]]:
-    """Search the grid, choose, evaluate: the main comparison ``first``, then ``extras``."""
-    urgency = 0 if first else 1
-    entries = yield from search(run, rankings, urgency)
-    searched = run.searched(rankings[0].arm, rankings[0].sample)
-    prompt = replace(searched, indices=searched.indices[:1])
-    yield (asked := canaries(run, entries, prompt, urgency))
-    yield evaluation(run, entries, asked, extras)
-    if extras:
-        yield fine_tuning(run, rankings) + task_vectors(run, entries)
+        yield
+    except Exception as error:
+        meant = isinstance(error, PrunelibError)
+        logger.warning("%s: %s: %s", run.info.id, type(error).__name__, error, exc_info=not meant)
+        why = one_line(error)
+        run.stopped.append(f"{what}: {why if meant else f'{type(error).__name__}: {why}'}")
 
 
 def _record_model(run: ModelRun) -> None:

@@ -1,64 +1,97 @@
-"""The second stage: search the grid of (layer, rate) for every ranking, and choose."""
+"""The search stage: the grid of (layer, rate) for every ranking, and the choice."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from prunelib.components import Site
+from prunelib.engines.base import Completion
 from prunelib.interventions.ablation import BASELINE, Ablation
-from prunelib.pipeline.stages.attribution import Ranking, random_components
-from prunelib.pipeline.units.model_run import ModelRun, Step, together
-from prunelib.pipeline.units.unit import GridJob, Prompts, Unit
+from prunelib.pipeline.stages.intervention_records import AblationRecord, record_interventions
+from prunelib.pipeline.stages.rankings import Ranking, random_components
+from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.prompts import PromptsRef, tokenized
+from prunelib.pipeline.units.rows import prediction_rows
+from prunelib.pipeline.units.steps import Batch, Step, together
+from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.search.choice import Cell
 from prunelib.search.selection import cut
-from prunelib.search.strategies import STRATEGIES, Found, Grid, Outcome
+from prunelib.search.strategies import Found, Grid, Outcome, load_strategy
+from prunelib.vocabulary import Purpose, Stage
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An ablation with where it came from: a row of the table ``ablations``.
+class GridJob(Job):
+    """Several ablations of one layer on the same examples, in one batch."""
 
-    Attributes:
-        proxy: task on whose examples the search decided.
-        only: the one task whose answers it is reported on, or ``None`` for all.
-        main: whether it is part of the main comparison, which a deadline puts first.
-    """
+    kind: ClassVar[str] = "grid"
+    stage: ClassVar[Stage] = "search"
+    table: ClassVar[str] = "predictions"
+    purpose: ClassVar[Purpose] = "search"
 
-    ablation: Ablation
-    method: str
-    role: str
-    site: Site | None = None
-    layer: int | None = None
-    rate: float | None = None
-    seed: int | None = None
-    proxy: str | None = None
-    only: str | None = None
-    main: bool = field(default=False, compare=False)
+    prompts: PromptsRef
+    #: ``options``: the answer is one of the task's options.
+    scoring: Literal["greedy", "options"]
+    layer: int
+    ablations: tuple[Ablation, ...]
+
+    def describe(self) -> str:
+        return f"layer {self.layer}, {len(self.ablations)} ablations"
+
+    def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        from prunelib.engines.limits import stop_token_ids
+        from prunelib.search.grid import GRID_ROWS, greedy_rows
+        from prunelib.tasks.tokenization import answer_tokens, encode
+
+        loaded = worker.loaded(unit.model, self.dtype)
+        task, examples = self.prompts.draw()
+        prompts = tokenized(examples, loaded.tokenizer)
+        answers = greedy_rows(loaded, self.layer, self.ablations,
+                              [encode(example, loaded.tokenizer) for example in examples],
+                              max(p.max_tokens for p in prompts),
+                              stop_token_ids(loaded.tokenizer), GRID_ROWS >> worker.batch_halvings,
+                              None if self.scoring == "greedy" else [
+                                  answer_tokens(example, task.options, loaded.tokenizer)[1]
+                                  for example in examples])
+        rows: list[Row] = []
+        for ablation, tokens, margins in zip(self.ablations, answers.tokens, answers.margins,
+                                             strict=True):
+            completions = [
+                Completion(tuple(ids), str(loaded.tokenizer.decode(ids, skip_special_tokens=True)))
+                for ids in tokens
+            ]
+            found = prediction_rows(unit, task, "transformers", self.prompts.format, 0,
+                                    ablation.digest, self.purpose, examples, prompts, completions)
+            rows += [row | {"margin": float(margin)}
+                     for row, margin in zip(found, margins, strict=True)]
+        return rows
 
 
-def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[Entry]]:
+def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[AblationRecord]]:
     """Search the grid for every ranking side by side, choose, and record what was tried."""
     found = yield from together([_strategy(run, ranking, priority) for ranking in rankings])
-    entries, tried = [Entry(BASELINE, "none", "baseline", main=True)], []
+    records = [AblationRecord(BASELINE, "none", "baseline", main=True)]
+    tried: list[AblationRecord] = []
     for ranking, outcome in zip(rankings, found, strict=True):
         about: dict[str, Any] = {"site": ranking.site, "seed": ranking.seed,
-                                 "proxy": run.recipe.search_task(ranking.arm),
-                                 "only": ranking.arm.only}
-        tried += [Entry(cell.ablation, ranking.method, "grid", layer=cell.layer, rate=cell.rate,
-                        **about) for cell in outcome.cells]
-        cell, role = outcome.choice, "control" if ranking.random else "chosen"
-        entries.append(Entry(cell.ablation, ranking.method, role, layer=cell.layer,
-                             rate=cell.rate, main=ranking.arm.main and not ranking.random,
-                             **about))
+                                 "proxy": run.recipe.search_task(ranking.request),
+                                 "only": ranking.request.only}
+        tried += [AblationRecord(cell.ablation, ranking.method, "grid", layer=cell.layer,
+                                 rate=cell.rate, **about) for cell in outcome.cells]
+        cell = outcome.choice
+        records.append(AblationRecord(
+            cell.ablation, ranking.method, "control" if ranking.random else "chosen",
+            layer=cell.layer, rate=cell.rate, main=ranking.request.main and not ranking.random,
+            **about))
         if not ranking.random:
-            entries += _same_cell(run, ranking, cell)
-    entries = list(dict.fromkeys(entries))  # who chose the same cell shares its controls
-    record_ablations(run, entries, "choice")
-    record_ablations(run, tried, "grid")
-    return entries
+            records += _same_cell(run, ranking, cell)
+    records = list(dict.fromkeys(records))  # who chose the same cell shares its controls
+    record_interventions(run, records, "choice")
+    record_interventions(run, tried, "grid")
+    return records
 
 
 def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found]:
@@ -67,9 +100,9 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found]:
     The first units are joined by the model as it is on all examples, for the view ``grid``.
     """
     spec = run.recipe.search
-    prompts = run.searched(ranking.arm, ranking.sample)
+    prompts = run.searched(ranking.request, ranking.sample)
     width = run.info.components(ranking.site)
-    asking = STRATEGIES[spec.strategy](Grid(
+    asking = load_strategy(spec.strategy)(Grid(
         {(layer, rate): cut(layer, ranking.orders[layer], rate, width, ranking.site)
          for layer in run.layers for rate in spec.rates},
         len(prompts.indices), ranking.mass, spec.statistic))
@@ -81,7 +114,7 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found]:
                        r.ablations, priority)
             for r in requests
         ]
-        yield untouched + units
+        yield Batch(needed=tuple(units), offered=tuple(untouched))
         untouched = []
         try:
             requests = asking.send(_outcomes(run, units))
@@ -89,17 +122,18 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found]:
             return cast("Found", end.value)
 
 
-def _grid_unit(run: ModelRun, prompts: Prompts, layer: int, ablations: tuple[Ablation, ...],
+def _grid_unit(run: ModelRun, prompts: PromptsRef, layer: int, ablations: tuple[Ablation, ...],
                priority: int) -> Unit:
-    job = GridJob(prompts, run.written(prompts.task.name)[1], layer, ablations, run.spec.dtype)
+    job = GridJob(run.spec.dtype, prompts, run.format_and_scoring(prompts.task.name)[1], layer,
+                  ablations)
     cost = len(ablations) * (2 * run.info.layers - layer) * len(prompts.indices)
     return run.unit(job, cost, priority)
 
 
-def _outcomes(run: ModelRun, units: list[Unit]) -> list[Outcome]:
+def _outcomes(run: ModelRun, units: Sequence[Unit]) -> list[Outcome]:
     """What came of each unit, its ablations in their order, examples ascending."""
     table = run.store.read("predictions", [unit.id for unit in units]).sort_by("example")
-    columns = table.select(["unit_id", "ablation", "correct", "copied", "margin"]).to_pydict()
+    columns = table.select(["unit_id", "intervention", "correct", "copied", "margin"]).to_pydict()
     found: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
     for unit, ablation, *values in zip(*columns.values(), strict=True):
         found.setdefault((unit, ablation), []).append(tuple(values))
@@ -112,39 +146,18 @@ def _outcomes(run: ModelRun, units: list[Unit]) -> list[Outcome]:
     return outcomes
 
 
-def _same_cell(run: ModelRun, ranking: Ranking, cell: Cell) -> list[Entry]:
+def _same_cell(run: ModelRun, ranking: Ranking, cell: Cell) -> list[AblationRecord]:
     """Random components of the chosen layer, as many as were chosen.
 
     Views find the controls of a choice by its site, layer, rate and task.
     """
     width = run.info.components(ranking.site)
     return [
-        Entry(cut(cell.layer, random_components(run, ranking.site, cell.layer, seed), cell.rate,
-                  width, ranking.site),
-              "random", "control", ranking.site, cell.layer, cell.rate, seed,
-              run.recipe.search_task(ranking.arm), ranking.arm.only,
-              main=ranking.arm.main and seed == 0)
+        AblationRecord(
+            cut(cell.layer, random_components(run, ranking.site, cell.layer, seed), cell.rate,
+                width, ranking.site),
+            "random", "control", ranking.site, cell.layer, cell.rate, seed,
+            run.recipe.search_task(ranking.request), ranking.request.only,
+            main=ranking.request.main and seed == 0)
         for seed in range(run.recipe.controls.random)
     ]
-
-
-def record_ablations(run: ModelRun, entries: list[Entry], stage: str) -> None:
-    """Write where ablations come from into the table ``ablations``."""
-    run.record("ablations", [
-        {
-            "model": run.info.id,
-            "ablation": e.ablation.digest,
-            "method": e.method,
-            "role": e.role,
-            "site": e.site,
-            "layer": e.layer,
-            "rate": e.rate,
-            "count": len(e.ablation),
-            "seed": e.seed,
-            "proxy": e.proxy,
-            "only_task": e.only,
-            "component_layers": [c.layer for c in e.ablation.components],
-            "component_indices": [c.index for c in e.ablation.components],
-        }
-        for e in entries
-    ], stage)  # fmt: skip

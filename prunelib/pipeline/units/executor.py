@@ -1,4 +1,4 @@
-"""Who is handed the units. The same units, ids and files come out of every executor."""
+"""Executors: where units run. The same units, ids and files come out of every executor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Attempt:
     #: The unit will be tried again: this attempt is not its last word.
     again: bool = False
     #: How often the unit's batches were halved because memory ran out.
-    halvings: int = 0
+    batch_halvings: int = 0
     #: Seconds of ``seconds`` in which an engine was started, None if none was.
     start_seconds: float | None = None
     #: Seconds of ``seconds`` in which a live engine was switched, None if it was not.
@@ -64,7 +64,7 @@ class Executor(Protocol):
         ...
 
 
-def attempt(worker: Worker, unit: Unit, name: str, number: int, halvings: int = 0) -> Attempt:
+def attempt(worker: Worker, unit: Unit, name: str, number: int, batch_halvings: int = 0) -> Attempt:
     """Perform a unit; an error becomes a row and never an exception.
 
     Only a dead engine is worth another attempt: everything else would fail again.
@@ -72,13 +72,13 @@ def attempt(worker: Worker, unit: Unit, name: str, number: int, halvings: int = 
     started = time.monotonic()
     kind = text = None
     try:
-        halvings = worker.perform(unit, halvings)
+        batch_halvings = worker.perform(unit, batch_halvings)
     except Exception as error:
         kind, text = type(error).__name__, str(error).strip()[:2000] or repr(error)
         if isinstance(error, EngineDeadError):
             worker.forget()
     return Attempt(unit, name, number, time.monotonic() - started, _peak_memory(), kind, text,
-                   halvings=halvings, start_seconds=worker.start_seconds,
+                   batch_halvings=batch_halvings, start_seconds=worker.start_seconds,
                    switch_seconds=worker.switch_seconds)
 
 

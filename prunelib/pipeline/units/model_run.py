@@ -1,21 +1,19 @@
-"""One model of a recipe on its way through the stages: what every stage needs."""
+"""One model of a recipe on its way through its studies: what every stage needs."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from prunelib.identity import digest
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units.unit import Job, Prompts, TaskRef, Unit
-from prunelib.recipe.base import ModelSpec
-from prunelib.recipe.recipe import Arm, Recipe
+from prunelib.pipeline.units.prompts import PromptsRef, TaskRef
+from prunelib.pipeline.units.unit import Job, Unit
+from prunelib.recipe.arms import RankingRequest
+from prunelib.recipe.model import ModelSpec
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.store import Store
 from prunelib.tasks import Split
-
-Found = TypeVar("Found")
-#: A step that yields units, is resumed when they are done, and returns what it found out.
-Step = Generator[list[Unit], None, Found]
 
 
 class ModelRun:
@@ -34,6 +32,8 @@ class ModelRun:
         self.layers = tuple(range(info.layers)) if layers == "all" else layers
         #: What the recipe asks for and this model cannot give, and why.
         self.skipped: list[str] = []
+        #: Studies that ended early, and why.
+        self.stopped: list[str] = []
         #: Files that this run's results consist of: (table, unit id, stage).
         self.files: list[tuple[str, str, str]] = []
 
@@ -56,13 +56,13 @@ class ModelRun:
                        "" if dataset is None else dataset.model_dump_json())
 
     def prompts(self, task: str, split: Split, shots: int, seed: int, indices: Iterable[int]
-                ) -> Prompts:
+                ) -> PromptsRef:
         """Some examples of a task, as jobs hold them."""
-        return Prompts(self.task(task), split, shots, seed, tuple(indices),
+        return PromptsRef(self.task(task), split, shots, seed, tuple(indices),
                        self._format(task, self.recipe.format_on(split)))
 
-    def written(self, task: str, split: Split = "report"
-                ) -> tuple[str, Literal["greedy", "options"]]:
+    def format_and_scoring(self, task: str, split: Split = "report"
+                           ) -> tuple[str, Literal["greedy", "options"]]:
         """How the prompts of a task are written on a split, and its answers read."""
         scoring = self.recipe.evaluate.scoring if self.recipe.task(task).options else "greedy"
         return self._format(task, self.recipe.format_on(split)), scoring
@@ -70,32 +70,15 @@ class ModelRun:
     def _format(self, task: str, asked: str) -> str:
         return "own" if self.recipe.task(task).format else asked
 
-    def searched(self, arm: Arm, sample: Prompts) -> Prompts:
-        """The examples on which an arm's search decides; ``sample`` was attributed."""
+    def searched(self, request: RankingRequest, sample: PromptsRef) -> PromptsRef:
+        """The examples on which a ranking's search decides; ``sample`` was attributed."""
         spec = self.recipe.search
         if spec.split == "attribute":
             return sample
-        return self.prompts(self.recipe.search_task(arm), "search", spec.shots, spec.seed,
+        return self.prompts(self.recipe.search_task(request), "search", spec.shots, spec.seed,
                             range(spec.examples))
 
 
 def finished(store: Store, units: Iterable[Unit]) -> set[str]:
     """Ids of units whose files are there, in the tables of ``units``: one look at each table."""
     return set().union(*(store.done(table) for table in {unit.table for unit in units}))
-
-
-def together(steps: list[Step[Found]]) -> Step[list[Found]]:
-    """Several steps side by side: the units of all in one list, until each has returned."""
-    running = dict(enumerate(steps))
-    found: dict[int, Found] = {}
-    while running:
-        units: list[Unit] = []
-        for i, step in list(running.items()):
-            try:
-                units += next(step)
-            except StopIteration as end:
-                found[i] = end.value
-                del running[i]
-        if units:
-            yield units
-    return [found[i] for i in range(len(steps))]

@@ -1,50 +1,15 @@
-"""Examples of a unit, their prompts, and the rows that answers to them become."""
+"""Rows of the tables that several kinds of job write."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from prunelib.components import Component
-from prunelib.engines.base import Canary, Completion, Engine, Prompt
-from prunelib.pipeline.units.unit import EvaluateJob, FineTuneJob, Prompts, Unit
+from prunelib.engines.base import Completion, Prompt
+from prunelib.pipeline.units.unit import Row, Unit
 from prunelib.scoring.correctness import first_line, judge
-from prunelib.tasks import Example, Split, Task, draw
-
-Row = dict[str, Any]
-
-
-def examples_of(prompts: Prompts) -> tuple[Task, list[Example]]:
-    """The task and the examples that are meant."""
-    task = prompts.task.load()
-    drawn = draw(task, split=prompts.split, shots=prompts.shots, seed=prompts.seed,
-                 count=max(prompts.indices) + 1, prompt_format=prompts.format)
-    return task, [drawn[i] for i in prompts.indices]
-
-
-def prompts_of(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
-    """Token ids of prompts, with room for the longest answer that occurs and what ends it."""
-    answers = {y for example in examples for y in (example.gold, *example.answers)}
-    room = 2 + max(
-        len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
-    )
-    return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
-
-
-def reported_rows(unit: Unit, job: EvaluateJob | FineTuneJob, engine: Engine, intervention: str,
-                  repeat: int = 0, split: Split = "report") -> list[Row]:
-    """Rows of an engine's answers to the examples that a job asks for."""
-    from prunelib.engines.multiple_choice import answers_of
-    from prunelib.models.loading import load_tokenizer
-
-    task, tokenizer = job.task.load(), load_tokenizer(unit.model)
-    examples = draw(task, split=split, shots=job.shots, seed=job.seed, count=job.examples,
-                    prompt_format=job.format)
-    prompts = prompts_of(examples, tokenizer)
-    answers = (answers_of(engine, task, examples, tokenizer) if job.scoring == "options"
-               else engine.generate(prompts))
-    return prediction_rows(unit, task, engine.kind, job.format, repeat, intervention, examples,
-                           prompts, answers)
+from prunelib.tasks import Example, Task
+from prunelib.vocabulary import Purpose
 
 
 def prediction_rows(
@@ -54,6 +19,7 @@ def prediction_rows(
     prompt_format: str,
     repeat: int,
     intervention: str,
+    purpose: Purpose,
     examples: Sequence[Example],
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
@@ -67,9 +33,10 @@ def prediction_rows(
             {
                 "model": unit.model.id,
                 "engine": engine,
-                "ablation": intervention,
+                "intervention": intervention,
                 "task": example.task,
                 "split": example.split,
+                "purpose": purpose,
                 "shots": example.shots,
                 "seed": example.seed,
                 "example": example.example,
@@ -91,11 +58,6 @@ def prediction_rows(
             }
         )
     return rows
-
-
-def canary_of(row: Row) -> Canary:
-    """The canary that a row of the table ``canaries`` holds."""
-    return Canary(tuple(row["token_ids"]), tuple(row["candidates"]), tuple(row["logprobs"]))
 
 
 def score_row(unit: Unit, component: Component, name: str, value: float, prompts: int,

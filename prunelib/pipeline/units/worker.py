@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from prunelib.engines.base import Canary, Engine
+from prunelib.engines.registry import EngineName
 from prunelib.errors import UnitError, UserError
-from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded, ModelInfo, describe, load
-from prunelib.pipeline.stages.performing import perform
 from prunelib.pipeline.units.unit import Unit
 from prunelib.results.storage.store import Store
 
-Found = TypeVar("Found")
 #: How often the batches of a unit are halved where memory runs out, before the unit fails.
-MAX_HALVINGS = 2
+MAX_BATCH_HALVINGS = 2
 
 
 class Worker:
@@ -30,66 +27,62 @@ class Worker:
         self._model: tuple[tuple[str, str], Loaded] | None = None
         self._engine: tuple[tuple[str, str, str], Engine] | None = None
         self._live: str | None = None
-        self._kept: tuple[tuple[str, ...], Any] | None = None
-        self.halvings = 0
+        self.batch_halvings = 0
         #: Seconds that the unit in hand spent on starting an engine, and on switching a live one
-        #: to another ablation; None if it did not. The first switch is part of a start: engines
+        #: to another intervention; None if it did not. The first switch is part of a start: engines
         #: compile and warm up then.
         self.start_seconds: float | None = None
         self.switch_seconds: float | None = None
 
-    def perform(self, unit: Unit, halvings: int = 0) -> int:
+    def perform(self, unit: Unit, batch_halvings: int = 0) -> int:
         """Do the work and commit its one file. Does nothing if the file is already there.
 
-        Where memory runs out, batches are halved, :data:`MAX_HALVINGS` times at the most. Their
-        shape shows in the last digits of what is computed, so how often is returned (and stands
-        in the table ``units``). ``halvings`` is where to begin.
+        Where memory runs out, batches are halved, :data:`MAX_BATCH_HALVINGS` times at the most.
+        Their shape shows in the last digits of what is computed, so how often is returned (and
+        stands in the table ``units``). ``batch_halvings`` is where to begin.
         """
         self.start_seconds = self.switch_seconds = None
         if self._store.has(unit.table, unit.id):
             return 0
         unit = replace(unit, model=_on_this_node(unit.model))
-        for self.halvings in range(min(halvings, MAX_HALVINGS), MAX_HALVINGS + 1):
+        first = min(batch_halvings, MAX_BATCH_HALVINGS)
+        for self.batch_halvings in range(first, MAX_BATCH_HALVINGS + 1):
             try:
-                rows = perform(self, unit)
+                rows = unit.job.run(self, unit)
                 break
             except Exception as error:
-                if self.halvings == MAX_HALVINGS or not _out_of_memory(error):
+                if self.batch_halvings == MAX_BATCH_HALVINGS or not _out_of_memory(error):
                     raise
             _empty_cache()
         self._store.write(unit.table, unit.id, rows)
-        return self.halvings
+        return self.batch_halvings
 
     def forget(self) -> None:
         """Drop the model and close the engine."""
         engine, self._engine, self._model, self._live = self._engine, None, None, None
-        self._kept = None
         if engine is not None:
             engine[1].close()
 
     def loaded(self, info: ModelInfo, dtype: str) -> Loaded:
         """The model in transformers; the one before it is dropped."""
+        self._undo()
         key = (info.weights_digest, dtype)
         if self._model is None or self._model[0] != key:
-            import torch
-
-            # One thread on a CPU: rounding depends on how a product is split over threads, and
-            # workers are what fills the cores.
-            torch.set_num_threads(1)
+            _use_one_thread()
             self._model = (key, load(info, dtype))
         return self._model[1]
 
-    def kept(self, key: tuple[str, ...], make: Callable[[], Found]) -> Found:
-        """What ``make`` made for the last ``key``, so that units that share it make it once."""
-        if self._kept is None or self._kept[0] != key:
-            self._kept = None  # free its memory first
-            self._kept = (key, make())
-        found: Found = self._kept[1]
-        return found
+    def _undo(self) -> None:
+        """Have a transformers engine give back what it holds beside its base model."""
+        from prunelib.engines.transformers import TransformersEngine
 
-    def engine(self, unit: Unit, kind: str, dtype: str, ablation: Ablation,
+        if self._engine is not None and isinstance(self._engine[1], TransformersEngine):
+            self._live = None
+            self._engine[1].close()
+
+    def engine(self, unit: Unit, kind: EngineName, dtype: str, intervention: Intervention,
                canary: Canary | None) -> Engine:
-        """The engine of a unit's model, switched to an ablation."""
+        """The engine of a unit's model, switched to an intervention."""
         from prunelib.engines.registry import start
         from prunelib.engines.transformers import BATCH_TOKENS, TransformersEngine
 
@@ -98,14 +91,16 @@ class Worker:
         fresh = self._engine is None or self._engine[0] != key
         if self._engine is None or self._engine[0] != key:
             self.forget()
+            if kind == "transformers":
+                _use_one_thread()
             self._engine = (key, start(kind, unit.model, dtype, unit.tensor_parallel or 1))
         engine = self._engine[1]
         if isinstance(engine, TransformersEngine):
-            engine.batch_tokens = BATCH_TOKENS >> self.halvings
-        if self._live != ablation.digest:
+            engine.batch_tokens = BATCH_TOKENS >> self.batch_halvings
+        if self._live != intervention.digest:
             self._live = None
-            engine.switch(ablation, canary)
-            self._live = ablation.digest
+            engine.switch(intervention, canary)
+            self._live = intervention.digest
             took = time.monotonic() - began
             if fresh:
                 self.start_seconds = took
@@ -134,6 +129,16 @@ def _on_this_node(info: ModelInfo) -> ModelInfo:
         raise UnitError(f"model '{info.id}' has other weights or another tokenizer on this node "
                         f"({here.path})")
     return replace(info, path=here.path)
+
+
+def _use_one_thread() -> None:
+    """On a CPU, rounding depends on how a product is split over threads.
+
+    Workers are what fills the cores.
+    """
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -57,7 +57,7 @@ class _Pair(NamedTuple):
 def draw_heads(connection: duckdb.DuckDBPyConnection, out: Path) -> list[Path]:
     """Every figure of every importance study that the results hold; the paths, none without one.
 
-    Heat maps of heads and bars of FFNs (means over tasks, Eq. 10 of papers.md §3.1), correlations
+    Heat maps of heads and bars of FFNs (means over tasks, Eq. 10 of formulas.md §3.1), correlations
     between the rankings of tasks, numbers of shots and scores, and what :func:`draw_removals`
     draws.
     """

@@ -38,7 +38,7 @@ WHERE run = $1 AND model = $2 AND retained IS NOT NULL GROUP BY ALL ORDER BY ALL
 """
 _COLOURS = {"own": "tab:blue", "aggregate": "tab:green", "closest": "tab:orange",
             "farthest": "tab:red", "random": "tab:gray"}
-#: Scores whose sum over heads is drawn (papers.md §3.3).
+#: Scores whose sum over heads is drawn (formulas.md §3.3).
 _CAPACITIES = ("prefix_matching", "copying", "copying_own_value")
 #: Tasks side by side.
 _ACROSS = 4

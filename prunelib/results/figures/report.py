@@ -90,7 +90,7 @@ def _grid(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any], lay
                              fill=False, edgecolor="red", linewidth=2.5))
     axes.set_xticks(range(len(rates)), [f"{100 * r:g}%" for r in rates])
     axes.set_yticks(range(len(layers)), [str(i) for i in layers])
-    axes.set(xlabel="units of the layer switched off", ylabel="layer",
+    axes.set(xlabel="neurons of the layer switched off", ylabel="layer",
              title="search: accuracy on the proxy (%)")
 
 

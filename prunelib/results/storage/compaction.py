@@ -22,7 +22,7 @@ from prunelib.results.storage.manifest import (
     Manifest,
     Piece,
     merged_file,
-    neuron_pieces,
+    unit_pieces,
     with_manifest,
 )
 from prunelib.results.storage.store import Store, parquet
@@ -133,7 +133,7 @@ def _merge(store: Store, table: str, batch: _Batch) -> None:
 def _remove_dead(store: Store, table: str, grace: float) -> tuple[int, int]:
     """Remove dead files; how many went and how many have to wait."""
     holders: dict[str, list[str]] = defaultdict(list)  # file → units that it holds
-    for unit_id, piece in neuron_pieces(store.files.list(table)):
+    for unit_id, piece in unit_pieces(store.files.list(table)):
         holders[piece.name].append(unit_id)
     for manifest in store.manifests(table):
         holders[_name(manifest)] += manifest.pieces

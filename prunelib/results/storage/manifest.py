@@ -76,7 +76,7 @@ def next_version(versions: Iterable[Version]) -> Version:
     return Version(1 + max(version.number for version in versions), uuid.uuid4().hex)
 
 
-def neuron_pieces(names: Iterable[str]) -> list[tuple[str, Piece]]:
+def unit_pieces(names: Iterable[str]) -> list[tuple[str, Piece]]:
     """Units and their pieces, from the names in the folder of a table; other names are skipped."""
     found = []
     for name in names:

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunelib.errors import UserError
-from prunelib.results.schemas import SCHEMA_VERSION, TABLES, to_table
+from prunelib.results.arrow import to_table
+from prunelib.results.schemas import SCHEMA_VERSION, TABLES
 from prunelib.results.storage.files import Files, open_files, patiently, reason
 from prunelib.results.storage.manifest import (
     MERGED,
@@ -28,16 +29,18 @@ from prunelib.results.storage.manifest import (
     Piece,
     joined,
     merged_level,
-    neuron_pieces,
     next_version,
     read_manifest,
     unit_file,
+    unit_pieces,
 )
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 MARKER = "prunelib-results.json"
+#: Table of schema version 1 that is called ``interventions`` now.
+_FORMER_TABLE = "ablations"
 _UNIT_ID = re.compile(r"[0-9a-z-]+")  # no dot and no slash: nothing can leave the folder
 #: Bytes of a row group, uncompressed: what reading one unit of a merged file costs at least.
 _ROW_GROUP = 16 << 20
@@ -68,14 +71,14 @@ class Store:
                 (without ``create``) is missing or holds no results.
         """
         store = cls(open_files(location))
-        _check_version(store.files, location)
+        verb = "write results to" if create else "read results from"
         try:
+            _check_version(store.files, location)
             if create:
                 store._create()
                 return store
             empty = not any(store.done(table) for table in TABLES)
         except OSError as error:
-            verb = "write results to" if create else "read results from"
             raise UserError(f"cannot {verb} {location}: {reason(error)}") from error
         if empty:
             what = "holds no results" if store.files.exists("") else "is not a folder"
@@ -103,7 +106,7 @@ class Store:
         """Ids of all units with rows in a table; opens no file but new merged ones."""
 
         def look() -> set[str]:
-            found = {unit_id for unit_id, _ in neuron_pieces(self._listed(table))}
+            found = {unit_id for unit_id, _ in unit_pieces(self._listed(table))}
             return found.union(*(manifest.pieces for manifest in self.manifests(table)))
 
         return patiently(look, self.location)
@@ -112,7 +115,7 @@ class Store:
         """Unit → the piece that holds its rows, as of now."""
         # Unit files are listed first: what disappears in between was merged before.
         best: dict[str, Piece] = {}
-        listed = neuron_pieces(self._listed(table))
+        listed = unit_pieces(self._listed(table))
         for manifest in self.manifests(table):
             listed += manifest.pieces.items()
         for unit_id, piece in listed:
@@ -162,7 +165,7 @@ class Store:
         """Name for the next version of a unit."""
         if not self.has(table, unit_id):
             return unit_file(unit_id)
-        listed = neuron_pieces(self._listed(table))
+        listed = unit_pieces(self._listed(table))
         versions = [piece.version for unit, piece in listed if unit == unit_id]
         for manifest in self.manifests(table):
             if unit_id in manifest.pieces:
@@ -235,9 +238,7 @@ class Store:
                 elif end - size < last:
                     groups.append(group)
             content = file.read_row_groups(groups)
-        # The empty table gives the columns that a file of before they existed has not: nulls.
-        content = pa.concat_tables([TABLES[table].empty_table(), content],
-                                   promote_options="default").replace_schema_metadata(None)
+        content = content.replace_schema_metadata(None)
         return {piece: content.slice(max(0, piece.start - skipped), piece.rows)
                 for piece in pieces}
 
@@ -300,16 +301,41 @@ def _path(table: str, unit_id: str) -> str:
 
 
 def _check_version(files: Files, location: Path | str) -> None:
+    """Raise :class:`UserError` if there are results of another schema version."""
+    version = _version(files, location)
+    if version not in (None, SCHEMA_VERSION):
+        raise UserError(
+            f"{location} holds results of schema version {version}, which this prunelib (version "
+            f"{SCHEMA_VERSION}) cannot read or add to: run the recipe again into a new folder"
+        )
+
+
+def _version(files: Files, location: Path | str) -> int | None:
+    """Schema version of the results in a place, ``None`` where there are none.
+
+    The marker says it; where it was lost, the footer of one file of each table.
+    """
+    if files.exists(_FORMER_TABLE):
+        return 1
     try:
-        version = json.loads(files.read(MARKER))["schema_version"]
+        return int(json.loads(files.read(MARKER))["schema_version"])
     except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise UserError(f"cannot read {location}: {reason(error)}") from error
+        pass
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{location}: {MARKER} is damaged: use another results folder") from error
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{location} holds results of schema version {version}, this prunelib writes "
-            f"{SCHEMA_VERSION}: use another folder or the prunelib that made it"
-        )
+    found = {_footer_version(files, table) for table in TABLES} - {None}
+    return next(iter(found - {SCHEMA_VERSION} or found), None)
+
+
+def _footer_version(files: Files, table: str) -> int | None:
+    """Schema version of the first file of a table; ``None`` without a file that tells."""
+    for folder in (table, f"{table}/{MERGED}"):
+        names = sorted(name for name in files.list(folder) if name.endswith(".parquet"))
+        if names:
+            try:
+                schema = pq.read_schema(files.path(f"{folder}/{names[0]}"),
+                                        filesystem=files.filesystem)
+                return int((schema.metadata or {})[b"schema_version"])
+            except (OSError, pa.ArrowException, KeyError, ValueError):
+                return None  # a damaged or foreign file says nothing about the others
+    return None

@@ -1,8 +1,74 @@
-"""The views that compare scores of the same components from different attributions."""
+"""The views on attributions: how good their scores are, how alike, and what their choices do."""
 
 from __future__ import annotations
 
 from prunelib.results.views.base import view
+
+COMPLETENESS = view(
+    "completeness",
+    "how far the scores of each layer are from the change that they explain",
+    "run model method objective proxy seed layer prompts nodes error_estimate gap_median gap_p95 "
+    "gap_max",
+    """
+WITH gaps AS (
+    SELECT run, model, method, objective, proxy, seed, layer, example, nodes, abs(gap) AS gap
+    FROM completeness_gaps JOIN _scope USING (unit_id)
+    QUALIFY row_number() OVER (
+        PARTITION BY run, model, method, objective, proxy, seed, layer, example
+        ORDER BY nodes DESC, unit_id) = 1
+),
+layers AS (
+    SELECT run, model, method, objective, proxy, seed, layer,
+           max(error_estimate) AS error_estimate
+    FROM attributions JOIN _scope USING (unit_id)
+    GROUP BY ALL
+)
+SELECT g.run, g.model, g.method, g.objective, g.proxy, g.seed, g.layer, count(*) AS prompts,
+       max(g.nodes) AS nodes, any_value(l.error_estimate) AS error_estimate,
+       median(gap) AS gap_median, quantile_cont(gap, 0.95) AS gap_p95, max(gap) AS gap_max
+FROM gaps g
+LEFT JOIN layers l
+  ON l.run = g.run AND l.model = g.model AND l.method = g.method AND l.layer = g.layer
+ AND l.proxy = g.proxy AND l.seed = g.seed
+ AND l.objective IS NOT DISTINCT FROM g.objective
+GROUP BY ALL
+ORDER BY g.run, g.model, g.method, g.objective, g.proxy, g.seed, g.layer
+""",
+    seed="seed of the prompts",
+    prompts="prompts whose gap was measured",
+    gap_median="median over the prompts of |sum of scores - change of the objective|",
+    gap_p95="95th percentile of the same",
+    gap_max="largest of the same",
+)
+
+RECALL = view(
+    "recall",
+    "how many planted components are among the first of their layer to be switched off, for "
+    "attributions of the site where they sit",
+    "run model method objective proxy seed layer planted found recall",
+    """
+WITH known AS (
+    SELECT DISTINCT run, model, site, layer, "index" FROM planted JOIN _scope USING (unit_id)
+),
+size AS (SELECT run, model, site, layer, count(*) AS planted FROM known GROUP BY ALL),
+scored AS (
+    SELECT DISTINCT run, model, method, objective, proxy, seed, site, layer, "index", "rank"
+    FROM attributions JOIN _scope USING (unit_id)
+)
+SELECT s.run, s.model, s.method, s.objective, s.proxy, s.seed, s.layer,
+       any_value(z.planted) AS planted,
+       count(*) FILTER (s."rank" <= z.planted) AS found,
+       count(*) FILTER (s."rank" <= z.planted) / any_value(z.planted) AS recall
+FROM scored s JOIN known USING (run, model, site, layer, "index")
+JOIN size z USING (run, model, site, layer)
+GROUP BY ALL
+ORDER BY ALL
+""",
+    seed="seed of the prompts",
+    planted="components that were planted in the layer (K)",
+    found="planted components among the first K of the layer to be switched off",
+    recall="found / planted (recall at K)",
+)
 
 OVERLAP = view(
     "overlap",
@@ -102,3 +168,135 @@ ORDER BY ALL
     method="attribution with fewer prompts: recipes give the two different names",
     prompts="its prompts",
 )
+
+SCORERS = view(
+    "scorers",
+    "one line per attribution of a recipe: how well its scores find planted components, what "
+    "its choice repairs, and what it cost",
+    "run model method recall layer rate accuracy baseline_accuracy difference difference_low "
+    "difference_high difference_to_random difference_to_random_low difference_to_random_high "
+    "units seconds",
+    """
+WITH found AS (
+    SELECT run, model, method, avg(recall) AS recall FROM recall GROUP BY ALL
+),
+spent AS (
+    SELECT run, model, method, count(*) AS units,
+           CASE WHEN count(took) = count(*) THEN sum(took) END AS seconds
+    FROM (
+        SELECT DISTINCT run, model, method, used_unit
+        FROM attribution_units JOIN _scope USING (unit_id)
+    ) LEFT JOIN (
+        SELECT unit_id AS used_unit, arg_max(seconds, finished_at) AS took
+        FROM units WHERE status = 'done' GROUP BY unit_id
+    ) USING (used_unit)
+    GROUP BY ALL
+)
+SELECT l.run, l.model, l.method, recall, l.layer, l.rate, l.accuracy,
+       l.accuracy - l.difference AS baseline_accuracy, difference, difference_low,
+       difference_high, difference_to_random, difference_to_random_low,
+       difference_to_random_high, units, seconds
+FROM leaderboard l
+JOIN (SELECT DISTINCT run, model, method FROM _labels WHERE role = 'chosen')
+    USING (run, model, method)
+LEFT JOIN found USING (run, model, method)
+LEFT JOIN spent USING (run, model, method)
+ORDER BY l.run, l.model, l.method
+""",
+    recall="share of the planted components among the first K of their layer to be switched off, K "
+    "of them being planted; mean over planted layers, proxies and seeds; null if none is known at "
+    "the attributed site",
+    layer="chosen layer, null if several",
+    rate="chosen share of the layer's components, null if several",
+    accuracy="share of right answers on the report split, mean over tasks",
+    baseline_accuracy="accuracy of the untouched model on the same prompts",
+    difference="accuracy - baseline_accuracy",
+    difference_low="lower end of the 95% interval of difference (bootstrap over queries)",
+    difference_high="upper end of the 95% interval of difference (bootstrap over queries)",
+    difference_to_random="accuracy minus that of random components of the same layer, site and "
+    "size (mean over their seeds), where there are some",
+    difference_to_random_low="lower end of its 95% interval (bootstrap over queries)",
+    difference_to_random_high="upper end of its 95% interval (bootstrap over queries)",
+    units="units of work that the scores of all its proxies and seeds are made of, choosing "
+    "prompts included; what several attributions use counts for each of them; null if there "
+    "are none",
+    seconds="time of these units, whichever run did them; null if it is not known of every one",
+)
+
+SEEDS = view(
+    "seeds",
+    "mean and standard deviation over the seeds of an attribution (or of its random controls), per "
+    "task of the report split",
+    "run model method role matched_to task seeds accuracy accuracy_sd difference difference_sd",
+    """
+WITH answered AS MATERIALIZED (
+    SELECT * FROM _lines
+    WHERE purpose = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')
+),
+per_seed AS (
+    SELECT a.run, a.model, a.method, a.role, a.matched_to, a.task, a.control_seed, a.intervention,
+           avg(a.correct) AS accuracy, avg(a.correct - b.correct) AS difference
+    FROM answered a
+    JOIN answered b
+      ON b.role = 'baseline' AND b.run = a.run AND b.model = a.model AND b.engine = a.engine
+     AND b.task = a.task AND b.shots = a.shots AND b.seed = a.seed AND b.example = a.example
+     AND b.format = a.format
+    WHERE a.role <> 'baseline'
+    GROUP BY ALL
+)
+SELECT run, model, method, role, matched_to, task, count(*) AS seeds, avg(accuracy) AS accuracy,
+       stddev_samp(accuracy) AS accuracy_sd, avg(difference) AS difference,
+       stddev_samp(difference) AS difference_sd
+FROM per_seed
+GROUP BY ALL
+ORDER BY ALL
+""",
+    seeds="seeds of the attributed prompts, or of random rankings; each made its own ablation",
+    accuracy="share of right answers, mean over seeds",
+    accuracy_sd="standard deviation of accuracy over seeds (n - 1), null if there is one",
+    difference="accuracy minus that of the untouched model on the same prompts, mean over seeds",
+    difference_sd="standard deviation of difference over seeds (n - 1), null if there is one",
+)
+
+TRANSFER = view(
+    "transfer",
+    "what an ablation that was chosen on one task does to each evaluated task, that one "
+    "included, at each number of shots of the report split",
+    "run model method control_seed chosen_on task shots n accuracy baseline_accuracy difference "
+    "difference_low difference_high",
+    """
+WITH given AS MATERIALIZED (
+    SELECT * FROM _given WHERE purpose = 'report' AND repeat = 0
+),
+chosen AS (
+    SELECT DISTINCT run, model, intervention, method, control_seed,
+           coalesce(only_task, proxy) AS chosen_on
+    FROM _labels WHERE role = 'chosen'
+),
+baseline AS (
+    SELECT given.* FROM given JOIN _labels USING (run, model, intervention) WHERE role = 'baseline'
+),
+pairs AS (
+    SELECT c.run, c.model, c.method, c.control_seed, c.chosen_on, a.task, a.shots,
+           count(*) AS n, avg(a.correct) AS accuracy, avg(b.correct) AS baseline_accuracy,
+           histogram((a.correct - b.correct)::DOUBLE) AS gaps
+    FROM chosen c JOIN given a USING (run, model, intervention)
+    JOIN baseline b USING (run, model, engine, task, shots, seed, example, format)
+    GROUP BY ALL
+),
+tested AS (SELECT *, histogram_bootstrap(gaps) AS interval FROM pairs)
+SELECT run, model, method, control_seed, chosen_on, task, shots, n, accuracy, baseline_accuracy,
+       accuracy - baseline_accuracy AS difference, interval[1] AS difference_low,
+       interval[2] AS difference_high
+FROM tested
+ORDER BY ALL
+""",
+    chosen_on="task that the ablation was chosen on: that of which it is the own ablation, or the "
+    "proxy of the search; lines with another task show transfer",
+    baseline_accuracy="accuracy of the untouched model on the same prompts",
+    difference="accuracy - baseline_accuracy",
+    difference_low="lower end of the 95% interval of difference (bootstrap over prompts)",
+    difference_high="upper end of the 95% interval of difference (bootstrap over prompts)",
+)
+
+VIEWS = (COMPLETENESS, RECALL, OVERLAP, AGREEMENT, SCORERS, SEEDS, TRANSFER)

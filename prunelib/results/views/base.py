@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prunelib.vocabulary import PURPOSES, ROLES, STAGES, described
+
 
 @dataclass(frozen=True)
 class View:
@@ -20,25 +22,26 @@ _COMMON = {
     "run": "recipe name and the first 8 hex digits of the recipe's digest",
     "model": "model as the recipe names it",
     "engine": "transformers or vllm",
-    "ablation": "digest of the set of components that are off",
+    "intervention": "digest of what is done to the model; that of the empty ablation is the "
+    "untouched model",
     "method": "ranking that chose the components; none for the baseline",
     "proxy": "task whose examples were attributed, or searched",
     "only_task": "the one task it is reported on, null for all",
     "objective": "scalar of the logits that is attributed",
-    "role": "baseline, grid (a cell of the search), chosen or control",
+    "role": described(ROLES, "baseline", "grid", "chosen", "control"),
     "layer": "layer, null if none or several",
-    "site": "where the components sit, such as mlp_hidden; null for the baseline",
+    "site": "where the components sit, such as mlp_hidden; null if nowhere or at several sites",
     "matched_to": "of a random control: the attributions of whose choices it has the layer, site "
     "and size; null for others",
     "rate": "share of the layer's components that are off, null if none or several",
     "count": "number of components that are off",
     "control_seed": "seed of a random ranking, or of the prompts where a recipe has several",
     "task": "task",
-    "split": "attribute, search, report; capability and in_context count in the views of these "
-    "names only",
+    "split": "part of the task that the examples are of: attribute, search or report",
+    "purpose": f"what answers were asked for; {described(PURPOSES)}",
     "shots": "demonstrations per prompt",
     "n": "answers",
-    "stage": "step of the pipeline",
+    "stage": f"step of the pipeline; {described(STAGES)}",
     "accuracy": "share of right answers",
     "accuracy_low": "lower end of the 95% interval of accuracy (Wilson)",
     "accuracy_high": "upper end of the 95% interval of accuracy (Wilson)",

@@ -1,6 +1,6 @@
-"""The views on heads and FFNs: how much each matters, and what is left when some are removed.
+"""The views on heads and FFNs: how much each matters, and how alike rankings are.
 
-Definitions are those of :mod:`prunelib.heads.ranking` and :mod:`prunelib.heads.induction`.
+Definitions are those of :mod:`prunelib.heads.ranking`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _ABOUT_SCORES = {
     "site": "head or ffn",
     "layer": "layer, from 0",
     "index": "head within the layer, from 0; 0 for an FFN",
-    "score": "name of the score; oracle is accuracy lost without the component (papers.md §3.1)",
+    "score": "name of the score; oracle is accuracy lost without the component (formulas.md §3.1)",
     "task": "task, null for scores on random sequences",
     "shots": "demonstrations per prompt, null likewise",
 }
@@ -23,18 +23,16 @@ IMPORTANCE = view(
     "run model site layer index score task shots value rank prompts",
     """
 WITH answered AS MATERIALIZED (
-    SELECT run, model, engine, ablation, task, shots, seed, example, format, correct
-    FROM _given WHERE split = 'search' AND repeat = 0
+    SELECT run, model, engine, intervention, task, shots, seed, example, format, correct
+    FROM _given WHERE purpose = 'importance' AND repeat = 0
 ),
 alone AS (
-    SELECT DISTINCT run, model, ablation, site, component_layers[1] AS layer,
-           component_indices[1] AS "index"
-    FROM ablations JOIN _scope USING (unit_id) WHERE role = 'component'
+    SELECT run, model, intervention, site, layer, "index" FROM _components WHERE role = 'component'
 ),
 untouched AS (
     SELECT answered.* FROM answered
-    JOIN (SELECT DISTINCT run, model, ablation FROM _labels WHERE role = 'baseline')
-        USING (run, model, ablation)
+    JOIN (SELECT DISTINCT run, model, intervention FROM _labels WHERE role = 'baseline')
+        USING (run, model, intervention)
 ),
 scored AS (
     SELECT DISTINCT run, model, site, layer, "index", score, task, shots, "value", prompts
@@ -42,7 +40,7 @@ scored AS (
     UNION ALL
     SELECT c.run, c.model, c.site, c.layer, c."index", 'oracle', a.task, a.shots,
            avg(b.correct - a.correct), count(*)
-    FROM alone c JOIN answered a USING (run, model, ablation)
+    FROM alone c JOIN answered a USING (run, model, intervention)
     JOIN untouched b USING (run, model, engine, task, shots, seed, example, format)
     GROUP BY ALL
 )
@@ -60,7 +58,7 @@ ORDER BY run, model, site, score, task, shots, "rank"
     prompts="prompts or sequences behind it",
 )
 
-# The second join is by place in the order, which the released code compares (papers.md §3.2).
+# The second join is by place in the order, which the released code compares (formulas.md §3.2).
 IMPORTANCE_AGREEMENT = view(
     "importance_agreement",
     "two rankings of a model's heads, or of its FFNs, that differ in nothing but score, task or "
@@ -140,176 +138,9 @@ ORDER BY ALL
     spearman_low="lower end of its 95% interval (Fisher's, with the variance of Bonett and Wright)",
     spearman_high="upper end of the same",
     spearman_as_released="correlation of the two lists of component numbers in order of "
-    "importance, as the paper's code computes it: another number (papers.md §3.2)",
+    "importance, as the paper's code computes it: another number (formulas.md §3.2)",
     overlap_top="share of the most important 30% (rounded down) that the rankings have in common; "
     "unrelated ones have 0.3 on average; null if 30% is less than one component",
 )
 
-_ABOUT_REMOVALS = {
-    "order": "own: the least important first, by the task itself; aggregate: by the mean over "
-    "tasks; closest, farthest: by the task whose ranking is most, or least, like the own one; "
-    "random",
-    "ranked_by": "task whose importance gave the order, null for several or none",
-    "control_seed": "seed of a random order, else null",
-    "heads": "share of the model's heads that was asked for",
-    "ffns": "share of the model's FFNs that was asked for",
-    "heads_removed": "heads that are off",
-    "ffns_removed": "FFNs that are off",
-    "baseline_accuracy": "accuracy of the untouched model on the same prompts",
-    "difference": "accuracy - baseline_accuracy",
-}
-
-#: The uses of removals (``{where}``: of which ones), with one more each: nothing removed.
-_USES = """
-uses AS (
-    SELECT DISTINCT run, model, ablation, "order", task AS only_task, shots AS only_shots,
-           ranked_by, seed AS control_seed, heads, ffns, heads_removed, ffns_removed
-    FROM removals JOIN _scope USING (unit_id) WHERE {where}
-),
-baseline AS (SELECT DISTINCT run, model, ablation FROM _labels WHERE role = 'baseline'),
-shares AS (
-    SELECT * FROM uses
-    UNION ALL
-    SELECT DISTINCT run, model, b.ablation, "order", only_task, only_shots, ranked_by,
-           control_seed, 0.0, 0.0, 0, 0
-    FROM uses JOIN baseline b USING (run, model)
-)"""
-
-#: Answers after each removal beside those of the untouched model to the same prompts.
-REMOVAL_PAIRS = view(
-    "_removal_pairs",
-    "answers on the report split without removed heads and FFNs, and with them",
-    "run model order ranked_by control_seed task shots heads ffns heads_removed ffns_removed seed "
-    "example correct untouched",
-    f"""
-WITH {_USES.strip().format(where="true")},
-given AS MATERIALIZED (
-    SELECT run, model, engine, ablation, task, shots, seed, example, format, correct
-    FROM _given WHERE split = 'report' AND repeat = 0
-)
-SELECT s.run, s.model, s."order", s.ranked_by, s.control_seed, a.task, a.shots, s.heads, s.ffns,
-       s.heads_removed, s.ffns_removed, a.seed, a.example, a.correct, b.correct AS untouched
-FROM shares s JOIN given a ON a.run = s.run AND a.model = s.model AND a.ablation = s.ablation
- AND coalesce(s.only_task, a.task) = a.task AND coalesce(s.only_shots, a.shots) = a.shots
-JOIN (SELECT given.* FROM given JOIN baseline USING (run, model, ablation)) b
-  ON b.run = a.run AND b.model = a.model AND b.engine = a.engine AND b.task = a.task
- AND b.shots = a.shots AND b.seed = a.seed AND b.example = a.example AND b.format = a.format
-""",  # noqa: S608
-    **_ABOUT_REMOVALS,
-    seed="seed of queries and demonstrations",
-    example="example within task, split, shots and seed",
-    correct="1 if right",
-    untouched="1 if the untouched model is right",
-)
-
-REMOVAL_CURVES = view(
-    "removal_curves",
-    "accuracy on the report split while heads, FFNs or both are removed in each order, from none "
-    "of them on",
-    "run model order ranked_by control_seed task shots heads ffns heads_removed ffns_removed n "
-    "accuracy accuracy_low accuracy_high baseline_accuracy difference difference_low "
-    "difference_high",
-    """
-WITH curves AS (
-    SELECT run, model, "order", ranked_by, control_seed, task, shots, heads, ffns, heads_removed,
-           ffns_removed, count(*) AS n, sum(correct) AS successes,
-           avg(untouched) AS baseline_accuracy,
-           histogram((correct - untouched)::DOUBLE) AS gaps
-    FROM _removal_pairs GROUP BY ALL
-),
-tested AS (SELECT *, histogram_bootstrap(gaps) AS interval FROM curves)
-SELECT run, model, "order", ranked_by, control_seed, task, shots, heads, ffns, heads_removed,
-       ffns_removed, n, successes / n AS accuracy, wilson_low(successes, n) AS accuracy_low,
-       wilson_high(successes, n) AS accuracy_high, baseline_accuracy,
-       successes / n - baseline_accuracy AS difference, interval[1] AS difference_low,
-       interval[2] AS difference_high
-FROM tested
-ORDER BY run, model, task, shots, "order", ranked_by, control_seed, heads, ffns
-""",
-    **_ABOUT_REMOVALS,
-    difference_low="lower end of the 95% interval of difference (bootstrap over prompts)",
-    difference_high="upper end of the 95% interval of difference (bootstrap over prompts)",
-)
-
-REMOVAL_MEANS = view(
-    "removal_means",
-    "the same as means over the tasks and, of random orders, over their seeds; intervals are over "
-    "queries, tasks and orders taken as given",
-    "run model order shots heads ffns tasks n accuracy accuracy_low accuracy_high "
-    "baseline_accuracy difference difference_low difference_high",
-    """
-WITH queries AS (
-    SELECT run, model, "order", shots, heads, ffns, task, seed, example,
-           round(avg(correct), 12) AS correct, avg(untouched) AS untouched,
-           round(avg(correct - untouched), 12) AS gap
-    FROM _removal_pairs GROUP BY ALL
-),
-of_tasks AS (
-    SELECT run, model, "order", shots, heads, ffns, task, count(*) AS n, avg(correct) AS accuracy,
-           avg(untouched) AS baseline_accuracy, histogram(correct::DOUBLE) AS marks,
-           histogram(gap::DOUBLE) AS gaps
-    FROM queries GROUP BY ALL
-),
-stacked AS (
-    SELECT run, model, "order", shots, heads, ffns, count(*) AS tasks, sum(n)::BIGINT AS n,
-           avg(accuracy) AS accuracy, avg(baseline_accuracy) AS baseline_accuracy,
-           stack(list(marks ORDER BY task), list(task ORDER BY task)) AS m,
-           stack(list(gaps ORDER BY task), list(task ORDER BY task)) AS g
-    FROM of_tasks GROUP BY ALL
-),
-tested AS (
-    SELECT *, bootstrap(m.v, m.c, m.s) AS marks, bootstrap(g.v, g.c, g.s) AS gaps FROM stacked
-)
-SELECT run, model, "order", shots, heads, ffns, tasks, n, accuracy, marks[1] AS accuracy_low,
-       marks[2] AS accuracy_high, baseline_accuracy, accuracy - baseline_accuracy AS difference,
-       gaps[1] AS difference_low, gaps[2] AS difference_high
-FROM tested
-ORDER BY run, model, shots, "order", heads, ffns
-""",
-    **{name: _ABOUT_REMOVALS[name] for name in (
-        "order", "heads", "ffns", "baseline_accuracy", "difference")},
-    tasks="tasks",
-    n="queries",
-    accuracy="share of right answers, mean over tasks",
-    accuracy_low="lower end of its 95% interval (bootstrap over queries)",
-    accuracy_high="upper end of its 95% interval (bootstrap over queries)",
-    difference_low="lower end of its 95% interval (bootstrap over queries)",
-    difference_high="upper end of its 95% interval (bootstrap over queries)",
-)
-
-RETENTION = view(
-    "retention",
-    "how much of the heads' prefix matching and copying is left while heads are removed in each "
-    "order, from none of them on (papers.md §3.3)",
-    "run model score order ranked_by control_seed task shots heads heads_removed retained",
-    f"""
-WITH {_USES.strip().format(where="ffns = 0")},
-capacity AS (
-    SELECT DISTINCT run, model, layer, "index", score, "value"
-    FROM component_scores JOIN _scope USING (unit_id)
-    WHERE site = 'head' AND task IS NULL
-),
-totals AS (SELECT run, model, score, sum("value") AS total FROM capacity GROUP BY ALL),
-gone AS (
-    SELECT run, model, ablation, unnest(component_layers) AS layer,
-           unnest(component_indices) AS "index"
-    FROM (SELECT DISTINCT run, model, ablation, component_layers, component_indices
-          FROM ablations JOIN _scope USING (unit_id) WHERE site = 'head')
-),
-lost AS (
-    SELECT run, model, ablation, score, sum("value") AS lost
-    FROM gone JOIN capacity USING (run, model, layer, "index") GROUP BY ALL
-)
-SELECT run, model, t.score, "order", ranked_by, control_seed, only_task AS task,
-       only_shots AS shots, heads, heads_removed,
-       CASE WHEN total > 0 THEN 100 * (total - coalesce(lost, 0)) / total END AS retained
-FROM shares s JOIN totals t USING (run, model) LEFT JOIN lost l USING (run, model, ablation, score)
-ORDER BY run, model, t.score, "order", only_task, only_shots, ranked_by, control_seed, heads
-""",  # noqa: S608
-    **{name: _ABOUT_REMOVALS[name] for name in (
-        "order", "ranked_by", "control_seed", "heads", "heads_removed")},
-    score="prefix_matching, copying, or copying_own_value (as the paper's code was released)",
-    task="task that the order is for, null for all",
-    shots="demonstrations that the order is for, null for all",
-    retained="percentage of the sum of the score over all heads; null if that is nothing",
-)
+VIEWS = (IMPORTANCE, IMPORTANCE_AGREEMENT)

@@ -14,16 +14,17 @@ IN_CONTEXT = view(
     "difference_to_random_high p_value",
     """
 WITH sets AS (
-    SELECT DISTINCT run, model, ablation, "count", control_seed,
+    SELECT DISTINCT run, model, intervention, "count", control_seed,
            map {'baseline': 'none', 'in_context': 'both', 'in_context_first': 'first',
                 'in_context_second': 'second', 'in_context_random': 'random'}[role] AS removed
-    FROM _labels WHERE role = 'baseline' OR role LIKE 'in_context%'
+    FROM _labels WHERE role IN ('baseline', 'in_context', 'in_context_first',
+                                  'in_context_second', 'in_context_random')
 ),
 prompts AS MATERIALIZED (
     SELECT run, model, engine, task, shots, removed, seed, example, format, gold,
            avg("count") AS heads, avg(correct) AS correct
-    FROM sets JOIN (SELECT * FROM _given WHERE split = 'in_context' AND repeat = 0)
-        USING (run, model, ablation)
+    FROM sets JOIN (SELECT * FROM _given WHERE purpose = 'in_context' AND repeat = 0)
+        USING (run, model, intervention)
     GROUP BY ALL
 ),
 paired AS (
@@ -99,10 +100,8 @@ wide AS (
     FROM scores GROUP BY ALL
 ),
 heads AS (
-    SELECT DISTINCT run, model, replace(role, 'in_context_', '') AS head_of,
-           unnest(component_layers) AS layer, unnest(component_indices) AS "index"
-    FROM ablations JOIN _scope USING (unit_id)
-    WHERE role IN ('in_context_first', 'in_context_second')
+    SELECT DISTINCT run, model, replace(role, 'in_context_', '') AS head_of, layer, "index"
+    FROM _components WHERE role IN ('in_context_first', 'in_context_second')
 )
 SELECT run, model, task, label, layer, "index", head_of, causal, log_probability_increase,
        logit_minus, value_minus, attention, attention_reversed,
@@ -183,3 +182,5 @@ ORDER BY m.run, m.model, m.task, m.mitigation <> 'none', m.mitigation
     recency_bias_change="recency_bias minus that without a mitigation",
     refused="why the model refuses the mitigation, else null",
 )
+
+VIEWS = (IN_CONTEXT, LABEL_READINGS, LABEL_BIAS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small import recipe
+from pipeline.small import recipe
 
 import prunelib
 from prunelib.engines.base import Prompt
@@ -15,9 +15,9 @@ from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.fine_tuning import fine_tune
 from prunelib.interventions.task_vectors import Reading, best_layer, task_vector_answers
 from prunelib.models import ModelInfo, load
-from prunelib.pipeline.progress import expected_units
-from prunelib.pipeline.units.rows import prompts_of
-from prunelib.recipe.base import FineTuningSpec
+from prunelib.pipeline.stages.registry import counts
+from prunelib.pipeline.units.prompts import tokenized
+from prunelib.recipe.controls import FineTuningSpec
 from prunelib.scoring.correctness import first_line
 from prunelib.tasks import draw, get_task
 from prunelib.tasks.tokenization import encode
@@ -35,7 +35,7 @@ def results(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert prunelib.run(plan, folder).complete
     linked = prunelib.open_results(folder).sql(
         "select count(*) from run_units where stage = 'evaluate'").fetchall()
-    assert linked == [(expected_units(plan, info.layers)["evaluate"],)]
+    assert linked == [(counts(plan, info.layers, info.heads)["evaluate"].most,)]
     assert prunelib.run(plan, folder).units_done == 0
     return folder
 
@@ -61,7 +61,7 @@ def test_task_vectors_are_those_of_the_layer_chosen_on_the_search_split(
 ) -> None:
     loaded, task = load(info), get_task("to_upper")
     some = draw(task, split="report", shots=2, seed=0, count=5)
-    reading = Reading(prompts_of(some, loaded.tokenizer)[0].max_tokens,
+    reading = Reading(tokenized(some, loaded.tokenizer)[0].max_tokens,
                       tuple(stop_token_ids(loaded.tokenizer)))
     tried = task_vector_answers(loaded, task, reading, split="search", shots=2, seed=0, count=5)
     right = {layer: [task.matches(first_line(text, "\n"), e.gold)
@@ -72,7 +72,7 @@ def test_task_vectors_are_those_of_the_layer_chosen_on_the_search_split(
                                    layers=[layer])
     found = prunelib.open_results(results).sql(
         "select way, layer, prediction from task_vectors where task = 'to_upper' and split = "
-        f"'report' and ablation = '{BASELINE.digest}' order by way, example").fetchall()
+        f"'report' and intervention = '{BASELINE.digest}' order by way, example").fetchall()
     for way, place, answers in (("icl", None, reported.icl),
                                 ("task_vector", layer, reported.task_vector[layer]),
                                 ("zero_shot", None, reported.zero_shot)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,16 @@ from scipy.stats import spearmanr
 
 import prunelib
 from prunelib.components import Component, Site
-from prunelib.errors import UserError
+from prunelib.errors import UnitError, UserError
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo
 from prunelib.pipeline.plan import estimate
-from prunelib.pipeline.progress import RunProgress, expected_units, read_progress
+from prunelib.pipeline.progress import RunProgress, read_progress
+from prunelib.pipeline.stages.evaluation import EvaluateJob
+from prunelib.pipeline.stages.registry import counts as unit_counts
+from prunelib.pipeline.stages.study import exactly
 from prunelib.pipeline.units.executor import Attempt
+from prunelib.pipeline.units.unit import Unit, Workplace
 from prunelib.results.query import query
 from prunelib.results.storage.store import Store
 
@@ -120,33 +125,35 @@ def test_every_table_has_its_rows(study: Study) -> None:
 
     alone = {off(site, np.array([i]), 1).digest
              for site, count in (("head", 8), ("ffn", 2)) for i in range(count)}
-    ablations = study.rows("SELECT DISTINCT role, ablation FROM ablations")
-    by_role = {role: {r["ablation"] for r in ablations if r["role"] == role}
+    ablations = study.rows("SELECT DISTINCT role, intervention FROM interventions")
+    by_role = {role: {r["intervention"] for r in ablations if r["role"] == role}
                for role in ("baseline", "component", "removal")}
     assert by_role["baseline"] == {BASELINE.digest} and by_role["component"] == alone
     removals = study.rows("FROM removals")
-    assert by_role["removal"] == {r["ablation"] for r in removals} - {BASELINE.digest}
-    canaries = study.rows("SELECT DISTINCT ablation FROM canaries")
-    assert {r["ablation"] for r in canaries} == set().union(*by_role.values())
+    assert by_role["removal"] == {r["intervention"] for r in removals} - {BASELINE.digest}
+    canaries = study.rows("SELECT DISTINCT intervention FROM canaries")
+    assert {r["intervention"] for r in canaries} == set().union(*by_role.values())
 
-    answers = study.rows("SELECT split, ablation, task, shots, seed, count(*) AS n "
+    answers = study.rows("SELECT split, purpose, intervention, task, shots, seed, count(*) AS n "
                          "FROM predictions GROUP BY ALL")
     searched = {(digest, *s, 0) for digest in alone | {BASELINE.digest} for s in SETTINGS}
-    reported = {(r["ablation"], *s, seed) for r in removals for s in SETTINGS for seed in (0, 1)
+    reported = {(r["intervention"], *s, seed) for r in removals for s in SETTINGS for seed in (0, 1)
                 if r["task"] in (None, s[0]) and r["shots"] in (None, s[1])}
     reported |= {(BASELINE.digest, *s, seed) for s in SETTINGS for seed in (0, 1)}
     for split, wanted, n in (("search", searched, 3), ("report", reported, 2)):
         of_split = [r for r in answers if r["split"] == split]
-        assert {(r["ablation"], r["task"], r["shots"], r["seed"]) for r in of_split} == wanted
+        assert {r["purpose"] for r in of_split} == {
+            "importance" if split == "search" else "report"}
+        assert {(r["intervention"], r["task"], r["shots"], r["seed"]) for r in of_split} == wanted
         assert {r["n"] for r in of_split} == {n}
     assert {r["status"] for r in study.rows("FROM units")} == {"done"}
 
 
 def test_answers_without_a_component_are_those_of_the_model_without_it(study: Study) -> None:
     """Many components change what so random a model says, and a canary checked each of them."""
-    said = {(r["ablation"], r["task"], r["shots"]): r["said"] for r in study.rows(
-        "SELECT ablation, task, shots, list(prediction ORDER BY example) AS said "
-        "FROM predictions WHERE split = 'search' GROUP BY ALL")}
+    said = {(r["intervention"], r["task"], r["shots"]): r["said"] for r in study.rows(
+        "SELECT intervention, task, shots, list(prediction ORDER BY example) AS said "
+        "FROM predictions WHERE purpose = 'importance' GROUP BY ALL")}
     changed = {ablation for (ablation, *s), some in said.items()
                if some != said[BASELINE.digest, s[0], s[1]]}
     assert len(changed) >= 8
@@ -154,7 +161,7 @@ def test_answers_without_a_component_are_those_of_the_model_without_it(study: St
 
 def test_own_and_aggregate_orders_by_hand(study: Study) -> None:
     found = {(r["order"], r["task"], r["shots"], r["ranked_by"], r["heads"], r["ffns"]):
-             r["ablation"] for r in study.rows("FROM removals WHERE heads = 0 OR ffns = 0")}
+             r["intervention"] for r in study.rows("FROM removals WHERE heads = 0 OR ffns = 0")}
     for place, (site, name) in enumerate((("head", "gradient_gate"),
                                           ("ffn", "gradient_per_token"))):
         scores = study.scores(site, name)
@@ -183,16 +190,16 @@ def test_closest_and_farthest_orders_by_hand(study: Study) -> None:
             assert [(r["ranked_by"], r["heads"], r["heads_removed"]) for r in found] == [
                 (by, 0.3, 2), (by, 0.6, 4)]
             theirs = least_first(scores[by, shots])
-            assert [r["ablation"] for r in found] == [digest("head", theirs, n) for n in (2, 4)]
+            assert [r["intervention"] for r in found] == [digest("head", theirs, n) for n in (2, 4)]
             used.add((order, task, by))
     assert len({by for _, _, by in used}) > 1
 
 
 def test_random_orders_are_nested_and_the_same_for_every_task(study: Study) -> None:
-    found = study.rows("SELECT DISTINCT heads, ablation, task, shots, component_layers AS layers, "
-                       "component_indices AS indices FROM removals JOIN ablations "
-                       "USING (ablation) WHERE \"order\" = 'random' AND ffns = 0 ORDER BY heads")
-    few, many = (set(zip(r["layers"], r["indices"], strict=True)) for r in found)
+    found = study.rows("SELECT DISTINCT heads, intervention, task, shots, content "
+                       "FROM removals JOIN interventions USING (intervention) "
+                       "WHERE \"order\" = 'random' AND ffns = 0 ORDER BY heads")
+    few, many = (set(Ablation.from_content(json.loads(r["content"])).components) for r in found)
     assert len(few) == 2 and len(many) == 4 and few < many
     assert {(r["task"], r["shots"]) for r in found} == {(None, None)}
 
@@ -208,7 +215,7 @@ def test_the_joint_grid_has_every_pair_in_the_tasks_own_order(study: Study) -> N
         both = Ablation.of(
             off("head", least_first(heads[task, shots]), FRACTIONS[of_heads][0]).components
             + off("ffn", least_first(ffns[task, shots]), FRACTIONS[of_ffns][1]).components)
-        assert (row["order"], row["ranked_by"], row["ablation"]) == ("own", task, both.digest)
+        assert (row["order"], row["ranked_by"], row["intervention"]) == ("own", task, both.digest)
         assert (row["heads_removed"], row["ffns_removed"]) == (
             FRACTIONS[of_heads][0], FRACTIONS[of_ffns][1])
 
@@ -224,29 +231,31 @@ def test_a_finished_study_does_nothing_again(study: Study) -> None:
 
 
 def test_plan_and_status_count_the_study(study: Study) -> None:
-    expected = expected_units(study.recipe, LAYERS, HEADS)
+    expected = unit_counts(study.recipe, LAYERS, HEADS)
     counted = {r["stage"]: r["n"] for r in study.rows(
         "SELECT stage, count(DISTINCT unit_id) AS n FROM units GROUP BY ALL")}
-    assert expected["search"] == 0 and expected["attribute"] == counted["attribute"] == 7
+    assert "search" not in expected and expected["attribute"].exact
+    assert expected["attribute"].least == counted["attribute"] == 7
     # Rankings of different tasks may begin alike, so these are bounds, but near ones.
     for stage in ("canary", "evaluate"):
-        assert counted[stage] <= expected[stage] <= 2 * counted[stage]
+        assert expected[stage].least <= counted[stage] <= expected[stage].most
+        assert expected[stage].most <= 2 * counted[stage]
 
     new = {line.stage: line for line in estimate(study.recipe)}
-    assert {stage: line.units for stage, line in new.items()} == {
-        stage: units for stage, units in expected.items() if units}
+    assert {stage: line.units for stage, line in new.items()} == expected
     assert all(line.teraflop > 0 and line.seconds is None for line in new.values())
     done = {line.stage: line for line in estimate(study.recipe, study.folder)}
     assert {stage: (line.units, line.done) for stage, line in done.items()} == {
-        stage: (units, units) for stage, units in counted.items()}
+        stage: (exactly(units), units) for stage, units in counted.items()}
     again = {line.stage: line for line in estimate(study.recipe, None, [study.folder])}
     assert all(line.seconds for line in again.values())
 
     first, last = study.seen[0], read_progress(study.folder)
     assert {s.stage: s.total for s in first.stages} == {
-        stage: units for stage, units in expected.items() if units}
+        stage: count.most for stage, count in expected.items()}
     for look in study.seen:
-        assert all(s.done <= (s.total or 0) and not s.exact for s in look.stages)
+        assert all(s.done <= (s.total or 0) and s.exact == (s.stage == "attribute")
+                   for s in look.stages)
     assert {s.stage: (s.done, s.total, s.exact) for s in last.stages} == {
         stage: (units, units, True) for stage, units in counted.items()}
 
@@ -267,10 +276,12 @@ def test_counts_of_fewer_orders(
         evaluate={"tasks": TASKS[:2], "shots": [1], "examples": 1})
     assert prunelib.run(made, tmp_path / "r").complete
     counted = {s.stage: s.done for s in read_progress(tmp_path / "r").stages}
-    expected = {k: v for k, v in expected_units(made, LAYERS, HEADS).items() if v}
-    assert expected == {"attribute": 2, "canary": canaries, "evaluate": evaluations}
+    expected = unit_counts(made, LAYERS, HEADS)
+    most = {stage: count.most for stage, count in expected.items()}
+    assert most == {"attribute": 2, "canary": canaries, "evaluate": evaluations}
     assert counted.keys() == expected.keys() and counted["attribute"] == 2
-    assert all(expected[stage] / 2 < counted[stage] <= expected[stage] for stage in counted)
+    assert all(most[stage] / 2 < counted[stage] <= most[stage] for stage in counted)
+    assert all(expected[stage].least <= counted[stage] for stage in counted)
 
 
 def test_a_study_without_removal_and_beside_neurons(study: Study, tmp_path: Path) -> None:
@@ -280,12 +291,13 @@ def test_a_study_without_removal_and_beside_neurons(study: Study, tmp_path: Path
                   search={"rates": [0.2], "examples": 4, "shots": 1},
                   evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 2})
     assert prunelib.run(made, tmp_path / "r").complete
-    roles = query(tmp_path / "r", "SELECT DISTINCT role FROM ablations").to_pylist()
+    roles = query(tmp_path / "r", "SELECT DISTINCT role FROM interventions").to_pylist()
     assert {r["role"] for r in roles} == {"baseline", "grid", "chosen", "control", "component"}
     assert query(tmp_path / "r", "FROM removals").num_rows == 0
     counted = {s.stage: s.done for s in read_progress(tmp_path / "r").stages}
-    expected = expected_units(made, LAYERS, HEADS)
-    assert all(counted[stage] <= expected[stage] <= counted[stage] + 2 for stage in expected)
+    expected = unit_counts(made, LAYERS, HEADS)
+    assert all(count.least <= counted[stage] <= count.most <= counted[stage] + 2
+               for stage, count in expected.items())
     assert {line.stage for line in estimate(made)} == set(expected)
 
 
@@ -302,6 +314,7 @@ def test_a_model_without_heads_is_refused_before_any_work(
                                          "gradient_gate"),
     ("{removal: {orders: [own, closets]}}", "unknown order 'closets': did you mean closest"),
     ("{removal: {heads: oracle}}", "removal.heads is oracle, so oracle needs to name 'head'"),
+    ("{removal: {heads: none, ffns: none}}", "rank one of them, or use removal: false"),
     ("{oracle: [head]}", "removal.ffns is oracle, so oracle needs to name 'ffn'"),
     ("{oracle: [heads]}", "importance.oracle.0: Input should be 'head' or 'ffn'"),
     ("{removal: {fractions: [0.5, 1.0]}}", "removal.fractions.1: Input should be less than 1"),
@@ -322,3 +335,43 @@ def test_bad_input_ends_in_one_line_before_any_work(
         said = capfd.readouterr()
         assert message in said.err and said.err.count("\n") == 1
     assert not (tmp_path / "r").exists()
+
+
+def failing_oracle(job: EvaluateJob, worker: Workplace, unit: Unit) -> list[dict[str, Any]]:
+    """As the job does, but for one component's oracle evaluation of one task."""
+    if job.purpose == "importance" and job.task.name == "en_fr" and job.intervention == FIRST_FFN:
+        raise UnitError("boom")
+    return REAL(job, worker, unit)
+
+
+REAL, FIRST_FFN = EvaluateJob.run, Ablation.of([Component(0, "ffn", 0)])
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["that removal needs", "that is reported only"])
+def test_a_failed_oracle_evaluation_is_a_row(
+    read: bool, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads it ends with a word, what does not goes on; neurons go on in any case."""
+    monkeypatch.setattr(EvaluateJob, "run", failing_oracle)
+    made = recipe(
+        study.info,
+        importance={"prompts": 2, "examples": 2, "sequences": 0, "oracle": ["ffn"], "removal": {
+            "heads": "none", "ffns": "oracle" if read else "gradient_gate", "orders": ["own"]}},
+        attribution={"prompts": 2, "shots": 1, "block": 2, "max_nodes": 9},
+        search={"rates": [0.2], "examples": 4, "shots": 1},
+        evaluate={"tasks": ["to_upper", "en_fr"], "shots": [1], "examples": 2})
+    report = prunelib.run(made, tmp_path / "r")
+    assert [a.error_text for a in report.failed] == ["boom"]
+    assert query(tmp_path / "r", "select distinct error_text from failed_units").to_pylist() == [
+        {"error_text": "boom"}]
+    assert query(tmp_path / "r", "select status from runs").to_pylist() == [{"status": "failed"}]
+    assert query(tmp_path / "r", "from leaderboard").num_rows == 4
+    if not read:
+        assert not report.stopped and query(tmp_path / "r", "from removal_means").num_rows
+        return
+    ((why,),) = report.stopped.values()
+    assert why.startswith("importance: 1 of 6 units that the next step needs failed, such as "
+                          f"evaluate, en_fr, 1 shots, seed 0, {FIRST_FFN}")
+    monkeypatch.undo()
+    again = prunelib.run(made, tmp_path / "r")
+    assert again.complete and query(tmp_path / "r", "from removal_means").num_rows

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small import rows
+from pipeline.small import rows
 
 import prunelib
-from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.in_context import accuracy_changes, in_context_heads, log_probability_increase
 from prunelib.heads.label_bias import measure_biases
@@ -21,7 +21,8 @@ from prunelib.interventions.ablation import Ablation, ActivationMasks
 from prunelib.interventions.label_bias import minority_boost
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.pipeline.driver import prepare
-from prunelib.recipe.recipe import Recipe, parse_recipe
+from prunelib.recipe.load import parse_recipe
+from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.store import Store
 from prunelib.tasks import Example, Task, draw_labelled, get_task, relabelled
 
@@ -77,9 +78,8 @@ def ask(results: Path, sql: str) -> list[dict[str, Any]]:
 
 
 def sets(results: Path, role: str) -> list[Ablation]:
-    return [Ablation.of(Component(layer, "head", index) for layer, index in zip(
-                row["component_layers"], row["component_indices"], strict=True))
-            for row in table(results, "ablations") if row["role"] == role]
+    return [Ablation.from_content(json.loads(row["content"]))
+            for row in table(results, "interventions") if row["role"] == role]
 
 
 def test_heads_are_those_of_the_scores(finished: Path, loaded: Loaded) -> None:
@@ -103,7 +103,8 @@ def test_random_sets_are_as_large_and_of_other_heads(finished: Path) -> None:
     others = sets(finished, "in_context_random")
     assert [len(other) for other in others] == [len(both)] * 2
     assert not set(both.components) & {c for other in others for c in other.components}
-    seeds = [r["seed"] for r in table(finished, "ablations") if r["role"] == "in_context_random"]
+    seeds = [r["seed"] for r in table(finished, "interventions")
+             if r["role"] == "in_context_random"]
     assert sorted(seeds) == [0, 1]
 
 
@@ -116,14 +117,14 @@ def test_answers_are_the_more_probable_labels(name: str, finished: Path, loaded:
             masks.set(ablation)
             best = label_logprobs(loaded, some).argmax(1)
         found = sorted((r for r in table(finished, "predictions")
-                        if (r["ablation"], r["task"]) == (ablation.digest, task.name)),
+                        if (r["intervention"], r["task"]) == (ablation.digest, task.name)),
                        key=lambda r: (r["seed"], r["example"]))
         assert [r["prediction"] for r in found] == [task.options[i] for i in best]
         assert [r["query"] for r in found] == [e.query for e in examples]
         assert [r["correct"] for r in found] == [
             task.options[i] == e.gold for i, e in zip(best, examples, strict=True)]
-        assert {(r["split"], r["engine"], r["format"], r["shots"]) for r in found} == {
-            ("in_context", "transformers", "arrow", 4)}
+        assert {tuple(r[name] for name in ("split", "purpose", "engine", "format", "shots"))
+                for r in found} == {("report", "in_context", "transformers", "arrow", 4)}
 
 
 def test_readings_before_and_after_labels_change_places(finished: Path, loaded: Loaded) -> None:
@@ -170,7 +171,7 @@ def test_biases_with_and_without_a_mitigation(finished: Path, loaded: Loaded) ->
 
 def test_no_other_view_counts_these_answers(finished: Path) -> None:
     assert ask(finished, "from leaderboard") == []
-    assert {r["split"] for r in ask(finished, "from evaluations")} == {"in_context"}
+    assert {r["purpose"] for r in ask(finished, "from evaluations")} == {"in_context"}
 
 
 def test_a_second_run_does_nothing_and_another_folder_gets_the_same(
@@ -241,5 +242,7 @@ def test_models_that_do_not_fit(
 def test_prompts_that_are_too_long_fail_their_units_alone(model: ModelInfo, tmp_path: Path
                                                           ) -> None:
     report = prunelib.run(recipe(model, each=16, prompts=2, seeds=0, held_out=[]), tmp_path)
-    assert report.failed and not report.stopped
+    ((why,),) = report.stopped.values()
+    assert "in_context_heads: 3 of 3 units that the next step needs failed, such as" in why
+    assert len(report.failed) == 3
     assert all("too long" in str(attempt.error_text) for attempt in report.failed)

@@ -13,7 +13,8 @@ from matplotlib.image import imread
 from results_folder import Folder
 
 from prunelib.errors import UserError
-from prunelib.results import head_figures, removal_figures
+from prunelib.results.figures import head_importance as head_figures
+from prunelib.results.figures import removal_curves as removal_figures
 from prunelib.results.figures.report import draw_report
 from prunelib.results.query import open_results
 
@@ -38,8 +39,12 @@ def names(written: list[Path]) -> set[str]:
     return {path.stem.partition("-llama-")[2] for path in written}
 
 
-def test_a_study_without_a_choice_is_drawn(studied: Path, tmp_path: Path) -> None:
-    written = draw_report(studied, tmp_path / "figures")
+def test_the_command_draws_a_study_without_a_choice(
+    studied: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("report", "--results", studied, "--out", tmp_path / "figures") == 0
+    written = sorted((tmp_path / "figures").iterdir())
+    assert len(capfd.readouterr().out.split()) == len(written) == 11
     curves = {f"removal-{what}-{k}-shots" for what in ("heads", "ffns") for k in (0, 2)}
     assert names(written) == curves | {
         "heads", "ffns", "scores", "agreement-heads", "agreement-ffns", "joint", "retention"}
@@ -48,14 +53,8 @@ def test_a_study_without_a_choice_is_drawn(studied: Path, tmp_path: Path) -> Non
         assert min(picture.shape[:2]) > 300 and np.ptp(picture[..., :3]) > 0.5, path
 
 
-def test_the_command_draws_a_study(studied: Path, tmp_path: Path,
-                                   capfd: pytest.CaptureFixture[str]) -> None:
-    assert call("report", "--results", studied, "--out", tmp_path / "figures") == 0
-    assert len(capfd.readouterr().out.split()) == len(list((tmp_path / "figures").iterdir())) == 11
-
-
 def test_results_without_anything_to_draw_say_so(folder: Folder, tmp_path: Path) -> None:
-    folder.ablation("base", "none", "baseline")
+    folder.intervention("base", "none", "baseline")
     folder.write()
     with pytest.raises(UserError, match="nothing to draw yet"):
         draw_report(folder.root, tmp_path / "figures")

@@ -20,14 +20,17 @@ from prunelib.results.storage import store as store_module
 from prunelib.results.storage.compaction import compact
 from prunelib.results.storage.store import Store
 
-WRITTEN = ("ablations", "predictions", "run_units", "units")
+WRITTEN = ("interventions", "predictions", "run_units", "units")
+#: Of the tests that send many small requests, one is on S3 in `make test`.
+S3_IS_LONG = pytest.mark.parametrize(
+    "place", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
 
 
 @pytest.fixture
 def filled(place: str) -> Folder:
     folder = Folder(place)
-    folder.ablation("base", "none", "baseline")
-    folder.ablation("ig", "integrated_gradients", "chosen")
+    folder.intervention("base", "none", "baseline")
+    folder.intervention("ig", "integrated_gradients", "chosen")
     for task in ("t", "u", "v"):
         folder.answers("base", "10c0", task=task, unit_id=f"base-{task}")
         folder.answers("ig", "1110", task=task, unit_id=f"ig-{task}")
@@ -66,6 +69,7 @@ def test_compaction_changes_no_row(filled: Folder) -> None:
     assert store.read("predictions", ids)["task"].to_pylist() == ["u"] * 4 + ["t"] * 4
 
 
+@S3_IS_LONG
 def test_what_is_written_after_compaction_counts(filled: Folder) -> None:
     store = filled.store
     compact(store)
@@ -81,6 +85,7 @@ def test_what_is_written_after_compaction_counts(filled: Folder) -> None:
     assert names(store) == (0, 1)
 
 
+@S3_IS_LONG
 def test_an_open_connection_goes_on_within_the_grace(filled: Folder) -> None:
     with open_results(filled.root) as con:
         compact(filled.store)
@@ -92,6 +97,7 @@ def test_an_open_connection_goes_on_within_the_grace(filled: Folder) -> None:
             run_query(con, "SELECT sum(shots) FROM predictions")
 
 
+@S3_IS_LONG
 def test_large_tables_become_several_files(
     filled: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,28 +128,6 @@ def test_one_unit_of_a_big_merged_file_is_not_the_whole_file(
     for unit in (0, 3, 7):
         part = store.read("attribution_parts", [f"u{unit}"])
         assert part["unit_id"].to_pylist() == [f"u{unit}"] and part["sums"][0][-1].as_py() == unit
-
-
-@pytest.mark.parametrize("merged", [False, True])
-def test_files_from_before_a_column_existed_are_read(tmp_path: Path, merged: bool) -> None:
-    folder = Folder(tmp_path)
-    folder.answers("ig", "1110", unit_id="older", margin=0.5)
-    folder.answers("ig", "01", unit_id="newer", margin=1.5)
-    folder.store.write("predictions", "older", folder.rows["predictions", "older"])
-    if merged:
-        compact(folder.store, 0)
-    (path,) = (tmp_path / "predictions").rglob("*.parquet")
-    table = pq.read_table(path)
-    pq.write_table(table.drop_columns("margin"), path)
-    folder.store.write("predictions", "newer", folder.rows["predictions", "newer"])
-    for _ in range(2):
-        store = Store.open(tmp_path)
-        found = store.read("predictions", ["older", "newer"])
-        assert found["margin"].to_pylist() == [None] * 4 + [1.5] * 2
-        assert found["correct"].to_pylist() == [True, True, True, False, False, True]
-        assert query(tmp_path, "SELECT sum(margin) FROM predictions").to_pylist() == [
-            {"sum(margin)": 3.0}]
-        compact(store, 0)
 
 
 def test_a_damaged_file_stops_compaction_with_its_name(filled: Folder) -> None:
@@ -181,6 +165,7 @@ while not last:
 """
 
 
+@S3_IS_LONG
 def test_a_reader_in_another_process_notices_nothing(place: str, tmp_path: Path) -> None:
     folder = Folder(place)
     folder.answers("ig", "1100", unit_id="u")

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from results_folder import Folder
 
 from prunelib.errors import UserError
+from prunelib.results.arrow import to_table
 from prunelib.results.query import query
-from prunelib.results.schemas import SCHEMA_VERSION, TABLES, description, to_table
+from prunelib.results.schemas import SCHEMA_VERSION, TABLES, description, words
 from prunelib.results.storage.store import MARKER, Store
 
 CANARY = {
     "model": "m",
-    "ablation": "d",
+    "intervention": "d",
     "token_ids": [1, 2],
     "candidates": [3],
     "logprobs": [-0.5],
@@ -52,7 +53,8 @@ def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
 
 def rows_of(table: str) -> st.SearchStrategy[list[dict[str, Any]]]:
     columns = {
-        field.name: st.none() | values_of(field.type) if field.nullable else values_of(field.type)
+        field.name: st.sampled_from(sorted(known)) if (known := words(field)) else (
+            st.none() | values_of(field.type) if field.nullable else values_of(field.type))
         for field in TABLES[table]
     }
     return st.lists(st.fixed_dictionaries(columns), max_size=4)
@@ -86,7 +88,7 @@ def test_reading_keeps_the_order_asked_for(store: Store) -> None:
     assert store.read("canaries")["unit_id"].to_pylist() == ["u1", "u2", "u3"]
     assert store.read("canaries", ["u3", "u1"])["unit_id"].to_pylist() == ["u3", "u1"]
     assert store.read("canaries", []).num_rows == 0
-    assert store.read("ablations").schema.equals(TABLES["ablations"])
+    assert store.read("interventions").schema.equals(TABLES["interventions"])
     with pytest.raises(FileNotFoundError):
         store.read("canaries", ["u4"])
 
@@ -145,7 +147,7 @@ def test_a_text_is_no_list_of_texts(folder: Folder) -> None:
 def test_times_name_their_zone(store: Store) -> None:
     row = {
         "run": "r-1", "unit_id": "u1", "stage": "search", "model": None, "detail": None,
-        "status": "done", "worker": None, "attempt": 1, "halvings": 0, "seconds": 1,
+        "status": "done", "worker": None, "attempt": 1, "batch_halvings": 0, "seconds": 1,
         "start_seconds": None, "switch_seconds": None,
         "peak_memory_mb": None, "error_kind": None, "error_text": None,
         "finished_at": dt.datetime.now(dt.UTC),
@@ -179,7 +181,7 @@ def test_open_writes_the_version_once(store: Store) -> None:
 
 def test_open_refuses_another_version(store: Store) -> None:
     store.files.commit(MARKER, b'{"schema_version": 99}')
-    with pytest.raises(UserError, match="schema version 99, this prunelib writes 1"):
+    with pytest.raises(UserError, match="schema version 99, which this prunelib"):
         Store.open(store.location)
     store.files.commit(MARKER, b"not json")
     with pytest.raises(UserError, match="damaged"):

@@ -28,12 +28,12 @@ from prunelib.results.storage.store import Store
 Model = dict[str, list[dict[str, Any]]]
 Step = tuple[str, str, list[dict[str, Any]]]
 SQL = duckdb.connect()
-FAULTS = ("error", "kill", "power-data", "power-names")
+FAULTS = ("error", "power-data", "power-names")
 
 
 def canaries(unit_id: str, count: int, text: str = "m") -> list[dict[str, Any]]:
-    return [{"model": text, "ablation": "d", "token_ids": [i], "candidates": [], "logprobs": [0.1],
-             "unit_id": unit_id} for i in range(count)]
+    return [{"model": text, "intervention": "d", "token_ids": [i], "candidates": [],
+             "logprobs": [0.1], "unit_id": unit_id} for i in range(count)]
 
 
 def write(unit_id: str, count: int, text: str = "m") -> Step:
@@ -115,7 +115,8 @@ def one_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_table")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [
+    *FAULTS, pytest.param("kill", marks=pytest.mark.long)])
 def test_every_call_may_be_the_last(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,31 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from results_folder import Folder
+from results_folder import Folder, rows
 
-from prunelib.results.query import query
+from prunelib.components import Component
 from prunelib.scoring.statistics import paired_bootstrap, sign_flip_p, wilson
 
 
-def rows(folder: Folder, sql: str) -> list[dict[str, Any]]:
-    return query(folder.root, sql).to_pylist()
-
-
-def heads(folder: Folder, ablation: str, role: str, count: int, **changes: Any) -> None:
+def heads(folder: Folder, ablation: str, role: str, count: int, at: tuple[int, int] = (0, 0),
+          **changes: Any) -> None:
+    """So many heads of a layer, from a place (layer, index) on."""
     method = "random" if role == "in_context_random" else "in_context_heads"
-    about = {"site": "head", "layer": None, "rate": None, "count": count, "proxy": None,
-             "component_layers": [0] * count, "component_indices": list(range(count))}
-    folder.ablation(ablation, method, role, **about | changes)
+    about = {"site": "head", "layer": None, "rate": None, "count": count, "proxy": None}
+    off = [Component(at[0], "head", at[1] + i) for i in range(count)]
+    folder.intervention(ablation, method, role, off, **about | changes)
 
 
 def said(folder: Folder, ablation: str, foo: str, bar: str, **changes: Any) -> None:
     for i, (label, marks) in enumerate((("foo", foo), ("bar", bar))):
-        about = {"gold": label, "seed": i, "split": "in_context"}
+        about = {"gold": label, "seed": i, "purpose": "in_context"}
         folder.answers(ablation, marks, **about | changes)
 
 
 def removed(folder: Folder) -> None:
-    folder.ablation("base", "none", "baseline")
+    folder.intervention("base", "none", "baseline")
     heads(folder, "both", "in_context", 2)
     heads(folder, "foo", "in_context_first", 1)
     said(folder, "base", "1111", "1110")
@@ -43,7 +41,7 @@ def removed(folder: Folder) -> None:
 def test_in_context(folder: Folder) -> None:
     removed(folder)
     folder.answers("base", "0000")  # the report split is for other views
-    folder.ablation("ig", "integrated_gradients", "chosen")
+    folder.intervention("ig", "integrated_gradients", "chosen")
     said(folder, "ig", "0000", "0000")  # was nothing that this view asks about
     folder.write()
     found = {(r["removed"], r["gold"]): r for r in rows(folder, "from in_context")}
@@ -73,7 +71,7 @@ def test_in_context(folder: Folder) -> None:
 
 
 def test_without_random_sets_nothing_is_said_of_them(folder: Folder) -> None:
-    folder.ablation("base", "none", "baseline")
+    folder.intervention("base", "none", "baseline")
     heads(folder, "both", "in_context", 2)
     said(folder, "base", "11", "10")
     said(folder, "both", "00", "10")
@@ -83,7 +81,7 @@ def test_without_random_sets_nothing_is_said_of_them(folder: Folder) -> None:
 
 
 def test_label_readings(folder: Folder) -> None:
-    heads(folder, "foo", "in_context_first", 1, component_layers=[2], component_indices=[3])
+    heads(folder, "foo", "in_context_first", 1, at=(2, 3))
     values = {"causal": -0.25, "log_probability_increase": 0.5, "logit_minus": 0.3,
               "value_minus": 0.6, "attention": 0.4, "attention_reversed": 0.1}
     for index in (3, 4):  # the other head was not chosen
@@ -103,7 +101,7 @@ def test_label_readings(folder: Folder) -> None:
 
 
 def test_a_head_that_pays_no_attention_has_no_change_of_it(folder: Folder) -> None:
-    heads(folder, "foo", "in_context_first", 1, component_layers=[2], component_indices=[3])
+    heads(folder, "foo", "in_context_first", 1, at=(2, 3))
     for name, value in (("attention", 0.0), ("attention_reversed", 0.5)):
         folder.add("component_scores", {
             "model": "m", "site": "head", "layer": 2, "index": 3, "score": f"{name}_first_label",

@@ -1,0 +1,1 @@
+"""The commands of ``prunelib``: one file each, and a line each in :mod:`jobs.commands.registry`."""

@@ -1,0 +1,1 @@
+"""Objectives: the scalar of the logits that attribution differentiates. One file each."""

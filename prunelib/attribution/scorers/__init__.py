@@ -1,0 +1,1 @@
+"""Ways to score neurons beside integrated gradients: one file each."""

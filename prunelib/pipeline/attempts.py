@@ -1,0 +1,67 @@
+"""The log of attempts: what became of every unit, in the table ``units``."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from prunelib.pipeline.units.executor import Attempt
+from prunelib.results.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+#: The log is written out after so many attempts or seconds, whichever is first.
+_FLUSH_ATTEMPTS, _FLUSH_SECONDS = 200, 5.0
+
+
+class AttemptLog:
+    """Rows of the table ``units``, written in batches: thousands of attempts, few files."""
+
+    def __init__(self, store: Store, run_id: str, clock: Callable[[], float] = time.monotonic
+                 ) -> None:
+        self._store, self._run, self._clock = store, run_id, clock
+        self._rows: list[dict[str, Any]] = []
+        # Kept until it was written: a write that failed may have come through all the same.
+        self._name = _name()
+        self._flushed = clock()
+
+    def add(self, attempt: Attempt) -> None:
+        self._rows.append({
+            "run": self._run,
+            "unit_id": attempt.unit.id,
+            "stage": attempt.unit.stage,
+            "model": attempt.unit.model.id,
+            "detail": attempt.unit.job.describe(),
+            "status": "done" if attempt.done else "failed",
+            "worker": attempt.worker,
+            "attempt": attempt.attempt,
+            "batch_halvings": attempt.batch_halvings,
+            "seconds": attempt.seconds,
+            "start_seconds": attempt.start_seconds,
+            "switch_seconds": attempt.switch_seconds,
+            "peak_memory_mb": attempt.peak_memory_mb,
+            "error_kind": attempt.error_kind,
+            "error_text": attempt.error_text,
+            "finished_at": datetime.now(UTC),
+        })  # fmt: skip
+        late = self._clock() - self._flushed > _FLUSH_SECONDS
+        if late or len(self._rows) >= _FLUSH_ATTEMPTS:
+            try:
+                self.flush()
+            except OSError as error:
+                logger.warning("the log of attempts waits: %s", error)
+
+    def flush(self) -> None:
+        """Write what was collected."""
+        self._flushed = self._clock()
+        if self._rows:
+            self._store.write("units", self._name, self._rows)
+            self._rows, self._name = [], _name()
+
+
+def _name() -> str:
+    return f"attempts-{uuid.uuid4().hex}"

@@ -1,0 +1,321 @@
+"""The study of neurons: score them, search the grid for an ablation, evaluate it, compare.
+
+Asked for by the section ``attribution``; the sections ``search``, ``controls`` and ``evaluate`` are
+its settings too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prunelib.attribution import quadrature
+from prunelib.errors import UserError
+from prunelib.interventions.ablation import BASELINE
+from prunelib.models import ModelInfo
+from prunelib.models.loading import load_tokenizer
+from prunelib.pipeline.stages.attribution import POOL, POOLS, pools, rank
+from prunelib.pipeline.stages.attribution_check import check_attribution
+from prunelib.pipeline.stages.canary import checked
+from prunelib.pipeline.stages.capability import capability, capability_texts
+from prunelib.pipeline.stages.evaluation import evaluate_job
+from prunelib.pipeline.stages.fine_tuning import fine_tuning
+from prunelib.pipeline.stages.intervention_records import AblationRecord, distinct
+from prunelib.pipeline.stages.rankings import Ranking, random_rankings
+from prunelib.pipeline.stages.search import search
+from prunelib.pipeline.stages.study import (
+    Count,
+    Lengths,
+    Study,
+    Summary,
+    SummaryTable,
+    exactly,
+    percent,
+    points,
+)
+from prunelib.pipeline.stages.task_vectors import task_vectors
+from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.steps import Step, UnitsFailed, offers, together
+from prunelib.pipeline.units.unit import Unit
+from prunelib.recipe.arms import RankingRequest
+from prunelib.recipe.attribution import AttributionSpec
+from prunelib.recipe.recipe import Recipe
+from prunelib.vocabulary import Stage
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class Neurons(Study):
+    """Neurons: attribution → search → evaluation, beside random neurons and fine-tuning."""
+
+    section: ClassVar[str] = "attribution"
+    settings: ClassVar[type[AttributionSpec]] = AttributionSpec
+
+    def check_model(self, recipe: Recipe, info: ModelInfo) -> None:
+        layers = recipe.search.layers
+        missing = [] if layers == "all" else [i for i in layers if i >= info.layers]
+        if missing:
+            raise UserError(f"search.layers: model '{info.id}' has layers 0 to {info.layers - 1}, "
+                            f"not {missing[0]}")
+        check_attribution(recipe, info)
+
+    def steps(self, run: ModelRun) -> Step[None]:
+        ranked = yield from together([_ranking(run, r) for r in run.recipe.ranking_requests()])
+        rankings = [ranking for ranking in ranked if ranking is not None]
+        main = [ranking for ranking in rankings if ranking.request.main]
+        controls = [control for ranking in main for control in random_rankings(run, ranking)]
+        if run.recipe.deadline is None:
+            yield from _comparison(run, rankings + controls, first=True, extras=True)
+        else:  # two searches instead of one, so that the main comparison is there early
+            yield from _comparison(run, main, first=True, extras=False)
+            yield from _comparison(run, rankings + controls, first=False, extras=True)
+
+    def in_order(self, recipe: Recipe) -> bool:
+        beside = recipe.controls.fine_tuning or recipe.evaluate.task_vectors
+        return recipe.deadline is None and not beside  # with these, stages come twice
+
+    def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
+        searched = layers if recipe.search.layers == "all" else len(recipe.search.layers)
+        return {"attribute": _attribute_count(recipe, searched),
+                "search": _search_count(recipe, searched),
+                "canary": _ablations(recipe),
+                "evaluate": _evaluate_count(recipe)}
+
+    def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
+        search, evaluate, requests = recipe.search, recipe.evaluate, recipe.ranking_requests()
+        chosen = range(info.layers) if search.layers == "all" else search.layers
+        above = sum(info.layers - layer for layer in chosen) / info.layers
+        searched = [lengths(recipe.search_task(request), search.split, search.shots)
+                    * (1 + recipe.controls.random * request.main) for request in requests]
+        reported = sum(lengths(task, "report", shots)
+                       for task in evaluate.tasks for shots in evaluate.shots)
+        ablations, asked = _ablations(recipe).most, 0
+        if evaluate.capability:
+            asked = ablations * (1 + len(evaluate.capability.tasks))
+        share = ((_evaluate_count(recipe).most - asked)
+                 / (len(evaluate.tasks) * len(evaluate.shots)))
+        return {
+            "attribute": sum(
+                r.spec.prompts * lengths(r.task, "attribute", r.spec.shots)
+                * r.spec.computation.cost(above, info.width) for r in requests),
+            "search": len(chosen) * len(search.rates) * search.examples * sum(searched) * 2,
+            "canary": ablations * searched[0],
+            "evaluate": share * reported * evaluate.examples
+            + ablations * _capability_tokens(recipe, info, lengths),
+        }
+
+    def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
+        rows = connection.sql("SELECT * FROM leaderboard WHERE run = $1",
+                              params=[run]).to_arrow_table().to_pylist()
+        if all(row["method"] == "none" for row in rows):  # a study of heads has a baseline, too
+            return None
+        return Summary("report split, % of answers (95% intervals)", _leaderboard(rows),
+                       "select * from chosen")
+
+
+STUDY = Neurons()
+
+
+def _ranking(run: ModelRun, request: RankingRequest) -> Step[Ranking | None]:
+    """The ranking that is asked for; without it, for a reason that is reported, others go on."""
+    try:
+        return (yield from rank(run, request))
+    except (UserError, UnitsFailed) as error:
+        if request.main:  # with which everything is compared
+            raise
+        where = "" if isinstance(error, UserError) else f"attribution '{request.spec.label}': "
+        run.skipped.append(f"{where}{error}")
+        return None
+
+
+def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: bool) -> Step[None]:
+    """Search the grid, choose, evaluate: the main comparison ``first``, then ``extras``."""
+    urgency = 0 if first else 1
+    records = yield from search(run, rankings, urgency)
+    searched = run.searched(rankings[0].request, rankings[0].sample)
+    expected = yield from checked(run, distinct(records),
+                                  replace(searched, indices=searched.indices[:1]), urgency)
+    # Only a deadline is worth ending an engine whose model still has extras to do.
+    hurry = run.recipe.deadline is not None
+    urgent = {r.intervention.digest for r in records if r.main}
+    spec = run.recipe.evaluate
+    passes = {(r.intervention, 0, task): None for r in records
+              for task in (spec.tasks if r.only is None or spec.transfer else (r.only,))}
+    if extras:  # the baseline twice, for the noise floor
+        passes |= {(BASELINE, 1, task): None for task in spec.tasks}
+    units = [
+        run.unit(evaluate_job(run, task, shots, seed, spec.examples, ablation,
+                              expected[ablation.digest], repeat),
+                 priority=int(hurry and (repeat > 0 or ablation.digest not in urgent)))
+        for ablation, repeat, task in passes
+        for shots in spec.shots
+        for seed in spec.seeds
+    ]  # fmt: skip
+    if extras:
+        units += capability(run, distinct(records), expected, int(hurry))
+    yield offers(units)
+    if extras:
+        yield offers(_beside(run, rankings, records))
+
+
+def _beside(run: ModelRun, rankings: list[Ranking], records: Sequence[AblationRecord]
+            ) -> list[Unit]:
+    """What is not pruning, after the engine is done."""
+    return fine_tuning(run, rankings) + task_vectors(run, records)
+
+
+def _sure(recipe: Recipe) -> list[RankingRequest]:
+    """Rankings that no model leaves out for want of prompts."""
+    return [r for r in recipe.ranking_requests() if r.main or r.spec.choose == "random"]
+
+
+def _scoring(request: RankingRequest, *beside: str) -> tuple[AttributionSpec, str, int]:
+    """What the units of an attribution depend on, but for the keys ``beside``.
+
+    Two of the same share their units.
+    """
+    plain = AttributionSpec.model_fields
+    spec = request.spec.model_copy(update={
+        "name": None, "proxy": "", "seeds": (0,),
+        **{key: plain[key].default for key in ("rank", "tolerance", "max_nodes", *beside)}})
+    return spec, request.task, request.seed
+
+
+def _attribute_count(recipe: Recipe, searched: int) -> Count:
+    first: set[tuple[Any, ...]] = set()
+    later: set[tuple[Any, ...]] = set()
+    least: dict[tuple[Any, ...], int] = {}
+    most: dict[tuple[Any, ...], int] = {}
+    for request in recipe.ranking_requests():
+        spec, exact = request.spec, _scoring(request)
+        if spec.choose != "random":
+            looked = [(request.task, spec.shots, request.seed, pool)
+                      for pool in _pools(recipe, request)]
+            first.add(looked[0])
+            later.update(looked)
+        found = _score_count(spec, searched)
+        if request in _sure(recipe):  # the prompts of one may be among those of another
+            key = _scoring(request, "choose", "prompts", "block")
+            least[key] = max(found.least, least.get(key, 0))
+        most[exact] = max(found.most, most.get(exact, 0))
+    return Count(len(first) + sum(least.values()), len(later) + sum(most.values()))
+
+
+def _pools(recipe: Recipe, request: RankingRequest) -> list[range]:
+    """Prompts that are answered at most to find such as are wanted, pool by pool."""
+    try:
+        return pools(recipe, request)
+    except UserError:  # the task is not on this machine
+        block = POOL * request.spec.prompts
+        return [range(i * block, (i + 1) * block) for i in range(POOLS)]
+
+
+def _score_count(spec: AttributionSpec, searched: int) -> Count:
+    method = spec.computation
+    groups = (searched if method.by_layer else 1) if method.runs else 0
+    if not method.quadrature:
+        return exactly(groups)
+    blocks = math.ceil(spec.prompts / spec.block) * groups
+    return Count(blocks, blocks * sum(nodes <= spec.max_nodes for nodes in quadrature.NODES))
+
+
+def _search_count(recipe: Recipe, searched: int) -> Count:
+    """One unit for each request of the strategy, and one for the untouched model."""
+    def prompts(request: RankingRequest, *chosen: str) -> tuple[Any, ...]:
+        spec, attributed = request.spec, recipe.search.split == "attribute"
+        return (recipe.search_task(request), *(
+            (request.seed, spec.shots, spec.prompts, *chosen) if attributed else ()))
+
+    requests, random = recipe.ranking_requests(), recipe.controls.random
+    sure = {prompts(r) for r in _sure(recipe)}  # those chosen in two ways may be the same
+    controls = len({(prompts(r), r.spec.projection) for r in requests if r.main}) * random
+    each = _requests(recipe.search.strategy, searched, recipe.search.examples)
+    return Count(len(sure) + each.least * (len(sure) + controls),
+                 len({prompts(r, r.spec.choose) for r in requests})
+                 + each.most * (len(requests) + controls))
+
+
+def _requests(strategy: str, layers: int, examples: int) -> Count:
+    """Requests that a strategy of :mod:`prunelib.search.strategies` makes for one ranking."""
+    if strategy == "attribution_mass":
+        return Count(1, layers)
+    if strategy == "coarse_to_fine":  # the leader's layer, some of it tried before
+        return Count(layers, layers + 2)
+    if strategy == "successive_halving":
+        rounds, stop = 0, -(-examples // 16)
+        while stop < examples:
+            rounds, stop = rounds + 1, min(2 * stop, examples)
+        return Count(layers + rounds, layers * (1 + rounds))
+    return exactly(layers)
+
+
+def _ablations(recipe: Recipe) -> Count:
+    """Different ablations, the empty one included: searches may choose the same."""
+    requests, random = recipe.ranking_requests(), recipe.controls.random
+    main = sum(request.main for request in requests)
+    return Count(2, 1 + len(requests) * (1 + random) + random * main)
+
+
+def _evaluate_count(recipe: Recipe) -> Count:
+    evaluate, requests = recipe.evaluate, recipe.ranking_requests()
+    tasks, random = len(evaluate.tasks), recipe.controls.random
+    of_task = len(evaluate.shots) * len(evaluate.seeds)
+
+    def reported(request: RankingRequest, transfer: bool) -> int:
+        return tasks if request.only is None or transfer else 1
+
+    def covered(transfer: bool) -> int:
+        """Tasks of one ablation, if every search chose that one."""
+        own = {r.only for r in _sure(recipe)}
+        return tasks if None in own or transfer else len(own)
+
+    passes = sum((1 + random + random * r.main) * reported(r, evaluate.transfer)
+                 for r in requests)
+    count = Count((2 * tasks + covered(evaluate.transfer)) * of_task,
+                  (2 * tasks + passes) * of_task)
+    if recipe.controls.fine_tuning:
+        count += exactly(sum(reported(r, False) for r in requests if r.main) * of_task)
+    if evaluate.task_vectors:
+        count += Count(tasks + covered(False), tasks + sum(reported(r, False) for r in requests))
+    if evaluate.capability:
+        beside, ablations = 1 + len(evaluate.capability.tasks), _ablations(recipe)
+        count += Count(ablations.least * beside, ablations.most * beside)
+    return count
+
+
+def _capability_tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> float:
+    """Tokens of texts and questions, for one ablation."""
+    spec = recipe.evaluate.capability
+    if spec is None:
+        return 0.0
+    texts, tokenizer = capability_texts(recipe, spec).content, load_tokenizer(info)
+    some = texts[:: max(1, len(texts) // 20)]
+    return len(texts) / len(some) * sum(
+        len(tokenizer(before + text, verbose=False)["input_ids"]) for before, text in some
+    ) + spec.examples * sum(lengths(task, "report", spec.shots) for task in spec.tasks)
+
+
+def _leaderboard(rows: list[dict[str, Any]]) -> tuple[SummaryTable, ...]:
+    """Baseline, pruned and random with intervals, one table per model; fits 80 columns."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    sets = Counter(row["model"] for row in rows if row["matched_to"])
+    for row in rows:
+        name = "baseline" if row["method"] == "none" else row["method"]
+        if row["matched_to"] and sets[row["model"]] > 1:
+            name += f" as {row['matched_to']}"
+        tables.setdefault(row["model"], []).append((
+            name + _place(row), percent(row, "accuracy"), percent(row, "copying_error"),
+            points(row)))
+    return tuple(SummaryTable(model, ("method", "accuracy", "copying errors", "vs baseline"),
+                              tuple(lines)) for model, lines in tables.items())
+
+
+def _place(row: dict[str, Any]) -> str:
+    if row["rate"] is None:
+        return ""
+    layer = "several layers" if row["layer"] is None else f"layer {row['layer']}"
+    return f"\n  {layer}, {100 * row['rate']:g}% off"

@@ -1,0 +1,104 @@
+"""Which examples of a task a unit is about, as it travels to workers, and their prompts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunelib.engines.base import Prompt
+from prunelib.engines.limits import check_scorable, model_limits
+from prunelib.errors import UnitError
+from prunelib.heads.labelled import LabelledPrompt, encode_labelled
+from prunelib.models import ModelInfo
+from prunelib.models.loading import load_tokenizer
+from prunelib.tasks import (
+    DatasetSpec,
+    Example,
+    Split,
+    Task,
+    build_task,
+    draw,
+    draw_labelled,
+    get_task,
+    relabelled,
+)
+
+
+@dataclass(frozen=True)
+class TaskRef:
+    """A task by name and content."""
+
+    name: str
+    digest: str
+    #: The data set that it is (JSON), or nothing for a bundled task; its content is in the digest.
+    dataset: str = field(default="", compare=False, repr=False)
+
+    def load(self) -> Task:
+        """The task itself. Raises :class:`UnitError` if its content is another one here."""
+        task = (build_task(DatasetSpec.model_validate_json(self.dataset)) if self.dataset
+                else get_task(self.name))
+        if task.digest != self.digest:
+            raise UnitError(f"task '{self.name}' has other content on this node")
+        return task
+
+
+@dataclass(frozen=True)
+class PromptsRef:
+    """Which examples of a task: draws ``indices`` of the seeded sequence of a split."""
+
+    task: TaskRef
+    split: Split
+    shots: int
+    seed: int
+    indices: tuple[int, ...]
+    #: As the recipe names it, or ``own`` for that of the task.
+    format: str
+
+    def draw(self) -> tuple[Task, list[Example]]:
+        """The task and the examples that are meant."""
+        task = self.task.load()
+        drawn = draw(task, split=self.split, shots=self.shots, seed=self.seed,
+                     count=max(self.indices) + 1, prompt_format=self.format)
+        return task, [drawn[i] for i in self.indices]
+
+
+def tokenized(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
+    """Token ids of prompts, with room for the longest answer that occurs and what ends it."""
+    answers = {y for example in examples for y in (example.gold, *example.answers)}
+    room = 2 + max(
+        len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
+    )
+    return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
+
+
+@dataclass(frozen=True)
+class LabelledPromptsRef:
+    """Prompts of a task whose two classes have other names, as many of every seed."""
+
+    task: TaskRef
+    labels: tuple[str, str]
+    split: Split
+    #: Demonstrations of each label.
+    each: int
+    seeds: tuple[int, ...]
+    count: int
+    format: str
+
+    @functools.cached_property
+    def relabelled(self) -> Task:
+        """The task with its new labels."""
+        return relabelled(self.task.load(), self.labels)
+
+    def draw(self, reverse: bool = False) -> list[Example]:
+        """The prompts, seed after seed; ``reverse``: the two labels change places."""
+        return [example for seed in self.seeds for example in draw_labelled(
+            self.relabelled, split=self.split, counts=(self.each, self.each), seed=seed,
+            count=self.count, reverse=reverse, prompt_format=self.format)]
+
+    def encode(self, info: ModelInfo, reverse: bool = False) -> list[LabelledPrompt]:
+        """The prompts as token ids; :class:`UnitError` if one is too long for the model."""
+        found = encode_labelled(self.relabelled, self.draw(reverse), load_tokenizer(info))
+        check_scorable([p.ids for p in found], [p.labels for p in found], *model_limits(info))
+        return found

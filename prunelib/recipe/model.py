@@ -1,0 +1,27 @@
+"""The section ``models``: which models a recipe is about."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from prunelib.recipe.base import Count, Dtype, Spec
+
+
+class ModelSpec(Spec):
+    """A model: ``reference/NAME``, a local folder, or a hub name with an optional revision."""
+
+    #: ``reference/NAME``, a local folder, or a name on the hub.
+    id: str
+    #: Commit, branch or tag on the hub; by default its main branch.
+    revision: str | None = None
+    #: Number format of the weights once they are loaded.
+    dtype: Dtype = "float32"
+    #: GPUs over which vLLM splits the model; ``auto`` is as few as hold it.
+    tensor_parallel: Count | Literal["auto"] = "auto"
+    #: Whether Python code that lies beside the weights may run. It may do anything this user may.
+    trust_remote_code: bool = False
+
+
+def named_model(value: Any) -> Any:
+    """A model that is given by its id alone."""
+    return {"id": value} if isinstance(value, str) else value

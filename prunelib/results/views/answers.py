@@ -1,0 +1,159 @@
+"""Answers as every view counts them: the building blocks of the other views.
+
+Views whose name starts with an underscore are building blocks of the others. Scope: a row
+belongs to a run if its unit does (table ``run_units``), and what two units of a run both wrote
+counts once. Reported numbers come from answers with purpose ``report`` and the first evaluation
+(repeat 0) only; an answer that is missing because of an error counts as wrong.
+"""
+
+from __future__ import annotations
+
+from prunelib.results.views.base import view
+
+SCOPE = view(
+    "_scope",
+    "units of each run, each once",
+    "run unit_id",
+    "SELECT DISTINCT run, unit_id FROM run_units",
+)
+
+LABELS = view(
+    "_labels",
+    "where each intervention of a run comes from; equal ones of several origins have several lines",
+    "run model intervention method role site layer rate count control_seed proxy only_task",
+    """
+SELECT DISTINCT run, model, intervention, method, role, site, layer, rate, "count",
+       seed AS control_seed, proxy, only_task
+FROM interventions JOIN _scope USING (unit_id)
+""",
+)
+
+# Every choice has controls of its own; choices of the same cell share them.
+MATCHED = view(
+    "_matched",
+    "the random controls of each choice: same layer, site and size, reported on the same tasks",
+    "run model method choice rate only_task intervention control_seed",
+    """
+SELECT DISTINCT c.run, c.model, c.method, c.intervention AS choice, c.rate, c.only_task,
+       r.intervention, r.control_seed
+FROM _labels c
+JOIN _labels r
+  ON r.run = c.run AND r.model = c.model AND r.site = c.site AND r.layer = c.layer
+ AND r.rate = c.rate AND r.only_task IS NOT DISTINCT FROM c.only_task
+WHERE c.role = 'chosen' AND r.role = 'control' AND r.method = 'random'
+""",
+    method="attribution that chose",
+    choice="digest of the chosen ablation",
+    intervention="digest of a random control of it",
+)
+
+MATCHED_SETS = view(
+    "_matched_sets",
+    "the random controls of each attribution; attributions with the same ones have them together",
+    "run model matched_to rate only_task intervention control_seed",
+    """
+WITH sets AS (
+    SELECT run, model, method, list(control ORDER BY control) AS controls
+    FROM (
+        SELECT DISTINCT run, model, method, struct_pack(
+            rate := rate, only_task := only_task, intervention := intervention,
+            control_seed := control_seed) AS control
+        FROM _matched
+    )
+    GROUP BY run, model, method
+)
+SELECT run, model, matched_to, control.rate AS rate, control.only_task AS only_task,
+       control.intervention AS intervention, control.control_seed AS control_seed
+FROM (
+    SELECT run, model, string_agg(method, ', ' ORDER BY method) AS matched_to,
+           unnest(controls) AS control
+    FROM sets GROUP BY run, model, controls
+)
+""",
+)
+
+_ANSWER: dict[str, str] = {
+    "seed": "seed of queries and demonstrations",
+    "example": "example within task, split, purpose, shots and seed",
+    "repeat": "0, or 1 for the baseline's second evaluation",
+    "format": "prompt format",
+    "gold": "right answer",
+    "prediction": "what the model answered",
+    "answers": "answers of the demonstrations",
+    "copied_position": "demonstration that was copied, from 0",
+    "correct": "1 if right",
+    "copied": "1 if wrong and equal to a demonstration's answer",
+    "failed": "1 if there is no answer because of an error",
+}
+
+GIVEN = view(
+    "_given",
+    "predictions of each run, each once; a missing answer is wrong",
+    "run model engine intervention task split purpose shots seed example repeat format gold "
+    "prediction answers copied_position correct copied failed",
+    """
+SELECT run, model, engine, intervention, task, split, purpose, shots, seed, example, repeat,
+       format, gold, prediction, answers, copied_position,
+       (correct AND error IS NULL)::INTEGER AS correct,
+       (copied AND error IS NULL)::INTEGER AS copied, (error IS NOT NULL)::INTEGER AS failed
+FROM predictions JOIN _scope USING (unit_id)
+QUALIFY row_number() OVER (
+    PARTITION BY run, model, engine, intervention, task, split, purpose, shots, seed, example,
+                 repeat, format
+    ORDER BY unit_id) = 1
+""",
+    **_ANSWER,
+)
+
+ANSWERS = view(
+    "_answers",
+    "predictions of each run, each once, under the label that counts for their purpose",
+    "run model engine intervention method role layer rate count control_seed task split purpose "
+    "shots seed example repeat format gold prediction answers copied_position correct copied "
+    "failed",
+    """
+SELECT p.run, p.model, p.engine, p.intervention, l.method, l.role, l.layer, l.rate, l."count",
+       l.control_seed, p.task, p.split, p.purpose, p.shots, p.seed, p.example, p.repeat, p.format,
+       p.gold, p.prediction, p.answers, p.copied_position, p.correct, p.copied, p.failed
+FROM _given p
+LEFT JOIN (
+    -- One line per label, whatever number of proxies and tasks it has: answers count once.
+    SELECT run, model, intervention, method, role, layer, rate, "count", control_seed,
+           list(proxy) AS proxies, list(only_task) AS tasks,
+           bool_or(only_task IS NULL) AS everywhere
+    FROM _labels GROUP BY ALL
+) l
+  ON l.run = p.run AND l.model = p.model AND l.intervention = p.intervention
+ AND (l.role = 'baseline'
+      OR (l.role = 'grid' AND p.purpose = 'search' AND list_contains(l.proxies, p.task))
+      OR (l.role IN ('chosen', 'control')
+          AND (p.purpose = 'report' AND (l.everywhere OR list_contains(l.tasks, p.task))
+               OR p.purpose = 'capability')))
+""",
+    **_ANSWER,
+)
+
+LINES = view(
+    "_lines",
+    "as _answers, but those of a random control once for each set of attributions it is matched to",
+    "run model engine intervention method role matched_to layer rate count control_seed task split "
+    "purpose shots seed example repeat format gold prediction answers copied_position correct "
+    "copied failed",
+    """
+SELECT a.run, a.model, a.engine, a.intervention, a.method, a.role, s.matched_to, a.layer, a.rate,
+       a."count", a.control_seed, a.task, a.split, a.purpose, a.shots, a.seed, a.example, a.repeat,
+       a.format, a.gold, a.prediction, a.answers, a.copied_position, a.correct, a.copied, a.failed
+FROM _answers a
+LEFT JOIN (
+    SELECT run, model, matched_to, rate, intervention, control_seed, list(only_task) AS tasks,
+           bool_or(only_task IS NULL) AS everywhere
+    FROM _matched_sets GROUP BY ALL
+) s
+  ON a.role = 'control' AND a.method = 'random' AND s.run = a.run AND s.model = a.model
+ AND s.intervention = a.intervention AND s.rate = a.rate AND s.control_seed = a.control_seed
+ AND (s.everywhere OR list_contains(s.tasks, a.task) OR a.purpose = 'capability')
+""",
+    **_ANSWER,
+)
+
+VIEWS = (SCOPE, LABELS, MATCHED, MATCHED_SETS, GIVEN, ANSWERS, LINES)

@@ -1,0 +1,53 @@
+"""``prunelib run`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import call
+
+
+def test_a_run_ends_with_a_table_and_what_to_type_next(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    said = capfd.readouterr().out
+    for word in ("attribute", "search", "evaluate", "integrated_gra", "prunelib query"):
+        assert word in said
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    assert "0 units done" in capfd.readouterr().out
+
+
+def test_a_large_run_ends_with_its_files_merged(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobs.overnight.COMPACT_FROM", 1)
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    assert "Merging the files" in capfd.readouterr().out
+    assert list((tmp_path / "r" / "predictions" / "merged").glob("*.parquet"))
+    assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
+    assert "0 units done" in capfd.readouterr().out
+
+
+def test_a_missing_recipe_and_a_folder_that_cannot_be_written(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("validate", tmp_path / "none.yaml") == 2
+    assert "cannot read recipe" in capfd.readouterr().err
+    assert call("run", good, "--results", "/proc/nothing") == 2
+    assert call("run", good, "--results", good) == 2
+    assert capfd.readouterr().err.count("\n") == 2
+
+
+def test_a_folder_of_another_schema_version(
+    good: Path, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    marker = other / "prunelib-results.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema_version": 999}))
+    assert call("run", good, "--results", other) == 2
+    assert call("query", "select 1", "--results", other) == 2
+    assert "999" in capfd.readouterr().err

@@ -1,0 +1,55 @@
+"""The views on how a run went, on hand-made rows with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from results_folder import NOON, RUN, Folder, only, rows
+
+from prunelib.results.query import open_results
+
+
+def test_costs_and_failed_units(folder: Folder) -> None:
+    folder.attempt("u1", "failed", 0)
+    folder.attempt("u1", "done", 1, attempt=2, seconds=4.0, peak_memory_mb=300.0)
+    folder.attempt("u2", "failed", 2)
+    folder.attempt("u2", "failed", 3, attempt=2, error_text="still no")
+    folder.attempt("u3", "failed", 4, run="early-1")
+    folder.attempt("u3", "done", 5, run="late-2")
+    folder.write()
+    costs = only(folder, f"FROM costs WHERE run = '{RUN}'")
+    assert (costs["units"], costs["seconds"], costs["seconds_per_unit"]) == (2, 10.0, 5.0)
+    assert costs["peak_memory_mb"] == 300.0
+    assert (costs["starts"], costs["switches"], costs["seconds_per_switch"]) == (0, 0, None)
+    failed = only(folder, "FROM failed_units")
+    assert (failed["unit_id"], failed["attempts"], failed["error_text"]) == ("u2", 2, "still no")
+    assert (failed["finished_at"] - NOON).total_seconds() == 180
+
+
+def test_starts_and_switches_of_engines_are_told_from_work(folder: Folder) -> None:
+    folder.attempt("u1", "done", 0, seconds=12.0, start_seconds=10.0)
+    folder.attempt("u2", "done", 1, seconds=2.0)
+    folder.attempt("u3", "done", 2, seconds=3.0, switch_seconds=0.5)
+    folder.attempt("u4", "failed", 3, seconds=3.0, switch_seconds=1.5)
+    folder.write()
+    costs = only(folder, "FROM costs")
+    assert (costs["units"], costs["seconds"], costs["seconds_per_unit"]) == (4, 20.0, 2.0)
+    assert (costs["starts"], costs["seconds_per_start"]) == (1, 10.0)
+    assert (costs["switches"], costs["seconds_per_switch"]) == (2, 1.0)
+
+
+def test_switches_are_told_from_the_start(studied: Path) -> None:
+    costs = {r["stage"]: r for r in rows(studied, "FROM costs")}
+    assert (costs["attribute"]["starts"], costs["attribute"]["switches"]) == (0, 0)
+    evaluate = costs["evaluate"]
+    assert evaluate["starts"] == 1
+    used = open_results(studied).sql(
+        "SELECT count(*) FROM (SELECT DISTINCT purpose, intervention FROM predictions)"
+    ).fetchall()[0][0]
+    # One per ablation and pass: its tasks follow on each other; the first one is the start's.
+    assert evaluate["switches"] == used - 1
+    assert 0 < evaluate["seconds_per_switch"] < 1 and evaluate["seconds_per_start"] > 0
+    parts = (evaluate["units"] * evaluate["seconds_per_unit"] + evaluate["seconds_per_start"]
+             + evaluate["switches"] * evaluate["seconds_per_switch"])
+    assert parts == pytest.approx(evaluate["seconds"])
