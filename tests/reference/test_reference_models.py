@@ -117,11 +117,12 @@ def test_removing_the_planted_neurons_repairs_the_copier(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", rest_is_long(SOME, DEMO[:1]), scope="module")
+@pytest.mark.long
+@pytest.mark.parametrize("name", SOME, scope="module")
 def test_mean_scores_of_every_layer_are_within_two_percent(loaded: Loaded) -> None:
     """Of the 257-node answer, at the level that the error estimate accepts."""
     torch.set_num_threads(2)  # these batches are large enough for two
-    examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=10)
+    examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=20)
     prompts = [encode(example, loaded.tokenizer) for example in examples]
     for layer in range(loaded.info.layers):
         parts = []
