@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pyarrow as pa
 import prunelib
 from prunelib.models import ModelInfo, describe
 from prunelib.pipeline.plan import estimate
-from prunelib.pipeline.progress import read_progress
+from prunelib.pipeline.progress import RunProgress, read_progress
 from prunelib.pipeline.stages.registry import counts as expected
-from prunelib.pipeline.units.executor import InlineExecutor
+from prunelib.pipeline.units.executor import Attempt, InlineExecutor
 from prunelib.pipeline.units.unit import Unit
 from prunelib.pipeline.units.worker import Worker
 from prunelib.recipe.recipe import Recipe
@@ -77,3 +78,19 @@ def done_and_resumed(made: Recipe, results: Path) -> dict[str, int]:
     for stage, count in expected(made, layers, 0).items():
         assert count.least <= counts.get(stage, (0, 0))[0] <= count.most, stage
     return {stage: done for stage, (done, _) in counts.items()}
+
+
+class Watcher:
+    """A reporter that looks at the files whenever a stage begins, and counts its units."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.asked: Counter[str] = Counter()
+        self.seen: list[RunProgress] = []
+
+    def stage(self, model: str, stage: str, units: int, done: int) -> None:
+        self.asked[stage] += units
+        self.seen.append(read_progress(self.results))
+
+    def attempt(self, attempt: Attempt) -> None:
+        assert attempt.done, attempt.error_text

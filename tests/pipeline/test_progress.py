@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.small import recipe
+from pipeline.small import Watcher, recipe
 from rich.console import Console
 
 import prunelib
@@ -21,7 +21,6 @@ from jobs.watch import draw, watch_run
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
 from prunelib.pipeline.progress import RunProgress, StageProgress, read_progress, summarise
-from prunelib.pipeline.units.executor import Attempt
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RECIPE = prunelib.Recipe.model_validate({
@@ -30,20 +29,6 @@ RECIPE = prunelib.Recipe.model_validate({
     "evaluate": {"tasks": ["to_upper"], "shots": [1, 2], "seeds": [0, 1]},
 })  # fmt: skip
 (MODEL,) = (spec.id for spec in RECIPE.models)
-
-
-class Watcher:
-    """A reporter that looks at the files whenever the driver says something."""
-
-    def __init__(self, results: Path) -> None:
-        self.results = results
-        self.seen: list[RunProgress] = []
-
-    def stage(self, model: str, stage: str, units: int, done: int) -> None:
-        self.seen.append(read_progress(self.results))
-
-    def attempt(self, attempt: Attempt) -> None:
-        self.seen.append(read_progress(self.results))
 
 
 def test_a_run_is_seen_from_its_files_without_its_model(info: ModelInfo, tmp_path: Path) -> None:

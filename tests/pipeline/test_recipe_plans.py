@@ -6,22 +6,20 @@ Recipes run as they are but for their size: tiny models, two tasks, few prompts 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pipeline.small import Watcher
 from pipeline.small import recipe as small_recipe
 
 import jobs
 import prunelib
 from prunelib.models import ModelInfo
-from prunelib.pipeline.driver import Reporter
 from prunelib.pipeline.plan import estimate
-from prunelib.pipeline.progress import RunProgress, read_progress
-from prunelib.pipeline.units.executor import Attempt
+from prunelib.pipeline.progress import read_progress
 from prunelib.recipe.recipe import Recipe
 from prunelib.tasks import SUITES
 
@@ -102,22 +100,6 @@ def small(content: dict[str, Any], model: str, folder: Path) -> Recipe:
     return made
 
 
-class Looking(Reporter):
-    """Looks at the files whenever the driver says something, and counts what it hears."""
-
-    def __init__(self, results: Path) -> None:
-        self.results = results
-        self.asked: Counter[str] = Counter()
-        self.seen: list[RunProgress] = []
-
-    def stage(self, model: str, stage: str, units: int, done: int) -> None:
-        self.asked[stage] += units
-        self.seen.append(read_progress(self.results))
-
-    def attempt(self, attempt: Attempt) -> None:
-        assert attempt.done, attempt.error_text
-
-
 @pytest.mark.parametrize("path", [
     path if path.stem in QUICK else pytest.param(path, marks=pytest.mark.long)
     for path in RECIPES], ids=lambda path: path.stem)
@@ -130,7 +112,7 @@ def test_a_plan_counts_what_the_run_then_does(
     assert planned and all(line.teraflop > 0 for line in planned.values())
 
     results = tmp_path / "r"
-    watcher = Looking(results)
+    watcher = Watcher(results)
     report = prunelib.run(recipe, results, None, watcher)
     assert not report.failed and not report.stopped
     assert watcher.asked.keys() == planned.keys()
@@ -178,7 +160,7 @@ SHARING: dict[str, dict[str, Any]] = {
 def test_units_that_are_shared_are_counted_once_at_least(
     changes: dict[str, Any], info: ModelInfo, tmp_path: Path
 ) -> None:
-    recipe, watcher = small_recipe(info, **changes), Looking(tmp_path)
+    recipe, watcher = small_recipe(info, **changes), Watcher(tmp_path)
     recipe.check()
     planned = {line.stage: line.units for line in estimate(recipe)}
     prunelib.run(recipe, tmp_path, None, watcher)

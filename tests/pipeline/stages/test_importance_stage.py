@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import call
-from pipeline.small import rows
+from pipeline.small import Watcher, rows
 from scipy.stats import spearmanr
 
 import prunelib
@@ -25,7 +25,6 @@ from prunelib.pipeline.progress import RunProgress, read_progress
 from prunelib.pipeline.stages.evaluation import EvaluateJob
 from prunelib.pipeline.stages.registry import counts as unit_counts
 from prunelib.pipeline.stages.study import exactly
-from prunelib.pipeline.units.executor import Attempt
 from prunelib.pipeline.units.unit import Unit, Workplace
 from prunelib.results.query import query
 from prunelib.results.storage.store import Store
@@ -47,20 +46,6 @@ def recipe(info: ModelInfo, **changes: Any) -> prunelib.Recipe:
         },
         "evaluate": {"tasks": TASKS, "shots": SHOTS, "seeds": [0, 1], "examples": 2},
     } | changes)  # fmt: skip
-
-
-class Watcher:
-    """A reporter that looks at the files whenever the driver says something."""
-
-    def __init__(self, results: Path) -> None:
-        self.results = results
-        self.seen: list[RunProgress] = []
-
-    def stage(self, model: str, stage: str, units: int, done: int) -> None:
-        self.seen.append(read_progress(self.results))
-
-    def attempt(self, attempt: Attempt) -> None:
-        assert attempt.done, attempt.error_text
 
 
 @dataclass(frozen=True)
