@@ -100,6 +100,7 @@ def test_vllm_loads_it(info: ModelInfo, oracle: Oracle, tmp_path: Path) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 def test_plain_vllm_says_what_plain_transformers_says(tmp_path: Path) -> None:
     """In a process where nothing imports prunelib, so with no worker extension of ours."""

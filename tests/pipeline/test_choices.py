@@ -86,7 +86,9 @@ def test_every_stage_writes_prompts_in_the_format_of_the_recipe(fmt: str, info: 
     assert again.units_reused == sum(counts.values())
 
 
-@pytest.mark.parametrize("strategy", ["coarse_to_fine", "successive_halving", "attribution_mass"])
+@pytest.mark.parametrize("strategy", [
+    "successive_halving", *(pytest.param(name, marks=pytest.mark.long)
+                            for name in ("coarse_to_fine", "attribution_mass"))])
 def test_strategies(strategy: str, info: ModelInfo, tmp_path: Path) -> None:
     made = recipe(info, search={"rates": [0.1, 0.2, 0.5], "examples": 16, "shots": 2,
                                 "strategy": strategy, "statistic": "margin"})
