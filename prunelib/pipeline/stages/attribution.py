@@ -76,10 +76,9 @@ class AttributeJob(_PartsJob):
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
         from prunelib.attribution.integrated_gradients import PATH_ROWS, Path, block_gradients
         from prunelib.attribution.objectives.base import make_objective
-        from prunelib.tasks.tokenization import encode
 
         loaded = worker.loaded(unit.model, self.dtype)
-        prompts = [encode(example, loaded.tokenizer) for example in self.prompts.draw()[1]]
+        prompts = self.prompts.encode(loaded.tokenizer)
         path = Path(self.layers, *loaded.adapter.projection(self.projection),
                     last_position=self.path == "last_position", released=self.released)
         objective = make_objective(self.objective, self.objective_digest)
@@ -108,10 +107,9 @@ class ScoreJob(_PartsJob):
         from prunelib.attribution.integrated_gradients import PATH_ROWS, Path
         from prunelib.attribution.objectives.base import make_objective
         from prunelib.attribution.scorers.base import load_scorer
-        from prunelib.tasks.tokenization import encode
 
         loaded = worker.loaded(unit.model, self.dtype)
-        prompts = [encode(example, loaded.tokenizer) for example in self.prompts.draw()[1]]
+        prompts = self.prompts.encode(loaded.tokenizer)
         path = Path(self.layers, *loaded.adapter.projection(self.projection))
         objective = make_objective(self.objective, self.objective_digest)
         scores = load_scorer(self.method)(loaded, path, prompts, objective,

@@ -72,10 +72,9 @@ class ImportanceJob(Job):
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
         from prunelib.heads.importance import IMPORTANCE_ROWS, gradient_importance
-        from prunelib.tasks.tokenization import encode
 
         loaded = worker.loaded(unit.model, self.dtype)
-        prompts = [encode(example, loaded.tokenizer) for example in self.prompts.draw()[1]]
+        prompts = self.prompts.encode(loaded.tokenizer)
         found = gradient_importance(loaded, prompts,
                                     max(1, IMPORTANCE_ROWS >> worker.batch_halvings))
         return [row for site, variants in found.items() for variant, values in variants.items()
@@ -164,7 +163,7 @@ class HeadImportance(Study):
     def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
         spec, evaluate = _settings(recipe), recipe.evaluate
         settings = len(_settings_of(recipe))
-        alone = sum(layers * (heads if site == "head" else 1) for site in spec.oracle)
+        alone = _alone(spec, layers, heads)
         oracle = exactly((1 + alone) * settings if alone else 0)
         ablations, removal = Count(), Count()
         if spec.removal is not None:
@@ -187,7 +186,7 @@ class HeadImportance(Study):
         spec, evaluate = _settings(recipe), recipe.evaluate
         counts = self.counts(recipe, info.layers, info.heads)
         settings = _settings_of(recipe)
-        alone = sum(info.layers * info.components(site) for site in spec.oracle)
+        alone = _alone(spec, info.layers, info.heads)
         oracle = (1 + alone) * len(settings) if alone else 0
 
         def mean(split: Split) -> float:
@@ -221,6 +220,11 @@ def _settings(recipe: Recipe) -> ImportanceSpec:
 def _settings_of(recipe: Recipe) -> list[Setting]:
     """Every evaluated task at every number of shots."""
     return [(task, shots) for task in recipe.evaluate.tasks for shots in recipe.evaluate.shots]
+
+
+def _alone(spec: ImportanceSpec, layers: int, heads: int) -> int:
+    """Components that are removed one at a time."""
+    return sum(layers * (heads if site == "head" else 1) for site in spec.oracle)
 
 
 def _oracle(run: ModelRun, spec: ImportanceSpec, read: bool) -> Step[dict[Site, Scores]]:

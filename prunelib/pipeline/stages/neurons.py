@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +22,7 @@ from prunelib.pipeline.stages.canary import checked
 from prunelib.pipeline.stages.capability import capability, capability_texts
 from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.fine_tuning import fine_tuning
-from prunelib.pipeline.stages.intervention_records import AblationRecord, distinct
+from prunelib.pipeline.stages.intervention_records import distinct
 from prunelib.pipeline.stages.rankings import Ranking, random_rankings
 from prunelib.pipeline.stages.search import search
 from prunelib.pipeline.stages.study import (
@@ -39,7 +38,6 @@ from prunelib.pipeline.stages.study import (
 from prunelib.pipeline.stages.task_vectors import task_vectors
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.steps import Step, UnitsFailed, offers, together
-from prunelib.pipeline.units.unit import Unit
 from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import AttributionSpec
 from prunelib.recipe.recipe import Recipe
@@ -159,13 +157,8 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
         units += capability(run, distinct(records), expected, int(hurry))
     yield offers(units)
     if extras:
-        yield offers(_beside(run, rankings, records))
-
-
-def _beside(run: ModelRun, rankings: list[Ranking], records: Sequence[AblationRecord]
-            ) -> list[Unit]:
-    """What is not pruning, after the engine is done."""
-    return fine_tuning(run, rankings) + task_vectors(run, records)
+        # What is not pruning comes after the engine is done.
+        yield offers(fine_tuning(run, rankings) + task_vectors(run, records))
 
 
 def _sure(recipe: Recipe) -> list[RankingRequest]:

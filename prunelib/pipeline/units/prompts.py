@@ -24,6 +24,7 @@ from prunelib.tasks import (
     get_task,
     relabelled,
 )
+from prunelib.tasks.tokenization import Encoded, encode
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ class PromptsRef:
         drawn = draw(task, split=self.split, shots=self.shots, seed=self.seed,
                      count=max(self.indices) + 1, prompt_format=self.format)
         return task, [drawn[i] for i in self.indices]
+
+    def encode(self, tokenizer: Any) -> list[Encoded]:
+        """The examples as token ids, with their answers.
+
+        Raises :class:`UnitError` if the tokenizer merges a prompt's end with an answer.
+        """
+        return [encode(example, tokenizer) for example in self.draw()[1]]
 
 
 def tokenized(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
