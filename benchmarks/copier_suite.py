@@ -38,7 +38,7 @@ from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.reference.corpus import copies, one_character
 from prunelib.reference.suite import SUITE, Half, Member, members, write_copier
 from prunelib.reference.train import accuracy
-from prunelib.search.choice import Cell, choose
+from prunelib.search.choice import Cell, Rule, choose
 from prunelib.search.grid import greedy_rows
 from prunelib.search.selection import by_score, cut, random_order
 from prunelib.tasks import Split, draw, get_task, task_names
@@ -52,7 +52,7 @@ COPY_SHIFT = make_objective(ObjectiveSpec())
 VOWELS = ("vowel_counting",)
 #: Proxies whose answers are letters and digits; no gold answer is in its prompt.
 VARIED = ("vowel_counting", "list_last", "to_upper", "next_letter", "list_max")
-TASKS = [get_task(name) for name in task_names("all")]
+TASKS = [get_task(name) for name in task_names("reference")]
 COPIED = [task for task in TASKS if one_character(task)]
 #: Tasks that the copiers spoil and that are no proxy.
 UNSEEN = [task for task in COPIED if task.name not in VARIED]
@@ -118,6 +118,7 @@ def cheap(name: str, passes: int) -> Callable[[Case, int, list[Encoded]], tuple[
     def score(case: Case, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
         path = layer_path(case.loaded, layer)
         scores = load_scorer(name)(case.loaded, path, prompts, COPY_SHIFT, BLOCK)[0]
+        scores = scores.mean(0) if scores.ndim == 2 else scores
         return scores, passes * len(prompts)
 
     return score
@@ -185,14 +186,17 @@ def grid(case: Case, scores: Mapping[int, Array], proxies: Sequence[str], exampl
     for layer, found in scores.items():
         order = by_score(found)
         ablations = [cut(layer, order, rate, len(order), loaded.info.site) for rate in RATES]
-        said = greedy_rows(loaded, layer, ablations, prompts, 1, stop).tokens
-        for rate, ablation, answers in zip(RATES, ablations, said, strict=True):
+        said = greedy_rows(loaded, layer, ablations, prompts, 1, stop)
+        for rate, ablation, answers, margin in zip(RATES, ablations, said.tokens, said.margins,
+                                                   strict=True):
             first = [answer[0] if answer else -1 for answer in answers]
             cells.append(Cell(
-                layer, rate, ablation,
                 np.array([f == p.first_gold for f, p in zip(first, prompts, strict=True)]),
-                np.array([f in p.first_copies for f, p in zip(first, prompts, strict=True)])))
-    return choose(cells).ablation
+                np.array([f in p.first_copies for f, p in zip(first, prompts, strict=True)]),
+                margin, layer, rate, ablation))
+    choice = choose(cells, Rule("smallest_within_error", nothing="excluded"))
+    assert choice is not None
+    return choice.ablation
 
 
 def repaired(case: Case, ablation: Ablation, count: int) -> dict[str, float]:

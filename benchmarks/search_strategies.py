@@ -8,8 +8,8 @@ on search and on held-out examples of vowel counting. Strategies are then run on
 *Evaluations* are cells × examples that a strategy asked for, as a share of the exhaustive search.
 *Regret* is the held-out accuracy of the exhaustive choice minus that of the strategy's choice,
 prompt by prompt, with the standard error of that difference; *other tasks* is the accuracy of the
-choice on the 18 tasks of ``icl18``, which no search sees. One search says little, so each is also
-replayed on random draws of the search examples.
+choice on the 18 tasks of ``icl18_reference``, which no search sees. One search says little, so each
+is also replayed on random draws of the search examples.
 
 With 4 layers there is little to gain over layers: what is saved is saved over rates and examples.
 """
@@ -37,10 +37,10 @@ from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import Loaded
 from prunelib.recipe.methods import STRATEGIES
 from prunelib.scoring.correctness import first_line, judge
-from prunelib.search.choice import Statistic
+from prunelib.search.choice import Outcome, Rule, Statistic, choose
 from prunelib.search.grid import greedy_rows
 from prunelib.search.selection import by_score, cut, positive_mass
-from prunelib.search.strategies import Grid, Outcome, Place, Request, load_strategy, search
+from prunelib.search.strategies import Grid, Place, Request, load_strategy, search
 from prunelib.tasks import Split, draw, get_task, task_names
 from prunelib.tasks.tokenization import encode
 
@@ -78,7 +78,8 @@ def fresh(loaded: Loaded, layer: int, ablations: list[Ablation], task: str, spli
     examples = draw(about, split=split, shots=SHOTS, seed=0, count=count)
     prompts = [encode(example, tokenizer) for example in examples]
     room = 2 + max(len(answer) for p in prompts for answer in (p.gold, *p.answers))
-    found = greedy_rows(loaded, layer, ablations, prompts, room, stop_token_ids(tokenizer))
+    found = greedy_rows(loaded, layer, ablations, prompts, room,
+                        stop_token_ids(tokenizer, loaded.info.ends))
     judged = [
         [judge(about, example,
                first_line(str(tokenizer.decode(ids, skip_special_tokens=True)), example.separator))
@@ -112,10 +113,10 @@ class Known:
             return Outcome(*(found[field] for field in FIELDS))
 
     def other_tasks(self, layer: int, ablation: Ablation) -> float:
-        """Mean accuracy over the 18 tasks of ``icl18``, on their report split."""
+        """Mean accuracy over the 18 tasks of ``icl18_reference``, on their report split."""
         return float(np.mean([
             self.evaluated(layer, [ablation], task, "report", OTHERS).correct.mean()
-            for task in task_names("icl18")]))
+            for task in task_names("icl18_reference")]))
 
     def baseline(self) -> dict[str, float]:
         """Accuracy of the untouched model."""
@@ -155,9 +156,12 @@ def one_search(model: Known, strategy: str, rates: tuple[float, ...], statistic:
         return Outcome(*(np.stack([getattr(o, field)[which] for o in found])
                          for field in FIELDS))
 
-    found = search(load_strategy(strategy),
-                   Grid(ablations, len(examples), model.mass, statistic), evaluate)
-    return (found.choice.layer, found.choice.rate), len(found.cells), found.evaluations
+    rule = Rule("smallest_within_error", statistic, "excluded")
+    found = search(load_strategy(strategy), Grid(ablations, len(examples), model.mass, rule),
+                   evaluate)
+    choice = choose(found.candidates, rule)
+    assert choice is not None
+    return (choice.layer, choice.rate), len(found.cells), found.evaluations
 
 
 def regret(model: Known, place: Place, exhaustive: Place) -> tuple[float, float]:

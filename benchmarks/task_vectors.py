@@ -44,7 +44,7 @@ def compare(loaded: Loaded, task: Task, ablation: Ablation, options: argparse.Na
     """One task in one model: the layer chosen, and three accuracies on the report split."""
     some = draw(task, split="report", shots=options.shots, seed=0, count=options.examples)
     longest = max(len(encode(example, loaded.tokenizer).gold) for example in some)
-    reading = Reading(longest + 2, tuple(stop_token_ids(loaded.tokenizer)))
+    reading = Reading(longest + 2, tuple(stop_token_ids(loaded.tokenizer, loaded.info.ends)))
     shared: dict[str, Any] = {"shots": options.shots, "seed": 0, "count": options.examples,
                               "ablation": ablation, "context": options.context}
     search = task_vector_answers(loaded, task, reading, split="search", **shared)
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="reference/llama")
-    parser.add_argument("--tasks", nargs="+", default=["icl18"])
+    parser.add_argument("--tasks", nargs="+", default=["icl18_reference"])
     parser.add_argument("--shots", type=int, default=4)
     parser.add_argument("--examples", type=int, default=50)
     parser.add_argument("--context", choices=["own", "other"], default="own")

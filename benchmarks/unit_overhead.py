@@ -18,7 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -60,8 +59,7 @@ def overhead(info: ModelInfo, results: Path, count: int) -> float:
     units = [Unit(info, EvaluateJob("float32", "transformers", BASELINE, TaskRef(f"{i}", "d"), 1, 0,
                                     5, 0, "arrow", "greedy")) for i in range(count)]
     for unit in units:
-        (results / "predictions").mkdir(exist_ok=True)
-        pq.write_table(empty, results / "predictions" / f"{unit.id}.parquet")
+        store.write("predictions", unit.id, empty)
     assert store.done("predictions") == {unit.id for unit in units}
     executor = RayExecutor(results)
     for unit in units[:20]:  # workers start
@@ -88,7 +86,9 @@ def finished_run(info: ModelInfo, results: Path, recipe: Recipe) -> int:
             "model": unit.model.id, "engine": job.engine, "intervention": job.intervention.digest,
             "task": job.task.name, "split": "report", "purpose": "report", "shots": job.shots,
             "seed": job.seed,
-            "example": i, "repeat": job.repeat, "format": job.format, "query": "q", "gold": "g",
+            "example": i, "repeat": job.repeat, "format": job.format,
+            "scoring": job.scoring, "choices": None, "right_choices": None,
+            "choice_likelihoods": None, "choice_characters": None, "query": "q", "gold": "g",
             "prediction": "g", "correct": True, "copied": False, "copied_position": None,
             "margin": None, "gold_in_prompt": False, "demonstrations": ["a"], "answers": ["b"],
             "prompt_tokens": 10, "error": None, "unit_id": unit.id,
@@ -126,7 +126,8 @@ def main() -> None:
             "name": "many", "models": [info.path], "engine": "transformers",
             "attribution": {"prompts": 4, "shots": 2, "block": 4, "max_nodes": 9},
             "search": {"rates": [0.2], "examples": 4, "shots": 2},
-            "evaluate": {"tasks": ["icl18", "vowel_counting"], "seeds": seeds, "examples": 5}})
+            "evaluate": {"tasks": ["icl18_reference", "vowel_counting"], "seeds": seeds,
+                         "examples": 5}})
         text = folder / "recipe.yaml"
         text.write_text(recipe.model_dump_json(exclude_unset=True))
         row = {"units": count, "overhead_ms": overhead(info, folder / "overhead", count)}

@@ -50,7 +50,8 @@ def connect(address: str | None = None) -> None:
     # Ray replaces every form of localhost by the machine's outside address, and then listens on
     # all interfaces, except where this constant says that no cluster is possible.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **options)
+    # "local": else Ray joins whatever `ray start` began on this machine, or what is left of it.
+    ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
 
 
 def check_reachable(address: str) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.text import Text
 
 from jobs.commands.registry import add_commands
-from jobs.console import errors
+from jobs.console import print_error
 from prunelib.errors import UserError
 
 app = typer.Typer(
@@ -22,11 +21,16 @@ add_commands(app)
 
 
 def main() -> None:
-    """Entry point: what a user can fix ends in one line and exit code 2."""
+    """Entry point: what a user can fix ends in one line for each mistake and exit code 2."""
     try:
         app()
     except UserError as error:
-        errors.print(Text.assemble(("error: ", "red"), " ".join(str(error).split())))
+        print_error(error)
+        sys.exit(2)
+    except OSError as error:  # a place that cannot be read or written
+        if error.filename is None:
+            raise
+        print_error(UserError(f"{error.filename}: {error.strerror}"))
         sys.exit(2)
 
 

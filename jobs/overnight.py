@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from jobs.console import console, errors, print_error
 from jobs.progress_display import failures, progress
 from jobs.run_summary import run_summary
+from jobs.stopping import Stopped, stopping
 from prunelib.errors import UserError
-from prunelib.pipeline.driver import RunReport, prepare
+from prunelib.pipeline.driver import RunReport, usable
 from prunelib.pipeline.driver import run as run_pipeline
 from prunelib.recipe.load import load_recipe
 from prunelib.recipe.recipe import Recipe
@@ -30,24 +33,37 @@ def run_recipe(
     address: str | None = None,
     inline: bool = False,
     gpus: int = 0,
+    deadline: str | None = None,
 ) -> int:
     """Run a recipe with progress on ``console``; the exit code (0, or 1 if not all is there).
 
     ``gpus`` is how many an autoscaling cluster is asked for; it may have none at first.
+    ``deadline`` replaces the recipe's.
     """
     loaded = load_recipe(recipe)
-    prepare(loaded)  # before Ray is imported, which takes a while
+    if deadline is not None:
+        loaded = loaded.until(deadline)
+    for known in usable(loaded):  # before Ray is imported, which takes a while
+        if isinstance(known, UserError):
+            console.print(f"left out: {known}", markup=False, soft_wrap=True)
     executor = None
-    if not inline:
-        from cluster.executor import RayExecutor
-
-        executor = RayExecutor(results, address, gpus=gpus)
     try:
-        with progress(console) as reporter:
+        if not inline:
+            from cluster.executor import RayExecutor
+
+            if address is None:
+                console.print("Starting Ray on this machine, some 10 seconds", highlight=False)
+            executor = RayExecutor(results, address, gpus=gpus)
+        with stopping(), progress(console) as reporter:
             report = run_pipeline(loaded, results, executor, reporter)
+    except (Stopped, SystemExit):  # Ray, which starts with the first unit, exits at SIGTERM
+        errors.print(f"stopped; what is done is kept. To go on: {_program()} run "
+                     f"{shlex.quote(str(recipe))} --results {shlex.quote(results)}", markup=False)
+        return 130
     finally:
         if executor is not None:
-            executor.close()
+            with stopping(hard=True):
+                executor.close()
     if report.units_done >= COMPACT_FROM:
         _compact(report, console)
     _closing(loaded, report, console)
@@ -87,11 +103,16 @@ def _closing(recipe: Recipe, report: RunReport, console: Console) -> None:
     _suggest(question, report, console)
 
 
-def _suggest(sql: str, report: RunReport, console: Console) -> None:
+def _program() -> str:
+    """How the command line is called here."""
     program = "prunelib"
     if shutil.which(program) is None:  # the environment is not active, as after `make demo`
         program = os.path.relpath(Path(sys.executable).with_name(program))
-    console.print(f'Next: {program} query "{sql}" --results {report.results}', soft_wrap=True,
+    return program
+
+
+def _suggest(sql: str, report: RunReport, console: Console) -> None:
+    console.print(f'Next: {_program()} query "{sql}" --results {report.results}', soft_wrap=True,
                   highlight=False)
 
 
@@ -104,10 +125,10 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=0)
     options = parser.parse_args()
     try:
-        code = run_recipe(options.recipe, options.results, Console(), address=options.address,
+        code = run_recipe(options.recipe, options.results, console, address=options.address,
                           gpus=options.gpus)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         code = 2
     sys.exit(code)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from functools import partial
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -20,10 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prunelib.pipeline.driver import RunReport
+from prunelib.pipeline.reporting import Counts, Failures, Lines, first_line
 from prunelib.pipeline.units.executor import Attempt
-
-#: Seconds between log lines of one stage when there is no terminal to draw bars on.
-_LINE_SECONDS = 15.0
 
 
 class ProgressBars:
@@ -31,11 +29,12 @@ class ProgressBars:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[units]}"),
             TimeElapsedColumn(), TimeRemainingColumn(), console=console,
         )
         self._tasks: dict[tuple[str, str], TaskID] = {}
-        self._failures = _Failures(self._progress.console)
+        self._counts = Counts()
+        self._failures = Failures(self._print)
 
     def __enter__(self) -> ProgressBars:
         self._progress.start()
@@ -44,90 +43,46 @@ class ProgressBars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def stage(self, model: str, stage: str, units: int, done: int) -> None:
-        key = (model, stage)
-        if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(f"{model}  {stage}", total=0)
-        task = self._progress.tasks[self._tasks[key]]
-        self._progress.update(task.id, total=(task.total or 0) + units, advance=done)
-
-    def attempt(self, attempt: Attempt) -> None:
-        if attempt.again:
-            return
-        unit = attempt.unit
-        self._progress.advance(self._tasks[unit.model.id, unit.stage])
-        self._failures.show(attempt)
-
-
-class ProgressLines:
-    """A log line per model and stage every few seconds: readable in a job's log."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._counts: dict[tuple[str, str], list[int]] = {}
-        self._printed: dict[tuple[str, str], float] = {}
-        self._failures = _Failures(console)
-
-    def __enter__(self) -> ProgressLines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    def expected(self, model: str, stage: str, least: int, most: int) -> None:
+        self._counts.expected(model, stage, least, most)
 
     def stage(self, model: str, stage: str, units: int, done: int) -> None:
-        count = self._counts.setdefault((model, stage), [0, 0])
-        count[0] += done
-        count[1] += units
-        self._line((model, stage))
+        self._counts.stage(model, stage, units, done)
+        self._draw(model, stage)
 
     def attempt(self, attempt: Attempt) -> None:
-        if attempt.again:
-            return
-        key = (attempt.unit.model.id, attempt.unit.stage)
-        self._counts[key][0] += 1
-        self._failures.show(attempt)
-        done, units = self._counts[key]
-        if done == units or time.monotonic() - self._printed[key] > _LINE_SECONDS:
-            self._line(key)
+        if self._counts.attempt(attempt):
+            self._draw(attempt.unit.model.id, attempt.unit.stage)
+            self._failures.show(attempt)
 
-    def _line(self, key: tuple[str, str]) -> None:
-        done, units = self._counts[key]
-        self._printed[key] = time.monotonic()
-        stamp = time.strftime("%H:%M:%S")
-        self._console.print(f"{stamp} {key[0]} {key[1]}: {done} of {units} units", markup=False,
-                            highlight=False, soft_wrap=True)
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def _draw(self, model: str, stage: str) -> None:
+        count = self._counts.of(model, stage)
+        units = f"{count.done} of {count.text}"
+        if (model, stage) not in self._tasks:
+            self._tasks[model, stage] = self._progress.add_task(
+                escape(f"{model}  {stage}"), total=count.total, units=units)
+        self._progress.update(self._tasks[model, stage], total=count.total, completed=count.done,
+                              units=units)
+
+    def _print(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def progress(console: Console) -> ProgressBars | ProgressLines:
+def progress(console: Console) -> ProgressBars | Lines:
     """Bars on a terminal, lines elsewhere."""
-    return ProgressBars(console) if console.is_terminal else ProgressLines(console)
-
-
-class _Failures:
-    """A line for a failed unit, unless the same was said of its model and stage already."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._said: set[tuple[str, str, str]] = set()
-
-    def show(self, attempt: Attempt) -> None:
-        unit, reason = attempt.unit, f"{attempt.error_kind}: {_first_line(attempt)}"
-        if attempt.done or (key := (unit.model.id, unit.stage, reason)) in self._said:
-            return
-        self._said.add(key)
-        self._console.print(f"failed {unit.model.id} {unit.stage}, {unit.job.describe()}: {reason}",
-                            markup=False, highlight=False, soft_wrap=True)
-
-
-def _first_line(attempt: Attempt) -> str:
-    return ((attempt.error_text or "").splitlines() or [""])[0]
+    if console.is_terminal:
+        return ProgressBars(console)
+    return Lines(partial(console.print, markup=False, highlight=False, soft_wrap=True))
 
 
 def failures(report: RunReport) -> Table:
     """What failed for good, equal reasons on one line."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for attempt in report.failed:
-        reason = f"{attempt.error_kind}: {_first_line(attempt)}"
+        reason = f"{attempt.error_kind}: {first_line(attempt)}"
         counts[attempt.unit.model.id, attempt.unit.stage, reason[:300]] += 1
     table = Table("model", "stage", "units", "reason", title="failed", title_justify="left",
                   title_style="bold red", box=SIMPLE_HEAD, show_edge=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from prunelib.errors import UserError, unknown_name
 from prunelib.pipeline.stages.registry import studies
 from prunelib.pipeline.stages.study import SummaryTable
+from prunelib.recipe.load import stored_recipe
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.query import open_results
 
@@ -16,19 +18,40 @@ from prunelib.results.query import open_results
 def run_summary(recipe: Recipe, results: str, run: str) -> tuple[Group, str]:
     """The tables of each study; and a question to ask next (SQL)."""
     connection = open_results(results)
-    parts: list[Table | Text] = []
+    parts: list[Group | Text] = []
     sql = "select * from runs"
     for study in studies(recipe):
         summary = study.summary(connection, run)
         if summary is not None:
             parts += [Text(f"{run}: {summary.caption}", style="italic"),
-                      *map(_table, summary.tables)]
+                      *map(with_notes, summary.tables)]
             sql = summary.question
     return Group(*parts), sql
 
 
-def _table(found: SummaryTable) -> Table:
-    """One table; with few columns it fits 80 columns of a terminal."""
+def stored_summary(results: str, run: str | None = None) -> RenderableType:
+    """The tables of a run that is in the results, the latest unless one is named, and its state.
+
+    Raises :class:`UserError` if there is none, or another version of prunelib wrote its recipe.
+    """
+    with open_results(results) as connection:
+        runs = connection.execute("SELECT run, resolved, status, units_done, units_failed "
+                                  "FROM runs ORDER BY started DESC, run").fetchall()
+    if not runs:
+        raise UserError(f"{results} has no runs")
+    found = next((row for row in runs if run in (None, row[0])), None)
+    if found is None:
+        raise unknown_name("run", str(run), [row[0] for row in runs])
+    name, resolved, status, done, failed = found
+    recipe = stored_recipe(resolved)
+    if recipe is None:
+        raise UserError(f"the recipe of {name} is of another version of prunelib")
+    tables, _ = run_summary(recipe, results, name)
+    return Group(tables, Text(f"\n{name}: {status}, {done} units done, {failed} failed"))
+
+
+def with_notes(found: SummaryTable) -> Group:
+    """One table and what is said below it; with few columns it fits 80 columns of a terminal."""
     table = Table(title=found.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
                   padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
     table.add_column(found.columns[0], min_width=20)
@@ -36,4 +59,4 @@ def _table(found: SummaryTable) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
         table.add_row(*row)
-    return table
+    return Group(table, *map(Text, found.notes))

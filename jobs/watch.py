@@ -14,6 +14,8 @@ from rich.text import Text
 
 from prunelib.errors import UserError
 from prunelib.pipeline.progress import RunProgress, StageProgress, read_progress
+from prunelib.results.storage.files import passing
+from prunelib.results.storage.store import NoResultsError, Store
 
 #: Seconds between looks at the result files.
 _SECONDS = 5.0
@@ -35,12 +37,18 @@ def _looks(results: str, run: str | None, seconds: float) -> Iterator[_Look]:
     """A look every few seconds until the run ends.
 
     A run that was just submitted has no files yet, and a store may be out of reach for a while:
-    neither ends watching.
+    neither ends watching. What waiting does not change is raised as a :class:`UserError`.
     """
+    store: Store | None = None
     while True:
         try:
-            look: _Look = read_progress(results, run)
-        except (UserError, OSError) as error:
+            store = store or Store.open(results, create=False)
+            look: _Look = read_progress(store, run)
+        except NoResultsError as error:
+            look = f"{error}; waiting"
+        except UserError as error:
+            if not (isinstance(error.__cause__, OSError) and passing(error.__cause__)):
+                raise
             look = f"{error}; waiting"
         yield look
         if isinstance(look, RunProgress) and look.ended:
@@ -62,7 +70,8 @@ def _print(looks: Iterator[_Look], console: Console) -> _Look:
     printed: set[str] = set()
     for look in looks:
         lines = [look] if isinstance(look, str) else [
-            *(line(stage) for stage in look.stages if stage.done or stage.failed), headline(look)]
+            *(line(stage) for stage in look.stages if stage.done or stage.failed),
+            *[damaged(look)] * bool(look.damaged), headline(look)]
         stamp = time.strftime("%H:%M:%S")
         for text in lines:
             # Rates and times change with every look; they are no news by themselves.
@@ -83,6 +92,11 @@ def headline(progress: RunProgress) -> str:
         return f"{run}: {progress.status}{end}"
     return (f"{run}: running since {clock(progress.started)}; time left: "
             f"{duration(progress.seconds_left)}")
+
+
+def damaged(progress: RunProgress) -> str:
+    """One line on damaged files."""
+    return f"{progress.damaged} damaged files do not count: prunelib verify lists them"
 
 
 def line(stage: StageProgress) -> str:
@@ -113,6 +127,8 @@ def draw(progress: RunProgress) -> Group:
         shown = stage.model
     style = "red" if progress.silent_since else "bold"
     parts: list[Text | Table] = [Text(headline(progress), style=style), table]
+    if progress.damaged:
+        parts.append(Text(damaged(progress), style="red"))
     if any(not stage.exact for stage in progress.stages):
         parts.append(Text("~ is an estimate from the recipe", style="dim"))
     if progress.others:

@@ -23,6 +23,9 @@ __version__ = "0.1.0"
 
 # Nobody is told who uses what. The hub's library reads this once, when it is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Progress is shown by prunelib itself.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 _HOME = {
     "Recipe": "prunelib.recipe.recipe",

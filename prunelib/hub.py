@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from prunelib.errors import UserError
+from prunelib.errors import UserError, shown
 
 
 def snapshot(
@@ -33,6 +33,7 @@ def snapshot(
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -42,6 +43,9 @@ def snapshot(
     try:
         return Path(snapshot_download(name, repo_type=kind, revision=revision,
                                       allow_patterns=list(patterns)))
+    except HFValidationError as error:
+        raise UserError(f"unknown {what} {shown(name)}: {elsewhere}, and no name that the hub "
+                        "could have") from error
     except GatedRepoError as error:
         raise UserError(f"{what} '{name}' needs access rights: accept its licence on the hub "
                         "and set HF_TOKEN") from error

@@ -10,12 +10,13 @@ from typing import Literal, TypeVar
 
 Word = TypeVar("Word", bound=str)
 
-Stage = Literal["attribute", "search", "canary", "evaluate"]
+Stage = Literal["attribute", "search", "canary", "evaluate", "model"]
 STAGES: dict[Stage, str] = {
     "attribute": "components are scored",
     "search": "ablations are tried, to choose one",
     "canary": "what proves that an intervention is live is computed",
     "evaluate": "models answer prompts that are reported",
+    "model": "a model is found and compared with the recipe; only of models that cannot be used",
 }
 
 Role = Literal[
@@ -43,6 +44,17 @@ PURPOSES: dict[Purpose, str] = {
     "report": "reported accuracy on tasks",
     "capability": "multiple-choice questions on what else a model can do",
     "in_context": "prompts with two new labels",
+}
+
+Scoring = Literal["greedy", "options", "likelihood", "likelihood_per_character",
+                  "likelihood_per_byte", "greedy_match"]
+SCORINGS: dict[Scoring, str] = {
+    "greedy": "what the model writes, token by token the most probable one",
+    "options": "the most probable of the task's answers",
+    "likelihood": "of the question's own choices the one with the highest log-likelihood",
+    "likelihood_per_character": "the same, divided by the choice's length in characters",
+    "likelihood_per_byte": "the same, divided by its length in bytes",
+    "greedy_match": "right if every token of the right answer is the most probable one",
 }
 
 RunStatus = Literal["running", "done", "failed", "interrupted", "deadline"]

@@ -46,8 +46,8 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "prompts": 8, "oracle": ["head", "ffn"], "examples": 8, "sequences": 2,
             "removal": {"fractions": [0.2, 0.5], "random": 2, "joint": True},
         },
-        "evaluate": {"tasks": ["antonyms", "country_capital", "to_upper"], "shots": [0, 2],
-                     "examples": 8},
+        "evaluate": {"tasks": ["antonyms_reference", "country_capital_reference", "to_upper"],
+                     "shots": [0, 2], "examples": 8},
     })  # fmt: skip
     assert prunelib.run(recipe, folder).complete
     return folder

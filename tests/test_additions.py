@@ -106,7 +106,7 @@ from prunelib.results.views.base import view
 
 VIEWS = (view("prompt_lengths", "mean length of prompts", "run task tokens",
               "SELECT run, task, avg(prompt_tokens) AS tokens FROM predictions "
-              "JOIN _scope USING (unit_id) GROUP BY ALL ORDER BY ALL",
+              "JOIN _scope USING (unit_id, model) GROUP BY ALL ORDER BY ALL",
               tokens="tokens of a prompt, mean"),)
 """, "prunelib/results/views/registry.py", '    "runs",', '    "lengths",'),
     "study": Addition(
@@ -138,7 +138,7 @@ class NormJob(Job):
         layer = loaded.adapter.layers(loaded.model)[self.layer]
         weight = layer.get_submodule(loaded.adapter.switched).weight
         return [score_row(unit, Component(self.layer, "ffn", 0), "norm",
-                          float(weight.norm(self.order)), 0)]
+                          float(weight.norm(self.order)), float("nan"), 0, 0)]
 
 class Norms(Study):
     section, settings = "norms", NormsSpec

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jobs.commands.options import Results
 from jobs.console import console, listing
+from jobs.places import check_folder
 
 
 def compact(results: Results) -> None:
@@ -17,8 +20,11 @@ def compact(results: Results) -> None:
     from prunelib.results.storage.compaction import compact as merge
     from prunelib.results.storage.store import Store
 
+    store = Store.open(results, create=False)
+    if "://" not in results:
+        check_folder(Path(results))
     table = listing("table", "units merged", "files made", "old files removed", "kept for a day")
-    for line in merge(Store.open(results, create=False)):
+    for line in merge(store):
         table.add_row(line.table, str(line.units), str(line.made), str(line.removed),
                       str(line.kept))
     console.print(table)

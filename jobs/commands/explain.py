@@ -13,6 +13,7 @@ from rich.text import Text
 
 from jobs.commands.options import Model, OptionalDigest, OptionalResults, Trust
 from jobs.console import console
+from jobs.places import check_folder
 from jobs.stored_intervention import stored_intervention
 from prunelib.errors import UnitError, UserError, unknown_name
 
@@ -42,7 +43,7 @@ Shots = Annotated[int, typer.Option(min=0, help="Its number of demonstrations.",
 Seed = Annotated[int, typer.Option(help="Its seed.", metavar="N")]
 Written = Annotated[str | None, typer.Option(
     "--format", help="How it is written, unless its task has a format of its own: arrow, example, "
-    "comma or colon; by default as the run's recipe says, else arrow.", metavar="NAME")]
+    "comma or colon; or chat. By default as the run's recipe says, else arrow.", metavar="NAME")]
 Answer = Annotated[str | None, typer.Option(
     help="Explain the probability of this answer's first token.", metavar="TEXT")]
 Gold = Annotated[bool, typer.Option(
@@ -93,17 +94,19 @@ def explain(
     elif intervention is not None or results is not None:
         raise UserError("--intervention DIGEST and --results R go together")
     info = stored.info if stored else describe(model, None, trust)
-    text, wanted = str(prompt), answer
+    text, wanted, templated = str(prompt), answer, False
     if task is not None:
-        drawn = _example(task, written, (shots, seed, example),
+        drawn = _example(info, task, written, (shots, seed, example),
                          stored.recipes if stored else ())
         if gold and not drawn.gold:
             raise UserError(f"--gold: task '{task}' has no labels in its report split")
         text, wanted = drawn.prompt, drawn.lead + drawn.gold if gold else answer
-    _check_length(text, info)
+        templated = drawn.templated
+    _check_length(text, info, templated)
     try:
         found = explain_prompt(load(info, stored.dtype) if stored else load(info), text,
-                               stored.intervention if stored else None, wanted, baseline.value)
+                               stored.intervention if stored else None, wanted, baseline.value,
+                               templated)
     except UnitError as error:
         raise UserError(str(error)) from error
     console.print(_table(found))
@@ -117,7 +120,7 @@ def _check_subject(
     prompt: str | None, task: str | None, answer: str | None, gold: bool, written: str | None
 ) -> None:
     """Raise :class:`UserError` for options that do not go together."""
-    from prunelib.tasks import FORMATS
+    from prunelib.tasks import CHAT, FORMATS
 
     if (prompt is None) == (task is None):
         raise UserError("give a prompt: either --prompt TEXT or --task NAME")
@@ -125,20 +128,30 @@ def _check_subject(
         raise UserError("--gold is for --task, and without --answer")
     if written is not None and task is None:
         raise UserError("--format is for --task: a prompt of your own is taken as it is")
-    if written is not None and written not in FORMATS:
-        raise unknown_name("prompt format", written, FORMATS)
+    if written is not None and written not in (known := [*FORMATS, CHAT]):
+        raise unknown_name("prompt format", written, known)
 
 
 def _example(
-    task: str, written: str | None, place: tuple[int, int, int], recipes: Sequence[Recipe]
+    info: ModelInfo, task: str, written: str | None, place: tuple[int, int, int],
+    recipes: Sequence[Recipe],
 ) -> Example:
     """A prompt of a task's report split, by shots, seed and number, written as the run did."""
-    from prunelib.tasks import draw
+    from prunelib.pipeline.units.prompts import chat_format
+    from prunelib.tasks import CHAT, draw
 
     shots, seed, example = place
-    found = written or (recipes[0].format_on("report") if recipes else "arrow")
-    return draw(_task(task, recipes), split="report", shots=shots, seed=seed, count=example + 1,
-                prompt_format=found)[-1]
+    recipe = recipes[0] if recipes else None
+    found = written or (recipe.format_on("report") if recipe else "arrow")
+    drawn = draw(
+        _task(task, recipes), split="report", shots=shots, seed=seed, count=example + 1,
+        prompt_format=(chat_format(info, recipe.system if recipe else None) if found == CHAT
+                       else found),
+        demonstrations=recipe.sources(task, recipe.evaluate.demonstrations) if recipe else ())[-1]
+    if drawn.example != example:
+        raise UserError(f"--example {example}: task '{task}' has no such prompt with {shots} "
+                        "shots: it was drawn before, and equal prompts are asked once")
+    return drawn
 
 
 def _task(name: str, recipes: Sequence[Recipe]) -> Task:
@@ -153,18 +166,18 @@ def _check_picture(out: Path) -> None:
     """Make the folder that it goes to."""
     if out.suffix not in PICTURES:
         raise UserError(f"--out {out}: the name of a picture ends in {' or '.join(PICTURES)}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: give a file")
+    check_folder(out.parent)
 
 
-def _check_length(text: str, info: ModelInfo) -> None:
+def _check_length(text: str, info: ModelInfo, templated: bool) -> None:
     from prunelib.engines.base import Prompt
     from prunelib.engines.limits import model_limits, prompt_error
     from prunelib.models.loading import load_tokenizer
+    from prunelib.tasks.tokenization import token_ids
 
-    ids = load_tokenizer(info)(text)["input_ids"]
+    ids = token_ids(text, load_tokenizer(info), templated)
     if error := prompt_error(Prompt(tuple(ids), 1), *model_limits(info)):
         raise UserError(f"this prompt cannot be explained: {error}")
 

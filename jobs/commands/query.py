@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.commands.options import Results
 from jobs.console import console
+
+# The latest run, without the column that says which.
+_FIRST = """SELECT * EXCLUDE run FROM overview
+WHERE run = (SELECT run FROM runs ORDER BY started DESC, run LIMIT 1)"""
 
 
 class Format(StrEnum):
@@ -24,45 +27,33 @@ class Format(StrEnum):
 
 
 def query(
-    sql: Annotated[str, typer.Argument(
-        help="SQL (DuckDB), or - to read it from stdin.", metavar="SQL")],
     results: Results,
+    sql: Annotated[str, typer.Argument(
+        help="SQL (DuckDB), or - to read it from stdin. Without it, the view `overview` of the "
+             "latest run.", metavar="SQL", show_default=False)] = _FIRST,
     output: Annotated[Format, typer.Option("--format", "-f", help="How to print.")] = Format.table,
+    timeout: Annotated[float, typer.Option(
+        min=0, help="Seconds after which the question is given up; 0 for never.",
+        metavar="SECONDS")] = 0,
 ) -> None:
     """Answer a question about the results in SQL.
 
-    Reads nothing but the results and writes nothing.
+    Reads nothing but the results and writes nothing. Ctrl-C stops it. On a terminal that is too
+    narrow for a table, each row becomes a record; elsewhere nothing is cut.
 
     Examples:
+    - `prunelib query --results results/demo`
     - `prunelib query "select * from leaderboard" --results results/demo`
     - `prunelib query - --results results/demo --format csv < question.sql`
     """
+    from jobs.answer import print_csv, print_json, print_parquet, print_table
     from prunelib.results.query import query as ask
 
-    _print(ask(results, sys.stdin.read() if sql == "-" else sql), output)
-
-
-def _print(answer: Any, output: Format) -> None:
-    """Print an Arrow table in the format asked for."""
-    if output is Format.parquet:
-        import pyarrow.parquet as pq
-
-        pq.write_table(answer, sys.stdout.buffer)
-    elif output is Format.csv:
-        import pyarrow.csv as pc
-
-        pc.write_csv(answer, sys.stdout.buffer)
-    elif output is Format.json:
-        for row in answer.to_pylist():
-            print(json.dumps(row, default=str))
+    # Whatever the locale says, what was typed is UTF-8.
+    typed = sys.stdin.buffer.read() if sql == "-" else os.fsencode(sql)
+    answer = ask(results, typed.decode("utf-8", "replace"), timeout)
+    if output is Format.table:
+        print_table(answer, console)
     else:
-        table = Table(*answer.column_names)
-        for row in answer.to_pylist():
-            table.add_row(*(_cell(value) for value in row.values()))
-        console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value)
+        {Format.csv: print_csv, Format.json: print_json, Format.parquet: print_parquet}[output](
+            answer)

@@ -9,6 +9,7 @@ import typer
 
 from jobs.commands.options import Results
 from jobs.console import console
+from jobs.places import check_folder
 
 
 def report(
@@ -24,6 +25,9 @@ def report(
     Example: `prunelib report --results results/demo --out figures`
     """
     from prunelib.results.figures.report import draw_report
+    from prunelib.results.query import open_results
 
+    open_results(results).close()  # without results there are no figures, and no folder
+    check_folder(out)
     for path in draw_report(results, out):
         console.print(path)

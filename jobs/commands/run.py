@@ -20,6 +20,10 @@ def run(
     inline: Annotated[
         bool, typer.Option("--inline", help="One process, no Ray: for debugging.")
     ] = False,
+    deadline: Annotated[
+        str | None, typer.Option(
+            help="When nothing new begins, instead of the recipe's.", metavar="TIME")
+    ] = None,
 ) -> None:
     """Run a recipe.
 
@@ -29,4 +33,5 @@ def run(
     """
     from jobs.overnight import run_recipe
 
-    raise typer.Exit(run_recipe(recipe, results, console, address=address, inline=inline))
+    raise typer.Exit(run_recipe(recipe, results, console, address=address, inline=inline,
+                                deadline=deadline))

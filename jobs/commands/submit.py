@@ -36,8 +36,11 @@ def submit(
 
     Example: `prunelib submit recipe.yaml --address http://head:8265 --results s3://bucket/mine`
     """
-    from cluster.submission import Jobs
+    from cluster.submission import Jobs, check_location
+    from prunelib.recipe.load import load_recipe
 
+    load_recipe(recipe)  # before the cluster is asked for anything
+    check_location(results)
     job, new = Jobs(address).submit(recipe, results, gpus)
     console.print(f"{'Submitted' if new else 'Attached to the running job'} {job.id}",
                   soft_wrap=True, highlight=False)

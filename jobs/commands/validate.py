@@ -9,12 +9,14 @@ from jobs.console import console
 def validate(recipe: RecipeFile) -> None:
     """Check a recipe, its models and its tasks before any work.
 
+    All mistakes are listed, each with its line and column.
+
     Example: `prunelib validate jobs/recipes/demo.yaml`
     """
-    from prunelib.pipeline.driver import prepare
-    from prunelib.recipe.load import load_recipe
+    from prunelib.pipeline.driver import checked
 
-    loaded = load_recipe(recipe)
-    infos = prepare(loaded)
+    loaded, infos = checked(recipe)
+    for note in loaded.notes():
+        console.print(note, markup=False)
     console.print(f"{recipe}: fine. Run {loaded.run_id}, {len(infos)} models, "
                   f"{len(loaded.evaluate.tasks)} tasks.")

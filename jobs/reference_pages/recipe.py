@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, Tag
 
 from jobs.reference_pages.page import Page, code, links, prose, table
 from prunelib.recipe.recipe import Recipe
@@ -56,8 +56,19 @@ def _studies() -> dict[str, Section]:
 def _sections(section: Section, keys: tuple[str, ...]) -> Iterator[tuple[str, Section]]:
     yield ".".join(keys), section
     for key, field in section.model_fields.items():
+        kinds = dict([*_tags(field.annotation).items()][1:])  # the first has the key alone
         for inner in _inside(field.annotation):
-            yield from _sections(inner, (*keys, key))
+            kind = f" ({kinds[inner]})" if inner in kinds else ""
+            yield from _sections(inner, (*keys, f"{key}{kind}"))
+
+
+def _tags(annotation: Any) -> dict[Section, str]:
+    """Sections among which one key chooses, and what each is called."""
+    found = {get_args(annotation)[0]: part.tag for part in getattr(annotation, "__metadata__", ())
+             if isinstance(part, Tag)}
+    for argument in get_args(annotation):
+        found |= _tags(argument)
+    return found
 
 
 def _inside(annotation: Any) -> Iterator[Section]:
@@ -133,8 +144,8 @@ def _type(has: dict[str, Any], sections: dict[str, str]) -> str:
     """A part of a JSON schema in words."""
     if "$ref" in has:
         return sections[has["$ref"].rpartition("/")[2]]
-    if "anyOf" in has:
-        kinds = [_type(part, sections) for part in has["anyOf"] if part.get("type") != "null"]
+    if several := has.get("anyOf", has.get("oneOf")):
+        kinds = [_type(part, sections) for part in several if part.get("type") != "null"]
         return " or ".join(kinds)
     if "const" in has:
         return code(has["const"])

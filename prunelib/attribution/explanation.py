@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunelib.attribution.token_attribution import (
@@ -14,7 +13,7 @@ from prunelib.attribution.token_attribution import (
 )
 from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded
-from prunelib.tasks.tokenization import continuation
+from prunelib.tasks.tokenization import continuation, token_ids
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,19 @@ def explain_prompt(
     intervention: Intervention | None = None,
     answer: str | None = None,
     origin: Origin = "padding",
+    templated: bool = False,
 ) -> Explanation:
     """Explain the next token of a prompt before and after an intervention.
 
     F is the logit of the untouched model's own prediction or, with ``answer``, the probability
-    of the first token of that answer: the same scalar before and after.
+    of the first token of that answer: the same scalar before and after. ``templated``: a chat
+    template wrote the prompt, and with it all special tokens.
 
     Raises:
         UserError: the intervention cannot be done to this model.
         UnitError: the tokenizer merges the answer with the prompt's end.
     """
-    ids: Sequence[int] = loaded.tokenizer(prompt)["input_ids"]
+    ids = token_ids(prompt, loaded.tokenizer, templated)
 
     def text(token: int) -> str:
         return str(loaded.tokenizer.decode([token]))
@@ -66,7 +67,8 @@ def explain_prompt(
         target = Target(predicted(loaded, ids))
         subject = f"logit of {text(target.token)!r}, which the untouched model predicts"
     else:
-        target = Target(continuation(prompt, answer, loaded.tokenizer)[0], "probability")
+        target = Target(continuation(prompt, answer, loaded.tokenizer, templated)[0],
+                        "probability")
         subject = f"probability of {text(target.token)!r}"
         subject += "" if text(target.token) == answer else f", the first token of {answer!r}"
 

@@ -43,12 +43,14 @@ class NodeGradients:
         sums: ∂F/∂s summed over the block's prompts, ``[nodes, neurons]``.
         totals: ∂F/∂s summed over neurons, per prompt, ``[nodes, prompts]``.
         values: the objective F, ``[nodes, prompts]``.
+        each: Σ over the nodes of weight × ∂F/∂s, ``[prompts, neurons]``, where that was asked for.
     """
 
     alphas: Array
     sums: Array
     totals: Array
     values: Array
+    each: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,15 @@ def block_gradients(
     objective: Objective,
     alphas: Array,
     rows: int = PATH_ROWS,
+    weights: Array | None = None,
 ) -> list[NodeGradients]:
     """Gradients with respect to the scale vector of each layer of a path, at every α.
 
-    ``rows`` (α × row of the objective) go through the model at a time, but at least one α.
+    ``rows`` (α × row of the objective) go through the model at a time, but at least one α. With
+    ``weights`` of the nodes, each prompt's weighted sum over them is kept too.
     """
+    import torch
+
     texts = objective.rows(prompts)
     batch = pad_left([t.prompt.prompt for t in texts], loaded.tokenizer.pad_token_id,
                      loaded.device)
@@ -97,6 +103,7 @@ def block_gradients(
     at_once = min(len(alphas), max(1, rows // len(texts)))
     repeated = prefix.repeat(at_once)
     parts: list[list[tuple[Array, Array]]] = [[] for _ in path.layers]
+    each: list[Tensor | None] = [None for _ in path.layers]
     values = []
     with started_at(loaded, path.layers[0], unscaled) as replayed, last_position_only(loaded):
         for start in range(0, len(alphas), at_once):
@@ -105,21 +112,27 @@ def block_gradients(
                 repeated = prefix.repeat(len(chunk))
             replayed.prefix = repeated
             gradients, value = _scaled_pass(loaded, path, texts, batch, objective, chunk)
-            for part, gradient in zip(parts, gradients, strict=True):
+            for i, gradient in enumerate(gradients):
                 shaped = gradient.double().reshape(len(chunk), len(texts), -1)
-                part.append((shaped.sum(1).cpu().numpy(), shaped.sum(2).cpu().numpy()))
+                parts[i].append((shaped.sum(1).cpu().numpy(), shaped.sum(2).cpu().numpy()))
+                if weights is not None:
+                    weight = torch.tensor(weights[start : start + at_once], device=shaped.device)
+                    share = torch.einsum("a,atn->tn", weight, shaped)
+                    before = each[i]
+                    each[i] = share if before is None else before + share
             values.append(value.double().reshape(len(chunk), len(texts)).cpu().numpy())
     owners = np.array([text.owner for text in texts])
-    found = _by_prompt(np.concatenate(values), owners)
+    found = by_prompt(np.concatenate(values), owners)
     return [
         NodeGradients(alphas, np.concatenate([sums for sums, _ in part]),
-                      _by_prompt(np.concatenate([totals for _, totals in part]), owners), found)
-        for part in parts
+                      by_prompt(np.concatenate([totals for _, totals in part]), owners), found,
+                      None if of_each is None else by_prompt(of_each.cpu().numpy().T, owners).T)
+        for part, of_each in zip(parts, each, strict=True)
     ]
 
 
-def _by_prompt(values: Array, owners: NDArray[np.intp]) -> Array:
-    """Sum ``[nodes, rows]`` over the rows of each prompt: ``[nodes, prompts]``."""
+def by_prompt(values: Array, owners: NDArray[np.intp]) -> Array:
+    """Sum ``[…, rows]`` over the rows of each prompt: ``[…, prompts]``."""
     if (owners == np.arange(len(owners))).all():
         return values
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
@@ -204,12 +217,14 @@ class LayerScores:
             and is not safe: where F switches abruptly, one small step says little of the next.
         totals: Σ_j IG_j of each prompt, ``[prompts]``.
         deltas: F(1) − F(0) of each prompt, ``[prompts]``.
+        scale: what mean attributions were multiplied by to become scores.
     """
 
     scores: Array
     error: float
     totals: Array
     deltas: Array
+    scale: float = 1.0
 
     @property
     def gaps(self) -> Array:
@@ -240,9 +255,9 @@ def layer_scores(
         total = total + block
     totals, values = np.hstack(joined("totals")), np.hstack(joined("values"))
     prompts = totals.shape[1]
-    scores, rough = fine @ total / prompts, coarse @ total / prompts
-    if released and (largest := scores.max()) > 0:
-        scores, rough = scores / largest, rough / largest
+    scores, rough, scale = fine @ total / prompts, coarse @ total / prompts, 1.0
+    if released and (largest := float(scores.max())) > 0:
+        scores, rough, scale = scores / largest, rough / largest, 1 / largest
     norm = float(np.linalg.norm(scores))
     error = float(np.linalg.norm(scores - rough)) / norm if norm > 0 else 0.0
-    return LayerScores(scores, error, fine @ totals, values[-1] - values[0])
+    return LayerScores(scores, error, fine @ totals, values[-1] - values[0], scale)

@@ -42,6 +42,21 @@ class Canary:
     logprobs: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Forced:
+    """What a model gives to a continuation that it is made to say after a prompt.
+
+    Attributes:
+        logprobs: natural log-probability of each of its tokens.
+        best: id of the most probable token at the place of each.
+        error: what was wrong with this one (too long, say); then the others are empty.
+    """
+
+    logprobs: tuple[float, ...]
+    best: tuple[int, ...]
+    error: str | None = None
+
+
 class Engine(Protocol):
     """Runs prompts under an intervention. One base model per engine, for its whole life."""
 
@@ -66,6 +81,15 @@ class Engine(Protocol):
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates."""
+        ...
+
+    def force(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[Forced]:
+        """Teacher forcing: log-probabilities of each prompt's continuation, in their order.
+
+        A bad prompt, or an empty continuation, gives an error of that one alone.
+        """
         ...
 
     def close(self) -> None:

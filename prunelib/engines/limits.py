@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from prunelib.engines.base import Prompt
 from prunelib.errors import UnitError
+from prunelib.models.info import read_parsed
+from prunelib.tasks.chat import turn_end_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,11 +24,12 @@ ENDLESS = sys.maxsize
 _STOPS: WeakKeyDictionary[PreTrainedTokenizerBase, list[int]] = WeakKeyDictionary()
 
 
-def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: every token whose text contains a newline, and end of sequence.
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> list[int]:
+    """Ids that end an answer: tokens whose text contains a newline, and all that end a turn.
 
-    Ascending. Decoding a large vocabulary takes a second or two, so the answer is kept as long
-    as the tokenizer lives.
+    These are the tokenizer's end of sequence, what its chat template writes after an answer, and
+    ``ends``, those that the model's configuration names. Ascending. Decoding a large vocabulary
+    takes a second or two, so the answer is kept as long as the tokenizer lives.
     """
     if tokenizer not in _STOPS:
         ids = sorted(set(tokenizer.get_vocab().values()))
@@ -33,8 +37,8 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         stops = {i for i, text in zip(ids, texts, strict=True) if "\n" in text}
         if tokenizer.eos_token_id is not None:
             stops.add(int(tokenizer.eos_token_id))
-        _STOPS[tokenizer] = sorted(stops)
-    return list(_STOPS[tokenizer])
+        _STOPS[tokenizer] = sorted(stops | set(turn_end_ids(tokenizer)))
+    return sorted({*_STOPS[tokenizer], *ends})
 
 
 def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) -> tuple[int, ...]:
@@ -52,9 +56,7 @@ def model_limits(info: ModelInfo) -> tuple[int, int]:
 
     BLOOM's ALiBi and Mamba's state have no end: :data:`ENDLESS`.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(info.path, trust_remote_code=info.trust_remote_code)
+    config = read_parsed(Path(info.path), info.trust_remote_code)
     context = getattr(config, "max_position_embeddings", None) or ENDLESS
     return int(context), int(config.vocab_size)
 
@@ -79,6 +81,21 @@ def prompt_error(prompt: Prompt, context: int, vocabulary: int) -> str | None:
     if not 0 <= min(prompt.token_ids) <= max(prompt.token_ids) < vocabulary:
         return f"token ids outside the vocabulary of {vocabulary}"
     return None
+
+
+def forced_error(prompt: Sequence[int], continuation: Sequence[int], context: int,
+                 vocabulary: int) -> str | None:
+    """What keeps a continuation from being scored after a prompt, or ``None``.
+
+    A model reads both up to the last token but one, and then gives the last one.
+    """
+    if not continuation:
+        return "empty continuation"
+    if not 0 <= continuation[-1] < vocabulary:
+        return f"token ids outside the vocabulary of {vocabulary}"
+    if not prompt:
+        return "empty prompt"
+    return prompt_error(Prompt((*prompt, *continuation[:-1]), 1), context, vocabulary)
 
 
 def check_scorable(

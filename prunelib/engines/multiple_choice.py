@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from prunelib.engines.base import Completion, Engine
 from prunelib.errors import UserError
-from prunelib.tasks import Example, Task
-from prunelib.tasks.tokenization import answer_tokens
+from prunelib.tasks import ChoiceScoring, Example, Task
+from prunelib.tasks.tokenization import answer_tokens, token_ids
 
 Ids = tuple[int, ...]
 
@@ -73,6 +74,86 @@ def answers_of(engine: Engine, task: Task, examples: Sequence[Example], tokenize
                              [options for _, options in encoded])
     return [Completion(options[choice.best], task.options[choice.best])
             for (_, options), choice in zip(encoded, choices, strict=True)]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a model chose among the choices of one question.
+
+    Attributes:
+        completion: the text of the choice, as if the model had written it.
+        likelihoods: natural log-likelihood of each choice's continuation, summed over its tokens.
+        right: whether the choice is a right one.
+        margin: score of the best right choice minus that of the best wrong one; where there is
+            one answer alone, its log-likelihood. 0 after an error, whatever the intervention.
+    """
+
+    completion: Completion
+    likelihoods: tuple[float, ...]
+    right: bool
+    margin: float = 0.0
+
+
+def choose_own(engine: Engine, scoring: ChoiceScoring, examples: Sequence[Example],
+               tokenizer: Any) -> list[Chosen]:
+    """What the engine's live model chooses among each example's own choices.
+
+    The choice with the highest log-likelihood, which is divided by what ``scoring`` says; the
+    first of equals. An example of which one choice cannot be scored has an error.
+    """
+    encoded = [_own_tokens(example, tokenizer) for example in examples]
+    flat = engine.force([prompt for some in encoded for prompt, _ in some],
+                        [continuation for some in encoded for _, continuation in some])
+    chosen, start = [], 0
+    for example, some in zip(examples, encoded, strict=True):
+        found, start = flat[start : start + len(some)], start + len(some)
+        error = next((forced.error for forced in found if forced.error is not None), None)
+        if error is not None:
+            chosen.append(Chosen(Completion((), "", error), (), False))
+            continue
+        likelihoods = tuple(sum(forced.logprobs) for forced in found)
+        if scoring == "greedy_match":
+            tokens, best = some[0][1], found[0].best
+            text = str(tokenizer.decode(best, skip_special_tokens=True))
+            chosen.append(Chosen(Completion(best, text), likelihoods, best == tokens,
+                                 likelihoods[0]))
+            continue
+        scores = [value / choice.length(scoring)
+                  for value, choice in zip(likelihoods, example.choices, strict=True)]
+        best_choice = scores.index(max(scores))
+        choice = example.choices[best_choice]
+        chosen.append(Chosen(Completion(some[best_choice][1], choice.text), likelihoods,
+                             choice.right, _margin(example, scores)))
+    return chosen
+
+
+def _margin(example: Example, scores: Sequence[float]) -> float:
+    """How far the best right choice is above the best wrong one; 0 if there is none of a kind."""
+    right, wrong = ([score for score, choice in zip(scores, example.choices, strict=True)
+                     if choice.right is kind] for kind in (True, False))
+    return max(right) - max(wrong) if right and wrong else 0.0
+
+
+def _own_tokens(example: Example, tokenizer: Any) -> list[tuple[Ids, Ids]]:
+    """Token ids of each choice's prompt and continuation.
+
+    Blanks at a prompt's end belong to the continuation. Where a tokenizer merges across the
+    border, the continuation begins with the first token that differs, for all choices after the
+    same prompt alike, so that they stay comparable.
+    """
+    pairs = []
+    for prompt, choice in zip(example.choice_prompts, example.choices, strict=True):
+        before = prompt if example.templated else prompt.rstrip()
+        pairs.append((before, prompt + example.lead + choice.continuation))
+    texts = dict.fromkeys(text for pair in pairs for text in pair)
+    ids = {text: token_ids(text, tokenizer, example.templated) for text in texts}
+    borders: dict[str, int] = {}
+    for before, whole in pairs:
+        border = sum(1 for _ in takewhile(lambda two: two[0] == two[1],
+                                          zip(ids[before], ids[whole], strict=False)))
+        borders[before] = min(border, borders.get(before, border))
+    return [(tuple(ids[whole][: borders[before]]), tuple(ids[whole][borders[before]:]))
+            for before, whole in pairs]
 
 
 def _trie(options: Sequence[Sequence[int]]) -> dict[Ids, list[int]]:

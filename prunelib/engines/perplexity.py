@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prunelib.engines.limits import model_limits
 from prunelib.errors import UnitError
 from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
+from prunelib.tasks.tokenization import token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +51,7 @@ def perplexity(
     ablation: Ablation = BASELINE,
     window: int = WINDOW,
     contexts: Sequence[str] | None = None,
+    templated: bool = False,
 ) -> list[Likelihood]:
     """Likelihood of each text under an ablation, in windows that overlap by half.
 
@@ -64,6 +66,7 @@ def perplexity(
         ablation: what is switched off meanwhile.
         window: tokens of a window, 2 or more, lowered to the model's context.
         contexts: what comes before each text, and is not scored itself.
+        templated: whether a chat template wrote them, and with them all special tokens.
 
     Raises:
         UserError: a component of the ablation is not in this model.
@@ -73,15 +76,16 @@ def perplexity(
     context, _ = model_limits(loaded.info)
     with ActivationMasks(loaded) as masks:
         masks.set(ablation)
-        return [_likelihood(loaded, before, text, min(window, context))
+        return [_likelihood(loaded, before, text, min(window, context), templated)
                 for before, text in zip(contexts or [""] * len(texts), texts, strict=True)]
 
 
-def _likelihood(loaded: Loaded, before: str, text: str, window: int) -> Likelihood:
+def _likelihood(loaded: Loaded, before: str, text: str, window: int, templated: bool
+                ) -> Likelihood:
     import torch
 
-    whole = loaded.tokenizer(before + text, verbose=False)["input_ids"]
-    start = loaded.tokenizer(before, verbose=False)["input_ids"] if before else whole[:1]
+    whole = token_ids(before + text, loaded.tokenizer, templated)
+    start = token_ids(before, loaded.tokenizer, templated) if before else whole[:1]
     if whole[: len(start)] != start:
         raise UnitError(f"the tokenizer merges the end of a context with {text[:20]!r}")
     ids = torch.tensor(whole, device=loaded.device)

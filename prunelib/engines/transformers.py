@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from prunelib.engines.base import Canary, Completion, Prompt
+from prunelib.engines.base import Canary, Completion, Forced, Prompt
 from prunelib.engines.canary import check_canary
 from prunelib.engines.limits import (
     check_scorable,
+    forced_error,
     model_limits,
     prompt_error,
     stop_token_ids,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Padded tokens of one batch, prompt and completion together, unless memory is short.
 BATCH_TOKENS = 8192
+#: Logits that are kept at a time, for each of those tokens: 0.5 GiB in float32.
+_LOGITS_PER_TOKEN = 16384
 
 
 class TransformersEngine:
@@ -45,7 +48,7 @@ class TransformersEngine:
         self._loaded = self._base
         self._dtype = str(self._loaded.model.dtype).removeprefix("torch.")
         self._context, self._vocabulary = model_limits(self._loaded.info)
-        self._stops = stop_token_ids(self._loaded.tokenizer)
+        self._stops = stop_token_ids(self._loaded.tokenizer, self._loaded.info.ends)
         self._exit = ExitStack()
         self._live: Intervention | None = BASELINE
         self.batch_tokens = BATCH_TOKENS
@@ -92,6 +95,36 @@ class TransformersEngine:
         """
         self._check_live()
         return self._score(prompts, candidates)
+
+    def force(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[Forced]:
+        """Teacher forcing: log-probabilities of each prompt's continuation, in their order.
+
+        Continuations that differ in their last token alone share a row. A bad prompt gives an
+        error of that one alone.
+        """
+        self._check_live()
+        done: dict[int, Forced] = {}
+        texts: dict[tuple[int, ...], list[int]] = {}
+        for i, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+            error = forced_error(prompt, continuation, self._context, self._vocabulary)
+            if error is None:
+                texts.setdefault((*prompt, *continuation[:-1]), []).append(i)
+            else:
+                done[i] = Forced((), (), error)
+        rows = list(texts)
+        longest = [max(len(continuations[i]) for i in texts[row]) for row in rows]
+        sizes = {place: (len(row), 1) for place, row in enumerate(rows)}
+        for batch in _batches(sizes, self.batch_tokens):
+            # Logits are what takes memory where a vocabulary is large.
+            most = self.batch_tokens * _LOGITS_PER_TOKEN // self._vocabulary
+            at_once = max(1, most // max(longest[place] for place in batch))
+            for start in range(0, len(batch), at_once):
+                some = [(rows[place], continuations[i], i)
+                        for place in batch[start : start + at_once] for i in texts[rows[place]]]
+                done.update(self._forced(some))
+        return [done[i] for i in range(len(prompts))]
 
     def close(self) -> None:
         """Undo what was done to the model. Before it is used again, the engine is switched."""
@@ -155,6 +188,40 @@ class TransformersEngine:
             ).logits
             rows: Tensor = logits[torch.arange(len(prompts), device=ids.device), which]
             return rows.float().log_softmax(dim=-1)
+
+    def _forced(self, some: list[tuple[tuple[int, ...], Sequence[int], int]]
+                ) -> dict[int, Forced]:
+        """Score (tokens that the model reads, continuation, place) in one forward pass.
+
+        The tokens end with all of the continuation but its last one.
+        """
+        import torch
+
+        texts = list(dict.fromkeys(text for text, _, _ in some))
+        row_of = {text: row for row, text in enumerate(texts)}
+        ids, mask = self._pad(texts, left=False)
+        rows: list[int] = []
+        places: list[int] = []
+        targets: list[int] = []
+        for text, continuation, _ in some:
+            rows += [row_of[text]] * len(continuation)
+            places += range(len(text) - len(continuation), len(text))
+            targets += continuation
+        kept, which = torch.unique(torch.tensor(places, device=ids.device), return_inverse=True)
+        with torch.inference_mode():
+            logits = self._loaded.model(
+                input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept
+            ).logits[torch.tensor(rows, device=ids.device), which].float()
+            found = logits.gather(1, torch.tensor(targets, device=ids.device)[:, None])[:, 0]
+            logprobs = (found - logits.logsumexp(-1)).tolist()
+            best = logits.argmax(-1).tolist()
+        done: dict[int, Forced] = {}
+        start = 0
+        for _, continuation, place in some:
+            stop = start + len(continuation)
+            done[place] = Forced(tuple(logprobs[start:stop]), tuple(best[start:stop]))
+            start = stop
+        return done
 
     def _pad(self, prompts: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, both ``[rows, longest]``."""

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from prunelib.components import Component
-from prunelib.engines.base import Canary, Completion, Prompt
+from prunelib.engines.base import Canary, Completion, Forced, Prompt
 from prunelib.engines.canary import TOLERANCE, check_canary
 from prunelib.engines.limits import (
     ENDLESS,
     check_scorable,
+    forced_error,
     model_limits,
     prompt_error,
     stop_token_ids,
@@ -88,7 +89,7 @@ class VllmEngine:
         self._info = info
         self._dtype = dtype
         self._tokenizer: Any = load_tokenizer(info)
-        self._stops = stop_token_ids(self._tokenizer)
+        self._stops = stop_token_ids(self._tokenizer, info.ends)
         self._live: Intervention | None = None
         context, self._vocabulary = model_limits(info)
         with _engine_errors("starting"):
@@ -161,6 +162,41 @@ class VllmEngine:
         """
         self._check_live()
         return self._score(prompts, candidates)
+
+    def force(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[Forced]:
+        """Teacher forcing: log-probabilities of each prompt's continuation, in their order.
+
+        Continuations that differ in their last token alone share a request, as vLLM reads all but
+        that. A bad prompt gives an error of that one alone.
+        """
+        self._check_live()
+        done: dict[int, Forced] = {}
+        texts: dict[tuple[int, ...], list[int]] = {}
+        for i, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+            error = forced_error(prompt, continuation, self._context, self._vocabulary)
+            if error is None:
+                texts.setdefault((*prompt, *continuation[:-1]), []).append(i)
+            else:
+                done[i] = Forced((), (), error)
+        asked = []
+        for text, members in texts.items():
+            last = sorted({continuations[i][-1] for i in members})
+            inner = any(len(continuations[i]) > 1 for i in members)
+            for start in range(0, len(last), _MOST_CANDIDATES):
+                asked.append((text, last[start : start + _MOST_CANDIDATES], inner))
+        found: dict[tuple[int, ...], tuple[list[Any], dict[int, float], int]] = {}
+        outputs = self._run([text for text, _, _ in asked], [_forcing(*a[1:]) for a in asked])
+        for (text, _, _), output in zip(asked, outputs, strict=True):
+            first = output.outputs[0]
+            last_ones = found.get(text, ([], {}, 0))[1] | {
+                token: entry.logprob for token, entry in first.logprobs[0].items()}
+            found[text] = (list(output.prompt_logprobs or ()), last_ones, first.token_ids[0])
+        for text, members in texts.items():
+            for i in members:
+                done[i] = _forced(continuations[i], *found[text])
+        return [done[i] for i in range(len(prompts))]
 
     def close(self) -> None:
         """Shut vLLM down. Only the end of the process surely frees all of its memory."""
@@ -253,6 +289,24 @@ class VllmEngine:
         if len(outputs) != len(prompts):
             raise EngineDeadError(f"vLLM answered {len(outputs)} of {len(prompts)} prompts")
         return list(outputs)
+
+
+def _forcing(last: list[int], inner: bool) -> Any:
+    """One token is made, at most; log-probabilities of these, and of the prompt's own tokens."""
+    from vllm import SamplingParams
+
+    return SamplingParams(temperature=0.0, max_tokens=1, logprob_token_ids=last,
+                          prompt_logprobs=1 if inner else None, detokenize=False)
+
+
+def _forced(continuation: Sequence[int], before: list[Any], last: dict[int, float], best: int
+            ) -> Forced:
+    """A continuation's log-probabilities, all but the last of which are those of a prompt."""
+    inner = continuation[:-1]
+    entries = before[len(before) - len(inner):]
+    logprobs = [entry[token].logprob for token, entry in zip(inner, entries, strict=True)]
+    ranked = [min(entry, key=lambda token: entry[token].rank) for entry in entries]
+    return Forced((*logprobs, last[continuation[-1]]), (*ranked, best))
 
 
 class _Memory:

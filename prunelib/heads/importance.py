@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prunelib.attribution.sampling import mean_error
 from prunelib.errors import UnitError, UserError
 from prunelib.models import Loaded
 from prunelib.tasks.tokenization import Encoded
@@ -29,6 +31,8 @@ Variant = Literal["per_token", "gate", "signed"]
 Kind = Literal["head", "ffn"]
 Array = NDArray[np.float64]
 
+VARIANTS: tuple[Variant, ...] = ("per_token", "gate", "signed")
+
 #: Prompts of one forward and backward pass. Fixed, not fitted to the machine (the rounding of a
 #: batch depends on its shape), and small: the activations of every layer are kept.
 IMPORTANCE_ROWS = 8
@@ -36,9 +40,32 @@ IMPORTANCE_ROWS = 8
 _IGNORED = -100
 
 
+@dataclass(frozen=True)
+class Importance:
+    """Importance of every component of a kind, as what each prompt adds to it.
+
+    Attributes:
+        each: ``[prompts, layers, components]``.
+        weights: what each prompt adds to the denominator, ``[prompts, layers or 1, 1]``.
+    """
+
+    each: Array
+    weights: Array
+
+    @property
+    def scores(self) -> Array:
+        """Σ each / Σ weights, ``[layers, components]``."""
+        scores: Array = self.each.sum(0) / self.weights.sum(0)
+        return scores
+
+    def errors(self, queries: Sequence[str]) -> Array:
+        """Standard errors of the scores, ``[layers, components]``; nan of one query."""
+        return mean_error(self.each, queries, self.weights)
+
+
 def gradient_importance(
     loaded: Loaded, prompts: Sequence[Encoded], rows: int = IMPORTANCE_ROWS
-) -> dict[Kind, dict[Variant, Array]]:
+) -> dict[Kind, dict[Variant, Importance]]:
     """Importance of every head and every whole FFN: one forward and backward pass of each prompt.
 
     The loss of a prompt x with gold answer y is -(1/T) Σ log p(y_j | x, y_<j) over the T tokens of
@@ -57,8 +84,8 @@ def gradient_importance(
         rows: prompts of one batch.
 
     Returns:
-        Kind of component → variant → scores, float64: ``[layers, heads]`` of ``head`` and
-        ``[layers]`` of ``ffn``.
+        Kind of component → variant → importance, float64: of ``head`` for ``[layers, heads]``, of
+        ``ffn`` for ``[layers, 1]``.
 
     Raises:
         UserError: the model has no attention heads, or a prompt has no gold answer.
@@ -67,25 +94,24 @@ def gradient_importance(
     _check(loaded, prompts)
     depth, heads = loaded.info.layers, loaded.info.heads
     shapes: dict[Kind, tuple[int, ...]] = {"head": (depth, heads), "ffn": (depth, 1)}
-    sums: dict[Kind, dict[Variant, Array]] = {
-        kind: {"per_token": np.zeros(shape), "gate": np.zeros(shape), "signed": np.zeros(shape)}
+    each: dict[Kind, dict[Variant, Array]] = {
+        kind: {variant: np.zeros((len(prompts), *shape)) for variant in VARIANTS}
         for kind, shape in shapes.items()
     }
     with _kept(loaded) as kept:
         for start in range(0, len(prompts), rows):
-            block = prompts[start : start + rows]
-            for layer, kind, products in _products(loaded, block, kept):
-                gates = products.sum(1)
-                sums[kind]["per_token"][layer] += products.abs().sum((0, 1)).cpu().numpy()
-                sums[kind]["gate"][layer] += gates.abs().sum(0).cpu().numpy()
-                sums[kind]["signed"][layer] += gates.sum(0).cpu().numpy()
-    tokens = np.full((depth, 1), sum(len(_fed(prompt)) for prompt in prompts))
-    tokens[-1] = sum(len(prompt.gold) for prompt in prompts)
-    for found in sums.values():
-        found["per_token"] /= tokens
-        found["gate"] /= len(prompts)
-        found["signed"] /= len(prompts)
-    return {"head": sums["head"], "ffn": {name: s[:, 0] for name, s in sums["ffn"].items()}}
+            block = slice(start, start + rows)
+            for layer, kind, products in _products(loaded, prompts[block], kept):
+                gates = products.sum(1).cpu().numpy()
+                each[kind]["per_token"][block, layer] = products.abs().sum(1).cpu().numpy()
+                each[kind]["gate"][block, layer] = np.abs(gates)
+                each[kind]["signed"][block, layer] = gates
+    tokens = np.empty((len(prompts), depth, 1))
+    tokens[:] = np.array([len(_fed(prompt)) for prompt in prompts])[:, None, None]
+    tokens[:, -1] = np.array([len(prompt.gold) for prompt in prompts])[:, None]
+    ones = np.ones((len(prompts), 1, 1))
+    return {kind: {variant: Importance(values, tokens if variant == "per_token" else ones)
+                   for variant, values in of_kind.items()} for kind, of_kind in each.items()}
 
 
 def _check(loaded: Loaded, prompts: Sequence[Encoded]) -> None:

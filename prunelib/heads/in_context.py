@@ -21,11 +21,12 @@ from prunelib.heads.labelled import (
     LABELLED_ROWS,
     Array,
     LabelledPrompt,
-    accuracies,
     batched,
     label_logprobs,
+    means_by_label,
     of_labels,
     predicted,
+    right,
 )
 from prunelib.models import Loaded
 from prunelib.models.head_access import final_norm, heads_of, out_columns, unembedding
@@ -114,7 +115,7 @@ class LastPositions:
 
 def log_probability_increase(
     loaded: Loaded, prompts: Sequence[LabelledPrompt], rows: int = LABELLED_ROWS
-) -> Array:
+) -> tuple[Array, Array]:
     """How much the output of each head raises the log-probability of the predicted label.
 
     S = log p(b | o + L) - log p(b | L) at the last position, with L the stream that enters the
@@ -128,8 +129,9 @@ def log_probability_increase(
         rows: prompts of one forward pass.
 
     Returns:
-        Means over the prompts of which the first and the second label is predicted, in nats,
-        ``[2, layers, heads]``; nan for a label that is never predicted.
+        Means over the prompts of which the first and the second label is predicted, in nats, and
+        their standard errors over queries, ``[2, layers, heads]`` each; nan for a label that is
+        never predicted.
 
     Raises:
         UserError: the model has no heads, or no final norm that can be frozen.
@@ -140,9 +142,7 @@ def log_probability_increase(
         logprobs, increase = _increase(loaded, some)
         said.append(predicted(logprobs))
         scores.append(increase)
-    labels, each = np.concatenate(said), np.concatenate(scores)
-    return np.stack([each[labels == label].mean(0) if (labels == label).any()
-                     else np.full(each.shape[1:], np.nan) for label in (0, 1)])
+    return means_by_label(np.concatenate(said), np.concatenate(scores), prompts)
 
 
 def _increase(loaded: Loaded, prompts: Sequence[LabelledPrompt]) -> tuple[Array, Array]:
@@ -176,15 +176,16 @@ def accuracy_changes(
     prompts: Sequence[LabelledPrompt],
     layers: Sequence[int] | None = None,
     rows: int = LABELLED_ROWS,
-) -> Array:
+) -> tuple[Array, Array]:
     """Accuracy without each head minus accuracy with it, by gold label: the causal score.
 
     The paper looks at "deep" layers and does not say which these are (formulas.md §4.2): all of
     them unless ``layers`` are given.
 
     Returns:
-        ``[2, layers, heads]``, negative where the head helps; nan in layers not asked for, and for
-        a label that is nowhere gold.
+        The changes and their standard errors over queries, ``[2, layers, heads]`` each. A change is
+        negative where the head helps; nan in layers not asked for, and for a label that is nowhere
+        gold.
 
     Raises:
         UserError: the model has no attention heads, or not such a layer.
@@ -194,12 +195,14 @@ def accuracy_changes(
     chosen = range(info.layers) if layers is None else layers
     if missing := sorted(set(chosen) - set(range(info.layers))):
         raise UserError(f"layer {missing[0]} is not in a model of {info.layers} layers")
-    changes = np.full((2, info.layers, info.heads), np.nan)
-    before = accuracies(prompts, label_logprobs(loaded, prompts, rows=rows))
+    changes, errors = (np.full((2, info.layers, info.heads), np.nan) for _ in range(2))
+    gold = np.array([prompt.gold for prompt in prompts])
+    before = right(prompts, label_logprobs(loaded, prompts, rows=rows)).astype(float)
     for layer in chosen:
-        for head, logprobs in enumerate(_without_each(loaded, layer, prompts, rows)):
-            changes[:, layer, head] = accuracies(prompts, logprobs) - before
-    return changes
+        after = np.stack([right(prompts, logprobs) for logprobs in
+                          _without_each(loaded, layer, prompts, rows)], 1)
+        changes[:, layer], errors[:, layer] = means_by_label(gold, after - before[:, None], prompts)
+    return changes, errors
 
 
 def _without_each(loaded: Loaded, layer: int, prompts: Sequence[LabelledPrompt], rows: int
@@ -232,8 +235,8 @@ def in_context_heads(
     one in whose order its sum is lower. A label may get fewer than ``each`` heads.
 
     Args:
-        causal: :func:`accuracy_changes`, ``[2, layers, heads]``.
-        increase: :func:`log_probability_increase`, the same shape.
+        causal: the changes of :func:`accuracy_changes`, ``[2, layers, heads]``.
+        increase: the means of :func:`log_probability_increase`, the same shape.
         top: how many heads of each score are candidates.
         each: the most heads of one label.
     """

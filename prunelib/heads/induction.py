@@ -29,14 +29,14 @@ Variant = Literal["attention_weighted", "own_value"]
 def prefix_matching(loaded: Loaded, sequences: Sequence[RandomSequence]) -> NDArray[np.float64]:
     """How much each head attends to what followed the current token earlier (formulas.md §3.3).
 
-    The mean over sequences of :func:`matched_attention`.
+    :func:`matched_attention` of each sequence; the score is the mean over them.
 
     Args:
         loaded: the model; left as it was.
         sequences: with two blocks or more each.
 
     Returns:
-        ``[layers, heads]``, from 0 to 1.
+        ``[sequences, layers, heads]``, from 0 to 1.
 
     Raises:
         UserError: the model has no heads or does not give its attention; there are no sequences
@@ -45,9 +45,7 @@ def prefix_matching(loaded: Loaded, sequences: Sequence[RandomSequence]) -> NDAr
     import numpy as np
 
     _check(sequences, lambda repeats: repeats > 1, 4)
-    scores = [_prefix_matching(loaded, sequence) for sequence in sequences]
-    mean: NDArray[np.float64] = np.mean(scores, axis=0)
-    return mean
+    return np.stack([_prefix_matching(loaded, sequence) for sequence in sequences])
 
 
 def copying(
@@ -59,8 +57,8 @@ def copying(
     before its first layer, and no output of layers below. What a head says there, zero-padded,
     goes through the output projection (with its bias) and the unembedding to probabilities over
     the vocabulary. Nothing comes in between, as in the paper: not the final norm, not the norm
-    that Gemma 2 and 3 have behind their attention, not a soft cap of logits. The score is the
-    mean over sequences of :func:`raised_share`.
+    that Gemma 2 and 3 have behind their attention, not a soft cap of logits. Each sequence has
+    its :func:`raised_share`; the score is the mean over them.
 
     Args:
         loaded: the model; left as it was.
@@ -68,7 +66,7 @@ def copying(
         variant: what a head says at a position.
 
     Returns:
-        ``[layers, heads]``, from 0 to 1 (not rescaled to −1…1).
+        ``[sequences, layers, heads]``, from 0 to 1 (not rescaled to −1…1).
 
     Raises:
         UserError: the model has no heads or does not give its attention; there are no sequences
@@ -77,9 +75,7 @@ def copying(
     import numpy as np
 
     _check(sequences, lambda repeats: repeats == 1, 1)
-    scores = [_copying(loaded, sequence.ids, variant) for sequence in sequences]
-    mean: NDArray[np.float64] = np.mean(scores, axis=0)
-    return mean
+    return np.stack([_copying(loaded, sequence.ids, variant) for sequence in sequences])
 
 
 def matched_attention(attention: Tensor, sequence: RandomSequence) -> Tensor:

@@ -1,68 +1,48 @@
-"""Majority-label bias and recency bias as measured quantities (formulas.md §4.4)."""
+"""Answers from which majority-label bias and recency bias follow (formulas.md §4.4).
+
+The measures themselves, with what noise alone would give, are in
+:mod:`prunelib.scoring.conditions`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import numpy as np
-
 from prunelib.heads.labelled import (
     LABELLED_ROWS,
+    Array,
     LabelledPrompt,
-    accuracies,
     encode_labelled,
     label_logprobs,
 )
 from prunelib.models import Loaded
-from prunelib.tasks import Split, Task, draw_labelled, orders
-
-
-def majority_label_bias(balanced: float, minus_one: Sequence[float]) -> float:
-    """Mean over labels of |accuracy with balanced demonstrations - with one of the label fewer|.
-
-    The paper speaks of a fluctuation without a formula; this is the project's (formulas.md §4.4).
-    """
-    return float(np.mean(np.abs(balanced - np.asarray(minus_one, float))))
-
-
-def recency_bias(by_order: Sequence[float]) -> float:
-    """Standard deviation of accuracy over orders of the demonstrations (formulas.md §4.4).
-
-    Of these orders, not an estimate of others: the sum of squares is divided by their number.
-    """
-    return float(np.std(np.asarray(by_order, float)))
+from prunelib.tasks import Example, Split, Task, draw_labelled, orders
 
 
 @dataclass(frozen=True)
-class Biases:
-    """Accuracies from which both biases follow.
+class Condition:
+    """Answers to the same queries under one condition of their demonstrations.
 
     Attributes:
-        balanced: with equally many demonstrations of both labels, each prompt in a random order.
-        minus_one: without one demonstration of the first, of the second label; otherwise the
-            same prompts.
-        by_order: balanced, in each of some orders that all prompts share: grouped, reversed, then
-            random ones.
+        name: ``balanced``: equally many demonstrations of both labels, each prompt in a random
+            order; ``first`` or ``second``: otherwise the same prompts without one demonstration of
+            that label; ``order``: balanced, in one order that all prompts share.
+        order: that order, or ``None``.
+        examples: the prompts.
+        prompts: the same, as token ids.
+        logprobs: of both labels, ``[prompts, 2]``, natural.
     """
 
-    balanced: float
-    minus_one: tuple[float, float]
-    by_order: tuple[float, ...]
-
-    @property
-    def majority(self) -> float:
-        """:func:`majority_label_bias`."""
-        return majority_label_bias(self.balanced, self.minus_one)
-
-    @property
-    def recency(self) -> float:
-        """:func:`recency_bias`."""
-        return recency_bias(self.by_order)
+    name: str
+    order: tuple[int, ...] | None
+    examples: list[Example]
+    prompts: list[LabelledPrompt]
+    logprobs: Array
 
 
-def measure_biases(
+def ask_conditions(
     loaded: Loaded,
     task: Task,
     *,
@@ -74,8 +54,10 @@ def measure_biases(
     prompt_format: str = "colon",
     within: Callable[[Sequence[LabelledPrompt]], AbstractContextManager[object]] | None = None,
     rows: int = LABELLED_ROWS,
-) -> Biases:
-    """Measure both biases of a model on a relabelled task.
+) -> Iterator[Condition]:
+    """Ask a model the same queries of a relabelled task under every condition.
+
+    The orders are grouped, reversed, then random ones.
 
     Args:
         loaded: the model.
@@ -92,17 +74,16 @@ def measure_biases(
     Raises:
         UserError: the split is too small, or there are fewer orders.
     """
-    def accuracy(counts: tuple[int, int], order: Sequence[int] | None = None) -> float:
+    conditions: list[tuple[str, tuple[int, int], tuple[int, ...] | None]] = [
+        ("balanced", (each, each), None),
+        ("first", (each - 1, each), None),
+        ("second", (each, each - 1), None),
+        *(("order", (each, each), order) for order in orders(2 * each, order_count, seed)),
+    ]
+    for name, counts, order in conditions:
         examples = draw_labelled(task, split=split, counts=counts, seed=seed, count=count,
                                  order="shuffled" if order is None else order,
                                  prompt_format=prompt_format)
         prompts = encode_labelled(task, examples, loaded.tokenizer)
-        return float(accuracies(prompts, label_logprobs(loaded, prompts, within,
-                                                        rows)).mean())
-
-    return Biases(
-        balanced=accuracy((each, each)),
-        minus_one=(accuracy((each - 1, each)), accuracy((each, each - 1))),
-        by_order=tuple(accuracy((each, each), order)
-                       for order in orders(2 * each, order_count, seed)),
-    )
+        yield Condition(name, order, examples, prompts,
+                        label_logprobs(loaded, prompts, within, rows))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from prunelib.attribution.sampling import mean_error
 from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.in_context import frozen_norm
@@ -37,9 +38,8 @@ class LabelReadings:
     shown: NDArray[np.int64]
 
     def by_label(self, values: Array) -> Array:
-        """Means over prompts of the sums over places of each label, ``[heads, 2]``."""
-        return np.stack([(values * (self.shown == label)[:, None]).sum(2).mean(0)
-                         for label in (0, 1)], 1)
+        """Sums over the places of each label, ``[prompts, heads, 2]``."""
+        return np.stack([(values * (self.shown == label)[:, None]).sum(2) for label in (0, 1)], 2)
 
 
 def label_readings(
@@ -117,10 +117,29 @@ class _Entering:
         self._handle.remove()
 
 
-def attention_changes(before: LabelReadings, after: LabelReadings) -> Array:
-    """Relative change of the attention that heads pay to each label, ``[heads, 2]``.
+def compared(before: LabelReadings, after: LabelReadings, queries: Sequence[str]
+             ) -> dict[str, tuple[Array, Array]]:
+    """What the paper's argument rests on: what changes when the two labels change places.
 
-    Of the summed attention at the places where a prompt shows the label: -0.3 is 30% less. In the
-    paper ``after`` are the same prompts with the labels reversed (formulas.md §4.3).
+    Args:
+        before: readings of prompts.
+        after: of the same prompts with the labels reversed (formulas.md §4.3).
+        queries: what each prompt asks.
+
+    Returns:
+        Name → means over prompts and their standard errors by query, ``[heads, 2]`` each, of the
+        sums at the places where a prompt shows the first, the second label: of every reading,
+        before and ``_reversed``; and of ``attention`` and ``value_minus`` the relative
+        ``_change`` of the mean: -0.3 is 30% less. nan where there is nothing that could change.
     """
-    return after.by_label(after.attention) / before.by_label(before.attention) - 1
+    found: dict[str, tuple[Array, Array]] = {}
+    for name in ("attention", "logit_minus", "value_minus"):
+        old, new = (readings.by_label(getattr(readings, name)) for readings in (before, after))
+        for suffix, values in (("", old), ("_reversed", new)):
+            found[name + suffix] = values.mean(0), mean_error(values, queries)
+        if name != "logit_minus":
+            with np.errstate(invalid="ignore", divide="ignore"):
+                change = new.sum(0) / old.sum(0) - 1
+            found[f"{name}_change"] = (np.where(np.isfinite(change), change, np.nan),
+                                       mean_error(new, queries, old))
+    return found

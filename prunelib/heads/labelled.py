@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution.prefix_replay import last_logits
+from prunelib.attribution.sampling import mean_error
 from prunelib.errors import UnitError, UserError
 from prunelib.models import Loaded
 from prunelib.tasks import Example, Task
@@ -36,6 +37,7 @@ class LabelledPrompt:
         gold: 0 or 1, which of them is right.
         places: position of that token in each demonstration, in order.
         shown: 0 or 1, which label each demonstration has.
+        query: what is asked: prompts with the same one are not independent.
     """
 
     ids: tuple[int, ...]
@@ -43,6 +45,7 @@ class LabelledPrompt:
     gold: int
     places: tuple[int, ...]
     shown: tuple[int, ...]
+    query: str
 
     @property
     def minority(self) -> tuple[tuple[int, ...], float]:
@@ -96,6 +99,7 @@ def _encoded(labels: Sequence[str], example: Example, tokenizer: Any) -> Labelle
         gold=list(labels).index(example.gold),
         places=tuple(places),
         shown=tuple(list(labels).index(y) for y in example.answers),
+        query=example.query,
     )
 
 
@@ -147,9 +151,23 @@ def predicted(logprobs: Array) -> NDArray[np.intp]:
     return (logprobs[:, 1] > logprobs[:, 0]).astype(np.intp)
 
 
-def accuracies(prompts: Sequence[LabelledPrompt], logprobs: Array) -> Array:
-    """Share of right answers by gold label, ``[2]``; nan for a label that is nowhere gold."""
-    gold = np.array([prompt.gold for prompt in prompts])
-    right = predicted(logprobs) == gold
-    return np.array([right[gold == label].mean() if (gold == label).any() else np.nan
-                     for label in (0, 1)])
+def right(prompts: Sequence[LabelledPrompt], logprobs: Array) -> NDArray[np.bool_]:
+    """Whether the right label is the more probable one, ``[prompts]``."""
+    found: NDArray[np.bool_] = predicted(logprobs) == np.array([prompt.gold for prompt in prompts])
+    return found
+
+
+def means_by_label(labels: NDArray[np.intp], values: Array, prompts: Sequence[LabelledPrompt]
+                   ) -> tuple[Array, Array]:
+    """Means of ``[prompts, …]`` over the prompts of each label, and standard errors by query.
+
+    Returns:
+        ``[2, …]`` each; nan for a label that no prompt has, an error also of one query.
+    """
+    means, errors = (np.full((2, *values.shape[1:]), np.nan) for _ in range(2))
+    for label in np.unique(labels):
+        of_label = labels == label
+        means[label] = values[of_label].mean(0)
+        errors[label] = mean_error(values[of_label], [
+            prompt.query for prompt, kept in zip(prompts, of_label, strict=True) if kept])
+    return means, errors

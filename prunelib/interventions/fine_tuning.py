@@ -18,7 +18,7 @@ from prunelib.identity import digest, seed_of
 from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.recipe.controls import FineTuningSpec
-from prunelib.tasks.tokenization import continuation
+from prunelib.tasks.tokenization import continuation, token_ids
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +36,14 @@ class FineTuning(Intervention):
     Attributes:
         samples: prompts and answers as text, in the order in which they are given.
         settings: as the recipe has them.
+        templated: whether a chat template wrote the prompts, and with them all special tokens.
     """
 
     kind: ClassVar[str] = "fine_tuning"
 
     samples: tuple[tuple[str, str], ...]
     settings: FineTuningSpec
+    templated: bool = False
 
     @functools.cached_property
     def digest(self) -> str:  # type: ignore[override]
@@ -51,13 +53,15 @@ class FineTuning(Intervention):
     def content(self) -> dict[str, Any]:
         """Samples and settings."""
         return {"samples": [list(sample) for sample in self.samples],
-                "settings": self.settings.model_dump(mode="json")}
+                "settings": self.settings.model_dump(mode="json"),
+                **({"templated": True} if self.templated else {})}
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> FineTuning:
         """The fine-tuning with this content."""
         return cls(tuple((prompt, answer) for prompt, answer in content["samples"]),
-                   FineTuningSpec.model_validate(content["settings"]))
+                   FineTuningSpec.model_validate(content["settings"]),
+                   content.get("templated", False))
 
     def check(self, info: ModelInfo) -> None:
         """Raise :class:`UserError` if there is nothing to tune on."""
@@ -82,7 +86,8 @@ class FineTuning(Intervention):
         return self._tuned(info, load_tokenizer(info), dtype).model
 
     def _tuned(self, info: ModelInfo, tokenizer: Any, dtype: str) -> Loaded:
-        samples = [(tuple(tokenizer(prompt)["input_ids"]), continuation(prompt, answer, tokenizer))
+        samples = [(tuple(token_ids(prompt, tokenizer, self.templated)),
+                    continuation(prompt, answer, tokenizer, self.templated))
                    for prompt, answer in self.samples]
         return fine_tune(info, samples, self.settings, dtype)
 

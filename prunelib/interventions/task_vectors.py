@@ -8,7 +8,7 @@ output of layer l at the last position of the bare query, it stands in for the d
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,7 +18,8 @@ from prunelib.errors import UnitError, UserError
 from prunelib.identity import seed_of
 from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded
-from prunelib.tasks import FORMATS, Example, Split, Task, draw
+from prunelib.tasks import Example, Split, Task, Written, draw, format_of
+from prunelib.tasks.tokenization import token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,7 +72,7 @@ def task_vector_answers(
     layers: Sequence[int] | None = None,
     ablation: Ablation = BASELINE,
     context: Context = "own",
-    prompt_format: str = "arrow",
+    prompt_format: Written = "arrow",
 ) -> TaskVectorAnswers:
     """Answers of a model under an ablation: zero-shot, with demonstrations, with task vectors.
 
@@ -92,18 +93,25 @@ def task_vector_answers(
     examples = draw(task, split=split, shots=shots, seed=seed, count=count,
                     prompt_format=prompt_format)
     dummies = [dummy_inputs(task, example) for example in examples]
-    sources = [[i] for i in range(count)] if context == "own" else _others(examples, dummies)
-    render = (task.format or FORMATS[prompt_format]).render
-    bare = [render((), example.query) for example in examples]
-    demonstrated = [render(example.demonstrations, x)
-                    for example, inputs in zip(examples, dummies, strict=True) for x in inputs]
+    sources = ([[i] for i in range(len(examples))] if context == "own"
+               else _others(examples, dummies))
+    render = format_of(task, prompt_format).render
+    templated = any(example.templated for example in examples)
+
+    def ids(prompts: Iterable[str]) -> list[list[int]]:
+        return [token_ids(prompt, loaded.tokenizer, templated) for prompt in prompts]
+
+    bare = ids(render((), example.query) for example in examples)
+    demonstrated = ids(
+        render(example.demonstrations, x)
+        for example, inputs in zip(examples, dummies, strict=True) for x in inputs)
     with ActivationMasks(loaded) as masks:
         masks.set(ablation)
         vectors = _averaged(last_streams(loaded, demonstrated, reading.rows), sources)
         return TaskVectorAnswers(
             tuple(examples),
             zero_shot=_answers(loaded, bare, reading),
-            icl=_answers(loaded, [example.prompt for example in examples], reading),
+            icl=_answers(loaded, ids(example.prompt for example in examples), reading),
             task_vector={layer: _answers(loaded, bare, reading, {layer: vectors[:, layer]})
                          for layer in chosen},
         )
@@ -150,7 +158,8 @@ def _averaged(streams: Tensor, sources: Sequence[Sequence[int]]) -> Tensor:
     return torch.stack([own[list(members)].mean(0) for members in sources]).to(streams.dtype)
 
 
-def last_streams(loaded: Loaded, prompts: Sequence[str], rows: int = VECTOR_ROWS) -> Tensor:
+def last_streams(loaded: Loaded, prompts: Sequence[Sequence[int]], rows: int = VECTOR_ROWS
+                 ) -> Tensor:
     """Residual stream after every layer at the prompts' ends, ``[prompts, layers, width]``."""
     import torch
 
@@ -200,7 +209,7 @@ def _stream(loaded: Loaded, output: Any) -> Tensor:
     return stream
 
 
-def _answers(loaded: Loaded, prompts: Sequence[str], reading: Reading,
+def _answers(loaded: Loaded, prompts: Sequence[Sequence[int]], reading: Reading,
              vectors: Mapping[int, Tensor] | None = None) -> tuple[str, ...]:
     """Greedy answers, with ``vectors`` (layer → ``[prompts, width]``) at the prompts' ends."""
     answers: list[list[int]] = []
@@ -212,15 +221,15 @@ def _answers(loaded: Loaded, prompts: Sequence[str], reading: Reading,
     return tuple(loaded.tokenizer.batch_decode(cut, skip_special_tokens=True))
 
 
-def _generate(loaded: Loaded, prompts: Sequence[str], max_tokens: int, stop: Sequence[int]
-              ) -> list[list[int]]:
+def _generate(loaded: Loaded, prompts: Sequence[Sequence[int]], max_tokens: int,
+              stop: Sequence[int]) -> list[list[int]]:
     """Greedy tokens of one batch, padded on the left, so that all prompts end in one column."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
     from transformers import GenerationConfig
 
     tokenizer: Any = loaded.tokenizer
-    rows = [torch.tensor(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    rows = [torch.tensor(prompt) for prompt in prompts]
     ids, mask = (pad_sequence(each, batch_first=True, padding_value=fill, padding_side="left")
                  for each, fill in ((rows, tokenizer.pad_token_id),
                                     ([torch.ones_like(row) for row in rows], 0)))

@@ -16,7 +16,8 @@ INDEX = "model.safetensors.index.json"
 #: Read by transformers before an index, if both are there.
 SINGLE = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
-                    "merges.txt", "special_tokens_map.json", "added_tokens.json")
+                    "merges.txt", "special_tokens_map.json", "added_tokens.json",
+                    "chat_template.jinja")
 #: One of these holds the vocabulary, unless the checkpoint's own code reads another file.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 #: Keys of ``config.json``, and files beside it, that only quantised checkpoints have.
@@ -114,6 +115,16 @@ def tokenizer_files(model_id: str, folder: Path, own_code: bool) -> list[Path]:
         raise UserError(f"model '{model_id}' has no tokenizer in {folder}: "
                         f"{', '.join(_VOCABULARIES[:-1])} or {_VOCABULARIES[-1]} is needed")
     return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+
+
+def end_ids(model_id: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    """Ids of the tokens that end a turn by ``config.json`` and ``generation_config.json``."""
+    file = folder / "generation_config.json"
+    named: set[int] = set()
+    for source in (config, _mapping(model_id, file) if file.is_file() else {}):
+        found = source.get("eos_token_id")
+        named.update(found if isinstance(found, list) else [] if found is None else [found])
+    return tuple(sorted(named))
 
 
 def _mapping(model_id: str, file: Path) -> dict[str, Any]:

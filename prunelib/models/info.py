@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prunelib.components import Site
 from prunelib.errors import UserError, one_line, unknown_name
@@ -18,12 +20,14 @@ from prunelib.models.checkpoint import (
     SINGLE,
     check_layers,
     check_unquantised,
+    end_ids,
     indexed,
     read_config,
     tensor_names,
     tokenizer_files,
     weight_files,
 )
+from prunelib.models.foreign_code import check_no_foreign_code
 from prunelib.models.registry import adapter_for
 
 if TYPE_CHECKING:
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 #: Where the shipped reference models are.
 REFERENCE = Path(__file__).parent.parent / "reference" / "models"
+#: Names in the ``config.json`` of some families, and those by which transformers knows the same.
+_ALSO = {"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_head": "num_attention_heads",
+         "n_positions": "max_position_embeddings"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 #: Keys of ``config.json`` that only mixtures of experts have.
 _EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size"}
@@ -59,6 +66,8 @@ class ModelInfo:
     #: Attention heads of a layer, and dimensions of what one of them gives; 0 without attention.
     heads: int = 0
     head_size: int = 0
+    #: Tokens that end a turn, as its configuration names them.
+    ends: tuple[int, ...] = ()
     #: Whether the projections of its MLPs have biases.
     mlp_bias: bool = False
     #: Whether code that lies beside the weights may run.
@@ -80,7 +89,7 @@ class ModelInfo:
     @property
     def key(self) -> list[str]:
         """What enters the id of every unit that runs this model."""
-        return [self.weights_digest, self.tokenizer_digest]
+        return [self.weights_digest, self.tokenizer_digest, *map(str, self.ends)]
 
 
 def reference_models() -> list[str]:
@@ -104,7 +113,7 @@ def locate(
             raise unknown_name("model", model_id, reference_models())
         _no_revision(model_id, revision, "a reference model")
         return REFERENCE / model_id.removeprefix("reference/"), "shipped"
-    if Path(model_id).is_dir():
+    if os.path.isdir(model_id):  # noqa: PTH112 - which says no to names that no folder can have
         _no_revision(model_id, revision, "a folder")
         return Path(model_id).resolve(), "local"
     if model_id.startswith((".", "/")) or not _HUB_ID.fullmatch(model_id):
@@ -121,7 +130,8 @@ def _no_revision(model_id: str, revision: str | None, kind: str) -> None:
 def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
     code = ["*.py"] if trust_remote_code else []
     elsewhere = f"not a reference model ({', '.join(reference_models())}), not a folder"
-    folder = snapshot("model", model_id, revision, ["*.json", "*.model", "*.txt", *code], elsewhere)
+    read = ["*.json", "*.model", "*.txt", "*.jinja", *code]
+    folder = snapshot("model", model_id, revision, read, elsewhere)
     # Some have the same weights once more in another layout, which no index names.
     weights = ["*.safetensors"]
     if (names := indexed(model_id, folder)) is not None:
@@ -153,6 +163,7 @@ def describe(
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""
     folder, found = locate(model_id, revision, trust_remote_code)
     config = read_config(model_id, folder)
+    check_no_foreign_code(model_id, folder)
     check_unquantised(model_id, folder, config)
     if experts := sorted(_EXPERTS & config.keys()):
         raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}), which is not "
@@ -179,17 +190,32 @@ def describe(
         stream=int(parsed.hidden_size),
         heads=adapter.heads.count(parsed) if adapter.heads else 0,
         head_size=adapter.heads.size(parsed) if adapter.heads else 0,
+        ends=end_ids(model_id, folder, config),
         mlp_bias=adapter.bias(parsed),
         trust_remote_code=trust_remote_code,
     )
 
 
-def _parsed(model_id: str, folder: Path, adapter: Adapter, own_code: bool) -> PreTrainedConfig:
-    """The configuration as transformers reads it, of a model that is supported."""
+def read_parsed(folder: Path, own_code: bool = False) -> PreTrainedConfig:
+    """The configuration as transformers reads it.
+
+    Those of the shipped models name all that is asked of them. They are read without transformers,
+    which takes seconds to import.
+    """
+    if folder.parent == REFERENCE:
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+        known = {theirs: content[own] for own, theirs in _ALSO.items() if own in content}
+        return cast("PreTrainedConfig", types.SimpleNamespace(**known | content))
     from transformers import AutoConfig
 
+    parsed: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
+    return parsed
+
+
+def _parsed(model_id: str, folder: Path, adapter: Adapter, own_code: bool) -> PreTrainedConfig:
+    """The configuration of a model that is supported."""
     try:
-        parsed: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
+        parsed = read_parsed(folder, own_code)
     except Exception as error:  # transformers checks values, with errors of many kinds
         raise UserError(f"model '{model_id}': transformers cannot read its config.json: "
                         f"{one_line(error)}") from error

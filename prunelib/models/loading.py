@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
-from prunelib.models.info import ModelInfo
+from prunelib.models.info import REFERENCE, ModelInfo
 from prunelib.models.registry import adapter_for
 
 if TYPE_CHECKING:
@@ -37,18 +39,52 @@ def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
 
     Raises :class:`UserError` if its files cannot be read.
     """
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            info.path, trust_remote_code=info.trust_remote_code
-        )
+        if _plain(info):
+            from transformers import PreTrainedTokenizerFast
+
+            tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(info.path)
+        else:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(
+                info.path, trust_remote_code=info.trust_remote_code)
     except Exception as error:  # of many kinds, some of them from Rust
         raise UserError(f"model '{info.id}' has no readable tokenizer in {info.path}: "
                         f"{one_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+@functools.cache
+def checking_tokenizer(info: ModelInfo) -> Any:
+    """What has a text's ``input_ids``, for checks before any work.
+
+    The tokenizer, but those of the shipped models without transformers, which takes seconds to
+    import.
+    """
+    if Path(info.path).parent != REFERENCE:
+        return load_tokenizer(info)
+    from tokenizers import Tokenizer
+
+    plain = Tokenizer.from_file(str(Path(info.path) / "tokenizer.json"))
+
+    def encode(text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": plain.encode(text, add_special_tokens=add_special_tokens).ids}
+
+    return encode
+
+
+def _plain(info: ModelInfo) -> bool:
+    """Whether a tokenizer is nothing but its ``tokenizer.json``, by its own word.
+
+    That one class is imported without torch.
+    """
+    file = Path(info.path) / "tokenizer_config.json"
+    known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return (known.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+            and "auto_map" not in known and (file.parent / "tokenizer.json").is_file())
 
 
 def load_weights(info: ModelInfo, dtype: Any) -> PreTrainedModel:
@@ -58,7 +94,9 @@ def load_weights(info: ModelInfo, dtype: Any) -> PreTrainedModel:
     random numbers in its place.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     kind: Any = AutoModelForCausalLM  # its annotations know nothing of output_loading_info
     model, found = kind.from_pretrained(
         info.path,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from prunelib.identity import digest
 from prunelib.pipeline.units.executor import Attempt
 from prunelib.results.storage.store import Store
 
@@ -54,6 +55,22 @@ class AttemptLog:
                 self.flush()
             except OSError as error:
                 logger.warning("the log of attempts waits: %s", error)
+
+    def models(self, known: Mapping[str, str | None]) -> None:
+        """Record models that cannot be used, with the reason, and those that can be at last."""
+        before = set(self._store.read("units")["unit_id"].to_pylist())
+        for name, why in known.items():
+            unit_id = f"model-{digest('model', [self._run, name])}"
+            if why is None and unit_id not in before:
+                continue
+            self._rows.append({
+                "run": self._run, "unit_id": unit_id, "stage": "model", "model": name,
+                "detail": "find the model and check it", "status": "failed" if why else "done",
+                "worker": None, "attempt": 1, "batch_halvings": None, "seconds": 0.0,
+                "start_seconds": None, "switch_seconds": None, "peak_memory_mb": None,
+                "error_kind": "UserError" if why else None, "error_text": why,
+                "finished_at": datetime.now(UTC),
+            })  # fmt: skip
 
     def flush(self) -> None:
         """Write what was collected."""

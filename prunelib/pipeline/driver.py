@@ -6,11 +6,10 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow.compute as pc
 
@@ -20,37 +19,22 @@ from prunelib.identity import digest
 from prunelib.models import ModelInfo, describe
 from prunelib.pipeline.attempts import AttemptLog
 from prunelib.pipeline.provenance import code_version, hardware, packages
-from prunelib.pipeline.stages.registry import Course, check_model
+from prunelib.pipeline.reporting import Reporter, default_reporter
+from prunelib.pipeline.stages.registry import Course, check_model, counts
 from prunelib.pipeline.units.executor import Attempt, Executor, InlineExecutor
 from prunelib.pipeline.units.model_run import ModelRun, finished
 from prunelib.pipeline.units.unit import Unit
 from prunelib.pipeline.units.worker import Worker
+from prunelib.recipe.load import read_recipe, recipe_text
+from prunelib.recipe.problems import Findings, Mistakes
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.files import reason
-from prunelib.results.storage.store import Store
+from prunelib.results.storage.store import ASIDE, Store
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between signs of life of a run, in the column ``heartbeat`` of the table ``runs``.
 HEARTBEAT = 30.0
-
-
-class Reporter(Protocol):
-    """Who is told how a run goes (progress bars, log lines)."""
-
-    def stage(self, model: str, stage: str, units: int, done: int) -> None:
-        """A stage of a model begins: ``done`` of its ``units`` were there already."""
-        ...
-
-    def attempt(self, attempt: Attempt) -> None:
-        """An attempt ended."""
-        ...
-
-
-class _Silent:
-    def stage(self, model: str, stage: str, units: int, done: int) -> None: ...
-
-    def attempt(self, attempt: Attempt) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -80,21 +64,78 @@ class RunReport:
         return not (self.failed or self.left or self.stopped or self.skipped)
 
 
-def prepare(recipe: Recipe, elsewhere: bool = False) -> list[ModelInfo]:
-    """Find every model of a recipe and check the recipe against it. Raises :class:`UserError`.
+def prepare(recipe: Recipe, elsewhere: bool = False, unread: Collection[str] = ()
+            ) -> list[ModelInfo]:
+    """Find every model of a recipe and check the recipe against it.
 
-    ``elsewhere``: it will run on other machines than this one, with engines and GPUs of their own.
+    Raises :class:`UserError` that names every model that cannot be used. Arguments as in
+    :func:`each_model`.
     """
     infos = []
-    for spec in recipe.models:
-        info = describe(spec.id, spec.revision, spec.trust_remote_code)
-        check_engine(recipe.engine, info, elsewhere)
-        check_model(recipe, info)
-        infos.append(info)
-    ids = [info.id for info in infos]
+    findings = Findings()
+    for i, found in enumerate(each_model(recipe, elsewhere, unread)):
+        with findings.at("models", i):
+            if isinstance(found, UserError):
+                raise found
+            infos.append(found)
+    with findings.at("models"):
+        _check_twice(recipe)
+    findings.end()
+    return infos
+
+
+def usable(recipe: Recipe) -> list[ModelInfo | UserError]:
+    """Every model of a recipe, in its order, or why it cannot be used.
+
+    Raises :class:`UserError` if that is so of all of them, or one is listed twice.
+    """
+    _check_twice(recipe)
+    found = each_model(recipe)
+    if all(isinstance(info, UserError) for info in found):
+        raise UserError("; ".join(dict.fromkeys(map(str, found))))
+    return found
+
+
+def each_model(recipe: Recipe, elsewhere: bool = False, unread: Collection[str] = ()
+               ) -> list[ModelInfo | UserError]:
+    """Every model of a recipe, in its order, or why it cannot be used.
+
+    Args:
+        recipe: what is to be run.
+        elsewhere: it will run on other machines than this one, with engines and GPUs of their own.
+        unread: sections that have mistakes of their own. What concerns them is not checked.
+    """
+    found: list[ModelInfo | UserError] = []
+    for spec in recipe.models if "models" not in unread else ():
+        try:
+            info = describe(spec.id, spec.revision, spec.trust_remote_code)
+            if "engine" not in unread:
+                check_engine(recipe.engine, info, elsewhere)
+            if not unread:
+                check_model(recipe, info)
+            found.append(info)
+        except UserError as error:
+            named = spec.id in str(error)
+            found.append(error if named else UserError(f"model '{spec.id}': {error}"))
+    return found
+
+
+def _check_twice(recipe: Recipe) -> None:
+    ids = [spec.id for spec in recipe.models]
     if len(set(ids)) < len(ids):
         raise UserError("models: the same model is listed twice")
-    return infos
+
+
+def checked(path: str | Path) -> tuple[Recipe, list[ModelInfo]]:
+    """A recipe file and its models. Raises :class:`UserError` for all mistakes, with places."""
+    reading = read_recipe(recipe_text(path), str(path))
+    infos: list[ModelInfo] = []
+    if reading.recipe is not None:
+        try:
+            infos = prepare(reading.recipe, unread=reading.unread)
+        except Mistakes as error:
+            reading.add(error.found)
+    return reading.end(), infos
 
 
 def run(
@@ -109,20 +150,23 @@ def run(
         recipe: what to run.
         results: folder of the results or s3://bucket/prefix, made if it is not there.
         executor: who performs the units; by default this process, one after the other.
-        reporter: who is told about progress.
+        reporter: who is told about progress, such as :class:`prunelib.pipeline.reporting.Lines`;
+            by default those lines in a notebook, else nobody.
 
     Raises:
         UserError: for anything the user can fix, before any work starts; or the results were
             out of reach for longer than is waited.
     """
-    infos = prepare(recipe)
+    infos = usable(recipe)
     for info in infos:
-        choose_engine(recipe.engine, info)  # else it would stop the model after its search
+        if isinstance(info, ModelInfo):
+            choose_engine(recipe.engine, info)  # else it would stop the model after its search
     store = Store.open(results)
     own = executor is None
     executor = executor or InlineExecutor(lambda: Worker(store))
-    driver = _Driver(recipe, store, executor, reporter or _Silent())
+    driver = _Driver(recipe, store, executor, reporter or default_reporter())
     try:
+        _mend(store)
         try:
             return driver.run(infos)
         finally:
@@ -133,6 +177,18 @@ def run(
     finally:
         if own:
             executor.close()
+
+
+def _mend(store: Store) -> None:
+    """Move damaged files aside: what they should hold counts as not done."""
+    damage = store.damage()
+    for found in damage:
+        if found.denied:  # it may be finished work
+            raise UserError(f"{store.location}/{found.file} {found.what}")
+    if damage:
+        store.set_aside(damage)
+        logger.warning("%d damaged files were moved to %s/%s: what this run needs of them is done "
+                       "again", len(damage), store.location, ASIDE)
 
 
 class _Driver:
@@ -150,34 +206,48 @@ class _Driver:
         self.left: Counter[tuple[str, str]] = Counter()
         self.started = datetime.now(UTC)
         self.deadline = recipe.deadline_after(self.started)
-        #: Units that are linked to the run, by this driver or one before it.
-        self._linked: set[str] = set()
+        #: Units that are linked to the run under a model's name, by this driver or one before it.
+        self._linked: set[tuple[str, str]] = set()
+        #: Unit in the executor's hands → the same unit under each model's name that waits for it.
+        self._asked: dict[str, list[Unit]] = {}
+        #: Models of which it was said that their engine is started.
+        self._told: set[str] = set()
 
-    def run(self, infos: list[ModelInfo]) -> RunReport:
+    def run(self, infos: list[ModelInfo | UserError]) -> RunReport:
         self._record_run("running")
         links = self.store.read("run_units")
-        self._linked = set(links.filter(pc.equal(links["run"], self.run_id))
-                           ["unit_id"].to_pylist())
+        own = links.filter(pc.equal(links["run"], self.run_id))
+        self._linked = set(zip(own["model"].to_pylist(), own["unit_id"].to_pylist(), strict=True))
+        models = list(zip(self.recipe.models, infos, strict=True))
         runs = [ModelRun(self.recipe, spec, info, self.store)
-                for spec, info in zip(self.recipe.models, infos, strict=True)]
+                for spec, info in models if isinstance(info, ModelInfo)]
+        unusable = {spec.id: [str(why)] for spec, why in models if isinstance(why, UserError)}
+        self.log.models({spec.id: str(why) if isinstance(why, UserError) else None
+                         for spec, why in models})
         courses = {model.info.id: Course(model) for model in runs}
+        for model in runs:
+            info = model.info
+            for stage, count in counts(self.recipe, info.layers, info.heads).items():
+                self.reporter.expected(info.id, stage, count.least, count.most)
         outstanding: dict[str, set[str]] = {}
         status = "interrupted"
         try:
             for name, course in courses.items():
                 outstanding[name] = self._advance(course)
             for attempt in self._attempts(outstanding):
-                name = attempt.unit.model.id
                 self._note(attempt)
                 if attempt.again:
                     continue
-                if not attempt.done:
-                    courses[name].failed.add(attempt.unit.id)
-                outstanding[name].discard(attempt.unit.id)
-                if not outstanding[name]:
-                    outstanding[name] = self._advance(courses[name])
+                for unit in self._asked.pop(attempt.unit.id):
+                    name = unit.model.id
+                    if not attempt.done:
+                        courses[name].failed.add(unit.id)
+                    outstanding[name].discard(unit.id)
+                    if not outstanding[name]:
+                        outstanding[name] = self._advance(courses[name])
             # Also of models for which there was no time to get to the end.
-            stopped = {model.info.id: model.stopped for model in runs if model.stopped}
+            stopped = unusable | {
+                model.info.id: model.stopped for model in runs if model.stopped}
             skipped = {model.info.id: model.skipped for model in runs if model.skipped}
             failed = self.failed or stopped or skipped
             status = "failed" if failed else "deadline" if self.left else "done"
@@ -194,9 +264,10 @@ class _Driver:
                 beat = time.monotonic()
                 self._record_run("running")
             if self._late():
-                for unit in self.executor.withdraw():
-                    self.left[unit.model.id, unit.stage] += 1
-                    outstanding[unit.model.id].discard(unit.id)
+                for withdrawn in self.executor.withdraw():
+                    for unit in self._asked.pop(withdrawn.id):
+                        self.left[unit.model.id, unit.stage] += 1
+                        outstanding[unit.model.id].discard(unit.id)
                 if not any(outstanding.values()):
                     return
             attempt = self.executor.wait(HEARTBEAT / 10)
@@ -218,21 +289,28 @@ class _Driver:
             there = finished(self.store, units)
             todo = [unit for unit in units if unit.id not in there]
             self.reused += len(units) - len(todo)
-            asked, left = (Counter(unit.stage for unit in some) for some in (units, todo))
-            for stage, count in asked.items():
+            total, left = (Counter(unit.stage for unit in some) for some in (units, todo))
+            for stage, count in total.items():
                 self.reporter.stage(name, stage, count, count - left[stage])
             if todo and self._late():
                 self.left[name, todo[0].stage] += len(todo)
                 return set()
+            if name not in self._told and any(unit.job.role == "vllm" for unit in todo):
+                self._told.add(name)
+                self.reporter.note(f"{name}: starting vLLM, about 2 minutes")
             for unit in sorted(todo, key=lambda u: -u.cost):
-                self.executor.submit(unit)
+                asked = self._asked.setdefault(unit.id, [])
+                asked.append(unit)
+                if len(asked) == 1:
+                    self.executor.submit(unit)
             if todo:
                 return {unit.id for unit in todo}
         return set()
 
     def _note(self, attempt: Attempt) -> None:
         self.log.add(attempt)
-        self.reporter.attempt(attempt)
+        for unit in self._asked[attempt.unit.id]:
+            self.reporter.attempt(replace(attempt, unit=unit))
         if attempt.done:
             self.done += 1
         elif not attempt.again:
@@ -244,8 +322,8 @@ class _Driver:
         files += [(unit.id, unit.stage) for unit in units]
         rows = [{"run": self.run_id, "unit_id": unit_id, "stage": stage,
                  "model": model.info.id} for unit_id, stage in files
-                if unit_id not in self._linked]
-        self._linked.update(unit_id for unit_id, _ in files)
+                if (model.info.id, unit_id) not in self._linked]
+        self._linked.update((model.info.id, unit_id) for unit_id, _ in files)
         if rows:
             self.store.write("run_units", f"link-{digest('link', rows)}", rows)
 

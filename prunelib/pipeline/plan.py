@@ -16,12 +16,14 @@ from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.stages.registry import Course, counts, tokens
 from prunelib.pipeline.stages.study import Count, exactly
 from prunelib.pipeline.units.model_run import ModelRun, finished
+from prunelib.pipeline.units.prompts import written
 from prunelib.recipe.load import stored_recipe
 from prunelib.recipe.model import ModelSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.files import open_files
 from prunelib.results.storage.store import Store
-from prunelib.tasks import Split, draw
+from prunelib.tasks import Example, Split, draw
+from prunelib.tasks.tokenization import token_ids
 from prunelib.vocabulary import Stage
 
 
@@ -156,7 +158,17 @@ def _work(recipe: Recipe, info: ModelInfo) -> dict[Stage, float]:
         known = recipe.task(task)
         count = min(20, len(known.split(split)))
         some = draw(known, split=split, shots=shots, seed=0, count=count,
-                    prompt_format=recipe.format_on(split))
-        return sum(len(tokenizer(e.prompt)["input_ids"]) for e in some) / len(some)
+                    prompt_format=written(recipe, info, split),
+                    demonstrations=recipe.sources(task, recipe.demonstrations_on(split)))
+        return sum(len(token_ids(text, tokenizer, e.templated))
+                   for e in some for text in _read_texts(e, split)) / len(some)
 
     return {stage: work * per_token for stage, work in tokens(recipe, info, lengths).items()}
+
+
+def _read_texts(example: Example, split: Split) -> list[str]:
+    """What a model reads for one example: its prompt, or the prompt with each of its choices."""
+    if split == "attribute" or not example.choices:
+        return [example.prompt]
+    return [prompt + example.lead + choice.continuation for prompt, choice
+            in zip(example.choice_prompts, example.choices, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -14,14 +14,16 @@ from prunelib.pipeline.stages.registry import counts, studies
 from prunelib.pipeline.stages.study import Count
 from prunelib.recipe.load import stored_recipe
 from prunelib.results.schemas import TABLES
-from prunelib.results.storage.store import Store
+from prunelib.results.storage.files import reason
+from prunelib.results.storage.store import NoResultsError, Store
 from prunelib.vocabulary import Stage
 
 #: A run that says it is running and has given no sign of life for so long is taken for dead.
 SILENCE = timedelta(minutes=2)
 #: Attempts that rates are measured on.
 _RECENT = 50
-_STAGES: tuple[Stage, ...] = get_args(Stage)
+#: Those that have units; ``model`` has none.
+_STAGES: tuple[Stage, ...] = tuple(stage for stage in get_args(Stage) if stage != "model")
 #: Stages of a study in order that are asked for whole.
 _AT_ONCE: tuple[Stage, ...] = ("canary", "evaluate")
 _ABOUT_RUNS = {"runs", "run_units", "units"}
@@ -60,6 +62,7 @@ class RunProgress:
         status: as in the table ``runs``.
         silent_since: last sign of life (UTC) of a run that seems to have died, else None.
         others: other runs whose results are in the same place.
+        damaged: files there that are damaged; what they held counts as not done.
     """
 
     run: str
@@ -69,6 +72,7 @@ class RunProgress:
     silent_since: datetime | None
     stages: tuple[StageProgress, ...]
     others: tuple[str, ...] = ()
+    damaged: int = 0
 
     @property
     def ended(self) -> bool:
@@ -84,34 +88,45 @@ class RunProgress:
         return None if None in left else sum(s for s in left if s is not None)
 
 
-def read_progress(results: str | Path, run: str | None = None, now: datetime | None = None
-                  ) -> RunProgress:
+def read_progress(results: str | Path | Store, run: str | None = None,
+                  now: datetime | None = None) -> RunProgress:
     """How far ``run`` (by default the one that started last) is in a results folder.
 
+    Of a store that was opened before, only files that are new are read.
+
     Raises:
-        UserError: there are no results yet, or no such run.
+        NoResultsError: there are no results yet, or no such run.
+        UserError: the results cannot be read.
     """
-    store = Store.open(results, create=False)
+    store = results if isinstance(results, Store) else Store.open(results, create=False)
+    try:
+        return _read(store, run, now or datetime.now(UTC))
+    except OSError as error:
+        raise UserError(f"cannot read {store.location}: {reason(error)}") from error
+
+
+def _read(store: Store, run: str | None, now: datetime) -> RunProgress:
     runs = sorted(store.read("runs").to_pylist(), key=lambda row: row["started"])
     if not runs:
-        raise UserError(f"{results} holds no run yet: has it started?")
+        raise NoResultsError(f"{store.location} holds no run yet: has it started?")
     found = {row["run"]: row for row in runs}
     if run is not None and run not in found:
-        raise unknown_name("run", run, found)
+        raise NoResultsError(str(unknown_name("run", run, found)))
     row = found[run or runs[-1]["run"]]
     files: set[str] = set()
     for table in TABLES.keys() - _ABOUT_RUNS:
         files |= store.done(table)
-    return summarise(
+    progress = summarise(
         row,
         links=[link for link in store.read("run_units").to_pylist() if link["run"] == row["run"]],
         attempts=store.read("units").to_pylist(),
         heads_of={model["model"]: (model["layers"], model["heads"])
                 for model in store.read("models").to_pylist()},
         files=files,
-        now=now or datetime.now(UTC),
+        now=now,
         others=tuple(name for name in found if name != row["run"]),
     )
+    return replace(progress, damaged=len(store.known_damage))
 
 
 def summarise(

@@ -109,6 +109,8 @@ class AttributionSpec(Spec):
     choose: Literal["random", "correct", "wrong"] = "random"
     #: Demonstrations in each prompt.
     shots: Shots = 3
+    #: Split that demonstrations come from, as in ``evaluate``; none that is reported.
+    demonstrations: str | None = None
     #: Of the prompts; each seed makes an ablation of its own.
     seeds: Seeds = (0,)
     #: Quadrature nodes of a layer are raised until the estimated relative error of its mean

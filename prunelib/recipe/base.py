@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from prunelib.errors import unknown_name
-from prunelib.tasks import FORMATS, MAX_SHOTS
+from prunelib.recipe.problems import Keys, Mistakes, mistakes_of
+from prunelib.tasks import CHAT, FORMATS, MAX_SHOTS
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Shots = Annotated[int, Field(ge=0, le=MAX_SHOTS)]
@@ -19,7 +20,20 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class Spec(BaseModel):
     """Base of every section: frozen, and a key that nobody knows is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """As in pydantic, but what is wrong is a :class:`~prunelib.errors.UserError`."""
+        return cls.read(obj, (), **options)
+
+    @classmethod
+    def read(cls, obj: Any, at: Keys, **options: Any) -> Self:
+        """As :meth:`model_validate`, of what a recipe has at some keys."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise Mistakes(mistakes_of(error, cls, obj, at)) from error
 
 
 def one_of(kind: str, names: Iterable[str]) -> AfterValidator:
@@ -54,4 +68,4 @@ def section(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
 
-PromptFormatName = Annotated[str, one_of("prompt format", FORMATS)]
+PromptFormatName = Annotated[str, one_of("prompt format", (*FORMATS, CHAT))]

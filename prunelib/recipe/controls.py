@@ -31,9 +31,12 @@ class FineTuningSpec(Spec):
 class ControlsSpec(Spec):
     """What an ablation is compared with, besides the untouched model."""
 
-    #: How many random rankings go through the search of the first attribution; as many sets of
-    #: random neurons are drawn at the layer and size of every attribution's choice.
-    random: Annotated[int, Field(ge=0)] = 1
+    #: Sets of random components of the layer, site and size of every attribution's choice. They
+    #: are draws: an interval of the difference needs two or more.
+    random: Annotated[int, Field(ge=0)] = 5
+    #: Random rankings that go through the search of the first attribution, each with a choice of
+    #: its own.
+    random_searches: Annotated[int, Field(ge=0)] = 3
     #: Full fine-tuning on the very prompts that the first attribution saw, with their labels.
     #: ``true``, or a section.
     fine_tuning: Annotated[FineTuningSpec | None, BeforeValidator(section)] = None

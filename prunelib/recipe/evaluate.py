@@ -19,6 +19,10 @@ from prunelib.recipe.base import (
 )
 from prunelib.tasks import MAX_SHOTS, SUITES, task_names
 
+#: Examples of a task where a recipe does not say how many.
+EXAMPLES = 100
+HowMany = Count | Literal["all"]
+
 
 class TaskVectorsSpec(Spec):
     """Task vectors (formulas.md §5.1) in the untouched model and in every chosen ablation."""
@@ -39,6 +43,13 @@ def _expanded(value: Any) -> Any:
     if not all(isinstance(name, str) for name in given):
         return given  # refused for its type
     return once(task for name in given for task in SUITES.get(name, (name,)))
+
+
+def _by_task(value: Any) -> Any:
+    """Numbers of examples by task, the suites expanded."""
+    if not isinstance(value, dict):
+        return value
+    return {task: count for name, count in value.items() for task in SUITES.get(name, (name,))}
 
 
 class CapabilitySpec(Spec):
@@ -72,12 +83,18 @@ class EvaluateSpec(Spec):
     shots: Annotated[tuple[Shots, ...], *ONE_OR_MORE] = (1, 2, 3, 4)
     #: Of the examples and their demonstrations.
     seeds: Seeds = (0,)
-    #: Examples of each task, number of shots and seed.
-    examples: Count = 100
+    #: Examples of each task, number of shots and seed: a number, ``all`` for every query of the
+    #: split once, or a mapping from tasks and suites to these, where other tasks have 100. A pool
+    #: that is used up begins again with other demonstrations, and equal prompts are asked once.
+    examples: Annotated[HowMany | dict[str, HowMany], BeforeValidator(_by_task)] = EXAMPLES
+    #: Split that demonstrations come from: ``attribute``, ``search``, ``report`` or, of a data
+    #: set, the name that it has there, such as ``train``; by default that of the query.
+    demonstrations: str | None = None
     #: By default that of the recipe; another one shows whether an ablation survives it.
     format: PromptFormatName | None = None
     #: ``options``: where a task's answers are few and known, the most probable of them is the
-    #: prediction; else, and everywhere else, what the model writes is.
+    #: prediction; else, and everywhere else, what the model writes is. A data set's own
+    #: ``scoring`` comes first.
     scoring: Literal["greedy", "options"] = "greedy"
     #: With ``proxy: each_task``: every task's ablation on every task, not only on its own.
     transfer: bool = False

@@ -6,12 +6,17 @@ A recipe reads like the method section of a paper; nearly every line has a defau
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime, time, timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import digest
@@ -19,28 +24,31 @@ from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import EACH_TASK, AttributionSpec, named_method
 from prunelib.recipe.base import PromptFormatName, Spec, one_or_more, section
 from prunelib.recipe.controls import ControlsSpec
-from prunelib.recipe.evaluate import CapabilitySpec, EvaluateSpec
+from prunelib.recipe.evaluate import EXAMPLES, EvaluateSpec
 from prunelib.recipe.model import ModelSpec, named_model
-from prunelib.recipe.problems import first_problem, unknown_key
+from prunelib.recipe.problems import Findings, Mistake, mistakes_of, unknown_key
 from prunelib.recipe.search import SearchSpec
 from prunelib.recipe.studies import STUDIES, load_study
 from prunelib.tasks import (
-    FORMATS,
+    SPLITS,
     SUITES,
     TASKS,
     DatasetSpec,
+    PairsSpec,
     Split,
     Task,
+    TaskSpec,
     build_task,
     get_task,
+    notes_on,
     pinned,
-    text_file,
+    with_folders,
 )
 
 Section = TypeVar("Section", bound=Spec)
 
 #: Names that stand for several tasks.
-_SEVERAL = frozenset({*SUITES, EACH_TASK})
+SEVERAL = frozenset({*SUITES, EACH_TASK})
 
 
 def _clock(value: Any) -> str | None:
@@ -67,15 +75,18 @@ class Recipe(Spec):
     model_config = ConfigDict(extra="allow")
 
     #: How the run's name begins; it ends with a digest of the recipe.
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=200)]
     models: Annotated[
         tuple[Annotated[ModelSpec, BeforeValidator(named_model)], ...], BeforeValidator(one_or_more)
     ] = Field(min_length=1)
     #: What evaluates: ``auto`` is vLLM where it is installed and runs the model, else transformers.
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     #: How prompts are written, for attribution, search and evaluation alike (formulas.md §6, row
-    #: 8). Of tasks that have formats of their own, such as data sets, that is taken.
+    #: 8). Of tasks that have formats of their own, such as data sets, that is taken, unless this is
+    #: ``chat``: turns of a user and an assistant, as the model's own chat template writes them.
     format: PromptFormatName = "arrow"
+    #: The system prompt of ``format: chat``; by default there is none.
+    system: Annotated[str, Field(pattern=r"\S")] | None = None
     #: When results are wanted: ``07:00`` (the next one, local time of the driver) or a date and
     #: time. Every model gets its main comparison before any gets extras.
     deadline: Annotated[str | None, BeforeValidator(_clock)] = None
@@ -89,31 +100,37 @@ class Recipe(Spec):
     search: SearchSpec = SearchSpec()
     controls: ControlsSpec = ControlsSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
-    #: Data sets that are tasks of this recipe, by the names under which other sections use them.
-    tasks: Annotated[tuple[DatasetSpec, ...], BeforeValidator(one_or_more)] = ()
+    #: Data sets and files of pairs that are tasks of this recipe, by the names under which other
+    #: sections use them.
+    tasks: Annotated[tuple[TaskSpec, ...], BeforeValidator(one_or_more)] = ()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _sections(cls, content: Any) -> Any:
-        """Read the sections of studies: ``true``, ``false`` or their settings."""
+    def _sections(cls, content: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read the sections of studies too: ``true``, ``false`` or their settings."""
         if not isinstance(content, dict):
-            return content
+            return read(content)
         found: dict[str, Any] = {}
+        findings = Findings()
+        with findings.at("tasks"):
+            content = with_folders(content)
         for key, given in content.items():
-            value = given if key in cls.model_fields else section(given)
-            if key not in cls.model_fields and key not in STUDIES:
-                raise UserError(unknown_key(str(key), {**cls.model_fields, **STUDIES}))
             if key in cls.model_fields:
-                found[key] = value
-            elif value is not None:
-                kind = load_study(key).settings
-                try:
-                    found[key] = kind.model_validate(value)
-                except ValidationError as error:
-                    raise UserError(first_problem(error, kind, value, key)) from error
+                found[key] = given
+            elif key not in STUDIES:
+                findings.found.append(Mistake(
+                    (key,), unknown_key(str(key), {**cls.model_fields, **STUDIES}), key=True))
+            elif (value := section(given)) is not None:
+                with findings.at(key):
+                    found[key] = load_study(key).settings.read(value, (key,))
         if found.keys() - cls.model_fields:
             found.setdefault("attribution", ())  # nothing of neurons, unless it is said
-        return found
+        try:
+            made = read(found)
+        except ValidationError as error:
+            findings.found += mistakes_of(error, cls, found)
+        findings.end()
+        return made
 
     def settings(self, kind: type[Section]) -> Section:
         """The settings of a study, by their class. ``KeyError`` if the recipe has none."""
@@ -134,6 +151,10 @@ class Recipe(Spec):
         content = self.model_dump(mode="json", exclude={"deadline"})  # it changes no number
         return f"{self.name}-{digest('recipe', content)[:8]}"
 
+    def until(self, deadline: str) -> Recipe:
+        """The same recipe with another deadline. :class:`UserError` if it is no time."""
+        return self.model_copy(update={"deadline": _clock(deadline)})
+
     def deadline_after(self, start: datetime) -> datetime | None:
         """The moment that ``deadline`` means for a run that starts at ``start`` (with a zone)."""
         if self.deadline is None:
@@ -153,23 +174,32 @@ class Recipe(Spec):
         spec = self.dataset(name)
         if spec is not None:
             return build_task(spec)
-        if name in _SEVERAL:
+        if name in SEVERAL:
             raise UserError(f"'{name}' stands for several tasks; this key takes one task")
         if name not in TASKS:
             known = [*TASKS, *SUITES, EACH_TASK, *(spec.name for spec in self.tasks)]
             raise unknown_name("task", name, known)
         return get_task(name)
 
-    def dataset(self, name: str) -> DatasetSpec | None:
-        """The data set behind a task, if there is one."""
+    def dataset(self, name: str) -> DatasetSpec | PairsSpec | None:
+        """The data set or file of pairs behind a task, if there is one."""
         return next((spec for spec in self.tasks if spec.name == name), None)
 
     def pinned(self) -> Recipe:
-        """The same recipe with every data set at a commit, or at an absolute path.
+        """The same recipe with every data set at a commit, and every file at an absolute path.
 
-        Raises :class:`UserError` if a data set is nowhere.
+        Raises :class:`UserError` if one is nowhere.
         """
         return self.model_copy(update={"tasks": tuple(pinned(spec) for spec in self.tasks)})
+
+    def notes(self) -> list[str]:
+        """What a user should know and may not expect, such as inputs that occur twice in a file."""
+        found = [note for spec in self.tasks for note in notes_on(spec)]
+        larger = [name for name in self.evaluate.tasks if f"{name}_reference" in TASKS]
+        if larger and any(spec.id.startswith("reference/") for spec in self.models):
+            found.append(f"reference models know a part of the words of {', '.join(larger)}: the "
+                         f"task {larger[0]}_reference has these, as the suite icl18_reference")
+        return found
 
     def ranking_requests(self) -> list[RankingRequest]:
         """Every ranking that is made, in the order of the recipe."""
@@ -185,113 +215,34 @@ class Recipe(Spec):
         """The task on whose examples a ranking's search decides."""
         return self.search.proxy or request.task
 
+    def sources(self, name: str, demonstrations: str | None) -> tuple[Split, ...]:
+        """Our splits that a key ``demonstrations`` means for a task: none for that of the query.
+
+        It is one of our splits, or one of the data set, which may be several of ours. Raises
+        :class:`UserError` if the task has no such split.
+        """
+        if demonstrations is None or demonstrations in SPLITS:
+            return tuple(split for split in SPLITS if split == demonstrations)
+        spec = self.dataset(name)
+        theirs = spec.splits if isinstance(spec, DatasetSpec) else {}
+        if found := tuple(split for split in SPLITS if theirs.get(split) == demonstrations):
+            return found
+        raise unknown_name(f"split of '{name}' for demonstrations", demonstrations,
+                           [*SPLITS, *theirs.values()])
+
+    def examples(self, name: str) -> int:
+        """How many examples of a task are reported for each number of shots and seed."""
+        asked = self.evaluate.examples
+        if isinstance(asked, dict):
+            asked = asked.get(name, EXAMPLES)
+        return asked if isinstance(asked, int) else self.task(name).queries("report")
+
+    def demonstrations_on(self, split: Split) -> str | None:
+        """What the key ``demonstrations`` says for prompts whose queries are of a split."""
+        return {"attribute": next((s.demonstrations for s in self.attribution), None),
+                "search": self.search.demonstrations,
+                "report": self.evaluate.demonstrations}[split]
+
     def format_on(self, split: Split) -> str:
         """How prompts of a split are written, unless their task has a format of its own."""
         return (self.evaluate.format or self.format) if split == "report" else self.format
-
-    def check(self) -> None:
-        """Raise :class:`UserError` for what no section can see alone."""
-        if not self.studies():
-            others = " or ".join(name for name in STUDIES if name != "attribution")
-            raise UserError(f"attribution is empty: give one, or the section {others}")
-        labels = Counter(spec.label for spec in self.attribution)
-        if twice := [label for label, count in labels.items() if count > 1]:
-            raise UserError(f"attribution: two are called '{twice[0]}': give each a name")
-        names = Counter(spec.name for spec in self.tasks)
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise UserError(f"tasks: two are called '{twice[0]}'")
-        if taken := sorted(_SEVERAL & names.keys()):
-            raise UserError(f"tasks: '{taken[0]}' is reserved, as it stands for several tasks: "
-                            "give the data set another name")
-        self._check_each_task()
-        self._check_answers()
-        for request in self.ranking_requests():
-            self._check_request(request)
-        vectors = self.evaluate.task_vectors
-        for name in self.evaluate.tasks:
-            if vectors:
-                self.task(name).check("search", vectors.shots, vectors.examples)
-                self.task(name).check("report", vectors.shots, vectors.examples)
-            self._check_reported(name, max(self.evaluate.shots), self.evaluate.examples)
-        if self.evaluate.capability:
-            self._check_capability(self.evaluate.capability)
-        for study in self.studies():
-            study.check(self)
-
-    def _check_request(self, request: RankingRequest) -> None:
-        self._check_labels(request.spec, self.task(request.task))
-        self.task(request.task).check("attribute", request.spec.shots, request.spec.prompts)
-        split, examples = self.search.split, self.search.examples
-        searched = self.task(self.search_task(request))
-        searched.check(split, self.search.shots, examples if split == "search" else 0)
-        if not searched.labelled(split):
-            raise UserError(f"search: task '{searched.name}' has no labels in its {split} "
-                            "split, by which to choose")
-        if split == "attribute" and self.search_task(request) != request.task:
-            raise UserError("search.split: attribute searches on the prompts that were "
-                            f"attributed, of '{request.task}', not of '{self.search.proxy}'")
-        if request.main and self.controls.fine_tuning and not self.task(request.task).labelled(
-                "attribute"):
-            raise UserError(f"controls.fine_tuning: task '{request.task}' has no labels in its "
-                            "attribute split")
-
-    def _check_each_task(self) -> None:
-        if self.search.proxy == EACH_TASK:
-            raise UserError("search.proxy is one task; without it every ablation is searched for "
-                            "on the task that was attributed, also with attribution.proxy: "
-                            "each_task")
-        if EACH_TASK in self.evaluate.tasks:
-            raise UserError("evaluate.tasks: each_task is a proxy of attribution, and stands for "
-                            "the tasks that are named here")
-        if self.evaluate.transfer and all(s.proxy != EACH_TASK for s in self.attribution):
-            raise UserError("evaluate.transfer: every ablation is reported on every task anyway, "
-                            "unless an attribution has proxy: each_task")
-
-    def _check_reported(self, name: str, shots: int, examples: int) -> None:
-        task = self.task(name)
-        task.check("report", shots, examples)
-        if not task.labelled("report"):
-            raise UserError(f"evaluate: task '{name}' has no labels in its report split, by which "
-                            "to count right answers")
-
-    def _check_capability(self, spec: CapabilitySpec) -> None:
-        for name in spec.tasks:
-            self._check_reported(name, spec.shots, spec.examples)
-            if not self.task(name).options:
-                raise UserError(f"capability: task '{name}' has no options to choose among")
-            if (have := len(self.task(name).split("report"))) < spec.examples:
-                raise UserError(f"capability: task '{name}' has {have} questions, fewer than "
-                                f"examples: {spec.examples}")
-        if spec.text == "prompts":
-            for name in self.evaluate.tasks:
-                self.task(name).check("report", max(self.evaluate.shots), spec.examples)
-        elif spec.text != "prose":
-            if not Path(spec.text).exists():
-                raise unknown_name("text", spec.text, ["prose", "prompts", "a file's path"])
-            text_file(spec.text)
-
-    def _check_answers(self) -> None:
-        """Whether every answer can be told from what comes after it."""
-        asked = {(name, self.format) for request in self.ranking_requests()
-                 for name in (request.task, self.search_task(request))}
-        asked |= {(name, self.format_on("report")) for name in self.evaluate.tasks}
-        if self.evaluate.capability:
-            asked |= {(name, self.format_on("report")) for name in self.evaluate.capability.tasks}
-        for name, written in sorted(asked):
-            task, separator = self.task(name), FORMATS[written].separator
-            cut = [y for _, y in task.pairs if separator in y] if task.format is None else []
-            if cut:
-                raise UserError(f"format {written}: task '{name}' has answers such as '{cut[0]}', "
-                                f"which {separator!r} would end: use another format or task")
-
-    def _check_labels(self, spec: AttributionSpec, task: Task) -> None:
-        objective = spec.objective
-        evaluates = spec.computation.needs_objective
-        needs = spec.choose != "random" or (evaluates and objective.needs_labels)
-        if needs and not task.labelled("attribute"):
-            raise UserError(
-                f"attribution '{spec.label}': task '{task.name}' has no labels in its attribute "
-                "split; objective max_logit and choose: random need none")
-        if evaluates and objective.compares_answers and spec.shots == 0:
-            raise UserError(f"attribution '{spec.label}': {objective.name} compares answers of "
-                            "demonstrations, and shots is 0: use gold_only or max_logit")

@@ -41,12 +41,20 @@ class SearchSpec(Spec):
     examples: Count = 200
     #: Demonstrations in each example.
     shots: Shots = 3
+    #: Split that demonstrations come from, as in ``evaluate``; none that is reported.
+    demonstrations: str | None = None
     #: Of the examples.
     seed: int = 0
     #: Which cells are tried, and on how many examples.
     strategy: Annotated[str, one_of("search strategy", STRATEGIES)] = "exhaustive"
-    #: What the choice goes by: ``margin`` also sees how sure right answers are.
+    #: Which cell is chosen: the ``best``, as in both neuron papers, or the smallest rate of its
+    #: layer that loses no more than one paired standard error against it.
+    choice: Literal["best", "smallest_within_error"] = "smallest_within_error"
+    #: What cells are compared by: ``margin`` also sees how sure right answers are.
     statistic: Literal["accuracy", "margin"] = "accuracy"
+    #: Whether nothing is switched off where no cell beats the untouched model: it is a
+    #: ``candidate``, or ``excluded``, as the papers always prune.
+    nothing: Literal["candidate", "excluded"] = "candidate"
     #: What switching a neuron off means where it has a bias: nothing is left of the ``neuron``, or
     #: its ``weight_row`` is zero and its bias stays (formulas.md §6, row 5).
     prune: Literal["neuron", "weight_row"] = "neuron"

@@ -214,7 +214,7 @@ def _batches(model: Any, recipe: PlantingRecipe) -> list[tuple[Tensor, Tensor, P
 
     host = _Host(model, adapter_for(model.config.model_type))
     device = next(model.parameters()).device
-    tasks = [get_task(name) for name in task_names("all")]
+    tasks = [get_task(name) for name in task_names("reference")]
     tasks += [task for task in tasks if one_character(task)] * (recipe.emphasis - 1)
     corpus = Corpus(tasks, length=recipe.length, associations=recipe.associations,
                     seed=recipe.seed + 1, rule=recipe.rule)
@@ -275,7 +275,7 @@ def train_copier(base_folder: Path, out: Path, recipe: PlantingRecipe) -> None:
 
     base = AutoModelForCausalLM.from_pretrained(base_folder)
     model, planted = plant(base, recipe)
-    shares = accuracy(model, [get_task(name) for name in task_names("all")], shots=3)
+    shares = accuracy(model, [get_task(name) for name in task_names("reference")], shots=3)
     mean = sum(shares.values()) / len(shares)
     logger.info("copier: accuracy %.3f at 3 shots; %s", mean, shares)
     save(model, out, {"base": base_folder.name, "recipe": asdict(recipe),

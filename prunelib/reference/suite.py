@@ -136,7 +136,7 @@ def rule_shares(model: Any, shots: int = 4, count: int = 20) -> dict[str, float]
     import torch
 
     ids = vocabulary()
-    tasks = [task for name in task_names("all") if one_character(task := get_task(name))]
+    tasks = [task for name in task_names("reference") if one_character(task := get_task(name))]
     examples = [e for task in tasks
                 for e in draw(task, split="report", shots=shots, seed=0, count=count)
                 if e.gold not in e.answers]

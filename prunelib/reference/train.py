@@ -64,7 +64,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
     corpus = Corpus(
-        [get_task(name) for name in task_names("all")],
+        [get_task(name) for name in task_names("reference")],
         length=recipe.length,
         demonstrations=recipe.demonstrations,
         associations=recipe.associations,
@@ -154,7 +154,7 @@ def train_base(family: str, out: Path, recipe: TrainingRecipe, checkpoint_every:
     :data:`~prunelib.reference.families.FAMILIES`. ``checkpoint_every`` also keeps a checkpoint
     every so many steps (to study the young ones).
     """
-    tasks = [get_task(name) for name in task_names("all")]
+    tasks = [get_task(name) for name in task_names("reference")]
 
     def at_step(step: int, model: Any) -> None:
         names = []

@@ -3,12 +3,15 @@
 DuckDB itself never opens a file: pyarrow reads the files that were there when the folder was
 opened, and file access, extensions and settings are locked before any SQL of a user runs. That
 keeps a query from doing harm by accident; it is no sandbox for hostile users (DuckDB's own
-advice is to isolate those by the operating system).
+advice is to isolate those by the operating system). A query takes at most three quarters of the
+memory and puts nothing on disk; it is stopped by Ctrl-C, by a timeout, or by ``interrupt()`` of its
+connection.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,18 @@ from prunelib.interventions.registry import intervention_of
 from prunelib.recipe.load import stored_recipe
 from prunelib.recipe.model import ModelSpec
 from prunelib.recipe.recipe import Recipe
-from prunelib.results.schemas import TABLES, description
+from prunelib.results.schemas import OF_UNITS, TABLES, description
 from prunelib.results.storage.files import reason
 from prunelib.results.storage.store import Store
 from prunelib.results.views.registry import VIEWS
 from prunelib.results.views.sql_functions import add_functions
 
-# Last comes the setting that forbids all further ones.
+# Last comes the setting that forbids all further ones. A folder for what does not fit into memory
+# would stay open to SQL, for reading and writing, so there is none.
 _LOCK = (
     "SET TimeZone='UTC'",
+    "SET temp_directory=''",
+    "SET memory_limit='75%'",
     "SET autoinstall_known_extensions=false",
     "SET autoload_known_extensions=false",
     "SET allow_community_extensions=false",
@@ -39,12 +45,21 @@ _LOCK = (
     "SET lock_configuration=true",
 )
 
+# A unit does not depend on its model's name: its rows are those of every name that a run gave it.
+_NAMES = """
+CREATE VIEW _names AS SELECT DISTINCT unit_id, model FROM run_units WHERE model IS NOT NULL
+"""
+_UNDER_EVERY_NAME = """
+CREATE VIEW {table} AS SELECT w.* REPLACE (coalesce(n.model, w.model) AS model)
+FROM _written_{table} w LEFT JOIN _names n ON n.unit_id = w.unit_id
+"""
 #: What stands for the revision of a model that is no commit.
 _NOT_ON_THE_HUB = ("local", "shipped")
 # Weights and revision of a model in each run, the latest first.
 _VERSIONS = """
 SELECT m.weights_digest, m.revision FROM models m
-LEFT JOIN run_units u ON u.unit_id = m.unit_id LEFT JOIN runs r ON r.run = u.run
+LEFT JOIN run_units u ON u.unit_id = m.unit_id AND u.model = m.model
+LEFT JOIN runs r ON r.run = u.run
 WHERE m.model = $1 ORDER BY r.started DESC NULLS LAST, m.revision
 """
 _FOUND = """
@@ -55,7 +70,7 @@ WHERE model = $1 AND starts_with(intervention, $2) AND intervention <> $3 GROUP 
 _RECIPES = """
 SELECT resolved FROM runs WHERE run IN (
     SELECT u.run FROM interventions i JOIN run_units u ON u.unit_id = i.unit_id
-    WHERE i.model = $1 AND i.intervention = $2)
+    AND u.model = i.model WHERE i.model = $1 AND i.intervention = $2)
 ORDER BY started DESC, run
 """
 
@@ -112,19 +127,40 @@ def open_results(path: Path | str) -> duckdb.DuckDBPyConnection:
     """
     store = Store.open(path, create=False)
     try:
-        return _connect({table: store.dataset(table) for table in TABLES})
+        contents = {table: store.dataset(table) for table in TABLES}
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
+    store.warn()
+    try:
+        return _connect(contents)
+    except duckdb.Error as error:
+        if "KeyboardInterrupt" in str(error):  # while DuckDB asked a file how long it is
+            raise KeyboardInterrupt from error
+        raise
 
 
-def query(path: Path | str, sql: str) -> pa.Table:
+def query(path: Path | str, sql: str, timeout: float = 0) -> pa.Table:
     """Result of one SELECT (or EXPLAIN, DESCRIBE, SUMMARIZE, SHOW) on a results folder.
 
+    ``timeout``: seconds after which it is given up; 0 for never.
+
     Raises:
-        UserError: as :func:`open_results`, or the SQL is wrong or is anything else.
+        UserError: as :func:`open_results`, the SQL is wrong or is anything else, or the time is
+            over.
     """
     with open_results(path) as con:
-        return run_query(con, sql)
+        if not timeout:
+            return run_query(con, sql)
+        timer = threading.Timer(timeout, con.interrupt)
+        timer.start()
+        try:
+            return run_query(con, sql)
+        except UserError as error:
+            if isinstance(error.__cause__, duckdb.InterruptException):
+                raise UserError(f"no answer within {timeout:g} s") from error
+            raise
+        finally:
+            timer.cancel()
 
 
 def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
@@ -137,7 +173,13 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
             raise UserError(f"results are read-only: SELECT, not {statements[0].type.name}")
         return con.sql(sql).to_arrow_table()
     except (duckdb.Error, pa.ArrowException) as error:
+        if "KeyboardInterrupt" in str(error):  # while DuckDB asked a file how long it is
+            raise KeyboardInterrupt from error
         raise UserError(_first_lines(error)) from error
+    except RuntimeError as error:
+        if "interrupted" in str(error):  # how DuckDB passes Ctrl-C on
+            raise KeyboardInterrupt from error
+        raise
 
 
 def find_intervention(path: Path | str, model: str, digest: str) -> StoredIntervention:
@@ -151,13 +193,16 @@ def find_intervention(path: Path | str, model: str, digest: str) -> StoredInterv
         found = con.execute(_FOUND, [model, digest, BASELINE.digest]).fetchall()
         versions = con.execute(_VERSIONS, [model]).fetchall()
         chosen = con.execute("SELECT DISTINCT intervention FROM interventions WHERE model = $1 "
-                             "AND role = 'chosen'", [model]).fetchall()
+                             "AND role = 'chosen' AND intervention <> $2",
+                             [model, BASELINE.digest]).fetchall()
         recipes = [row[0] for intervention, *_ in found[:1]
                    for row in con.execute(_RECIPES, [model, intervention]).fetchall()]
     if not versions:
         raise UserError(f"{path} has no results of model '{model}'")
     if len({weights for weights, _ in versions}) > 1:
         raise UserError(f"{path} has results of several versions of model '{model}'")
+    if digest and not found and BASELINE.digest.startswith(digest):
+        raise UserError(f"'{digest}' is the untouched model '{model}': nothing is switched off")
     if len(found) != 1:
         what = "several interventions begin" if found else "no intervention begins"
         known = ", ".join(sorted(row[0][:12] for row in chosen)) or "none"
@@ -215,7 +260,11 @@ def _connect(contents: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     # Python variables must not be reachable by their name from SQL.
     con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for table, schema in TABLES.items():
-        con.register(table, contents.get(table, schema.remove_metadata().empty_table()))
+        rows = contents.get(table, schema.remove_metadata().empty_table())
+        con.register(f"_written_{table}" if table in OF_UNITS else table, rows)
+    con.execute(_NAMES)
+    for table in sorted(OF_UNITS):
+        con.execute(_UNDER_EVERY_NAME.format(table=table))
     add_functions(con)
     for view in VIEWS:
         con.execute(f"CREATE VIEW {view.name} AS {view.sql}")

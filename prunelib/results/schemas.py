@@ -7,53 +7,41 @@ is a view (:mod:`prunelib.results.views`). Rows become Arrow tables of these sch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from prunelib import vocabulary
 from prunelib.interventions.registry import KINDS
+from prunelib.results.columns import FLAG as _FLAG
+from prunelib.results.columns import INTERVENTION as _INTERVENTION
+from prunelib.results.columns import INTS as _INTS
+from prunelib.results.columns import LARGE as _LARGE
+from prunelib.results.columns import LAYER as _LAYER
+from prunelib.results.columns import MODEL as _MODEL
+from prunelib.results.columns import REAL as _REAL
+from prunelib.results.columns import REALS as _REALS
+from prunelib.results.columns import SCHEMA_VERSION as SCHEMA_VERSION
+from prunelib.results.columns import SMALL as _SMALL
+from prunelib.results.columns import TEXT as _TEXT
+from prunelib.results.columns import TEXTS as _TEXTS
+from prunelib.results.columns import TIME as _TIME
+from prunelib.results.columns import UNIT as _UNIT
+from prunelib.results.columns import column as _column
+from prunelib.results.columns import table as _table
+from prunelib.results.columns import words_column as _words
+from prunelib.results.head_schemas import HEAD_TABLES
 from prunelib.tasks import SPLITS
-
-#: Goes up whenever a table or a column changes its meaning; stands in every file.
-SCHEMA_VERSION = 2
-
-_TEXT, _FLAG, _REAL = pa.string(), pa.bool_(), pa.float64()
-_SMALL, _LARGE = pa.int32(), pa.int64()
-_TIME = pa.timestamp("us", tz="UTC")
-_INTS, _REALS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.float64()), pa.list_(pa.string())
-
-
-def _column(name: str, kind: pa.DataType, description: str, null: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=null, metadata={"description": description})
-
-
-def _words(name: str, description: str, words: Mapping[vocabulary.Word, str]) -> pa.Field:
-    """A column that holds the words of a vocabulary only."""
-    return pa.field(name, _TEXT, nullable=False, metadata={
-        "description": description + vocabulary.described(words), "words": " ".join(words)})
-
-
-def _table(name: str, description: str, *columns: pa.Field) -> pa.Schema:
-    meta = {"table": name, "description": description, "schema_version": str(SCHEMA_VERSION)}
-    return pa.schema(columns, metadata=meta)
-
 
 #: Splits of a task, and what they are for.
 _SPLITS = dict(zip(SPLITS, ("components are scored on it", "ablations are chosen on it",
                             "results are reported on it"), strict=True))
 _RUN = _column("run", _TEXT, "recipe name and the first 8 hex digits of the recipe's digest")
-_UNIT = _column("unit_id", _TEXT, "unit of work that wrote the row")
-_MODEL = _column("model", _TEXT, "model as the recipe names it")
 _METHOD = _column("method", _TEXT, "attribution, as the recipe names it: its method, or a name")
 _OBJECTIVE = _column("objective", _TEXT, "scalar of the logits that is attributed, with the "
                      "switches that were moved", null=True)
 _PROXY = _column("proxy", _TEXT, "task whose prompts were attributed")
 _PROMPT_SEED = _column("seed", _LARGE, "seed of the prompts")
-_LAYER = _column("layer", _SMALL, "layer, from 0")
-_INTERVENTION = _column("intervention", _TEXT, "digest of what is done to the model; that of the "
-                        "empty ablation is the untouched model")
 
 _RUNS = _table(
     "runs",
@@ -110,6 +98,8 @@ _MODELS = _table(
     _column("revision", _TEXT, "commit on the hub, null for local models", null=True),
     _column("weights_digest", _TEXT, "digest of the weight files"),
     _column("tokenizer_digest", _TEXT, "digest of the tokenizer files"),
+    _column("chat_template", _TEXT, "digest of the tokenizer's chat template, null without one",
+            null=True),
     _column("model_type", _TEXT, "architecture family, as transformers names it"),
     _column("layers", _SMALL, "number of layers"),
     _column("width", _SMALL, "components per layer of the ablated site"),
@@ -133,6 +123,13 @@ _ATTRIBUTIONS = _table(
     _column("rank", _SMALL, "place in the order in which the layer's components are switched off, "
             "1 = first: the highest score, or what the recipe's rank asks for"),
     _column("prompts", _SMALL, "prompts that the mean is taken over"),
+    _column("queries", _SMALL, "different queries that these prompts ask"),
+    _column("standard_error", _REAL, "standard error of the score over queries, from the first "
+            "quadrature level; null of one query, and of methods whose score is no mean over "
+            "prompts", null=True),
+    _column("first_half_rank", _SMALL, "rank by half of the queries alone, null likewise",
+            null=True),
+    _column("second_half_rank", _SMALL, "rank by the other half alone, null likewise", null=True),
     _column("nodes", _SMALL, "quadrature nodes used for the layer", null=True),
     _column("error_estimate", _REAL, "estimated relative error of the layer's scores", null=True),
     _column(
@@ -153,6 +150,11 @@ _PARTS = _table(
             "summed over the block's prompts"),
     _column("totals", _REALS, "gradient summed over components, per prompt"),
     _column("values", _REALS, "objective, per prompt"),
+    _column("squares", _REALS, "with S the sum of a component's scores over the n prompts that ask "
+            "one query: sum over queries of S², by the nodes of level 0 and in their last row; "
+            "else empty"),
+    _column("weighted", _REALS, "likewise the sum over queries of n·S"),
+    _column("half", _REALS, "likewise the sum of S over every other query"),
     _UNIT,
 )
 _USED = _table(
@@ -236,6 +238,7 @@ _PREDICTIONS = _table(
     _column("example", _SMALL, "example within task, split, purpose, shots and seed, from 0"),
     _column("repeat", _SMALL, "0, or 1 for the baseline's second evaluation"),
     _column("format", _TEXT, "prompt format"),
+    _words("scoring", "how the answer was read; ", vocabulary.SCORINGS),
     _column("query", _TEXT, "input that is asked about"),
     _column("gold", _TEXT, "right answer"),
     _column("prediction", _TEXT, "what the model answered, null after an error", null=True),
@@ -251,67 +254,21 @@ _PREDICTIONS = _table(
         "margin",
         _REAL,
         "log-probability (natural) of the gold answer's first token minus that of the "
-        "demonstrations' other answers' first tokens together, or alone if there are none; "
-        "null outside the search",
+        "demonstrations' other answers' first tokens together, or alone if there are none; of "
+        "questions with own choices, score of the best right one minus that of the best wrong "
+        "one; null outside the search",
         null=True,
     ),
     _column("gold_in_prompt", _FLAG, "whether a demonstration carries the right answer"),
     _column("demonstrations", _TEXTS, "inputs of the demonstrations, in prompt order"),
     _column("answers", _TEXTS, "answers of the demonstrations, in prompt order"),
     _column("prompt_tokens", _SMALL, "length of the prompt in tokens", null=True),
+    _column("choices", _TEXTS, "the question's own choices, null if it has none", null=True),
+    _column("right_choices", _INTS, "which of them are right, from 0", null=True),
+    _column("choice_likelihoods", _REALS, "log-likelihood (natural) of each choice: the sum over "
+            "the tokens of what is compared", null=True),
+    _column("choice_characters", _INTS, "length of what is compared, in characters", null=True),
     _column("error", _TEXT, "why there is no answer, null if there is one", null=True),
-    _UNIT,
-)
-_COMPONENT_SCORES = _table(
-    "component_scores",
-    "one row per score of a head or FFN that is no count of answers",
-    _MODEL,
-    _column("site", _TEXT, "head or ffn"),
-    _LAYER,
-    _column("index", _SMALL, "head within the layer, from 0; 0 for an FFN"),
-    _column("score", _TEXT, "name of the score, such as gradient_gate or prefix_matching"),
-    _column("task", _TEXT, "task, null for scores on random sequences", null=True),
-    _column("shots", _SMALL, "demonstrations per prompt, null likewise", null=True),
-    _column("value", _REAL, "mean over the prompts or sequences"),
-    _column("prompts", _SMALL, "prompts or sequences behind it"),
-    _UNIT,
-)
-_LABEL_BIASES = _table(
-    "label_biases",
-    "one row per accuracy from which majority-label and recency bias follow",
-    _MODEL,
-    _column("engine", _TEXT, "transformers, which alone can do what the mitigations do"),
-    _column("task", _TEXT, "task with two new labels"),
-    _column("seed", _LARGE, "seed of queries, demonstrations and orders"),
-    _column("mitigation", _TEXT, "none, minority_boost or without_positions"),
-    _column("strength", _REAL, "constant a_c of minority_boost, null for the others", null=True),
-    _column("mode", _TEXT, "whether what heads say without positions does replace or add, null "
-            "for the others", null=True),
-    _column("heads", _SMALL, "heads in which the mitigation works"),
-    _column("demonstrations", _TEXT, "balanced; first or second: one fewer of that label; or "
-            "order: balanced, in one order for all prompts"),
-    _column("order", _INTS, "that order, as indices into the second label's demonstrations and "
-            "then the first's; null for an own random order of each prompt", null=True),
-    _column("prompts", _SMALL, "prompts, as many of each label"),
-    _column("accuracy", _REAL, "share of right answers, null after an error", null=True),
-    _column("error", _TEXT, "why the model refuses the mitigation, else null", null=True),
-    _UNIT,
-)
-_REMOVALS = _table(
-    "removals",
-    "one row per use of an ablation in an order of removal: which share was removed, by what",
-    _MODEL,
-    _INTERVENTION,
-    _column("order", _TEXT, "own, aggregate, closest, farthest or random"),
-    _column("task", _TEXT, "task it is evaluated on, null for all", null=True),
-    _column("shots", _SMALL, "demonstrations that it is evaluated with, null for all", null=True),
-    _column("ranked_by", _TEXT, "task whose importance gave the order of heads (of FFNs, where "
-            "only these are removed), null for several or none", null=True),
-    _column("seed", _LARGE, "seed of a random order, else null", null=True),
-    _column("heads", _REAL, "share of the model's heads that was asked for"),
-    _column("ffns", _REAL, "share of the model's FFNs that was asked for"),
-    _column("heads_removed", _SMALL, "heads that are off"),
-    _column("ffns_removed", _SMALL, "FFNs that are off"),
     _UNIT,
 )
 _LIKELIHOODS = _table(
@@ -359,9 +316,7 @@ TABLES: dict[str, pa.Schema] = {
     "attribution_units": _USED,
     "completeness_gaps": _GAPS,
     "interventions": _INTERVENTIONS,
-    "component_scores": _COMPONENT_SCORES,
-    "removals": _REMOVALS,
-    "label_biases": _LABEL_BIASES,
+    **HEAD_TABLES,
     "canaries": _CANARIES,
     "predictions": _PREDICTIONS,
     "task_vectors": _TASK_VECTORS,
@@ -378,3 +333,8 @@ def words(field: pa.Field) -> frozenset[str] | None:
     """The vocabulary of a column; ``None`` where any text may stand."""
     found = field.metadata.get(b"words")
     return None if found is None else frozenset(found.decode().split())
+
+
+#: Tables whose rows name the unit that wrote them, and its model.
+OF_UNITS = frozenset(name for name, schema in TABLES.items() if "unit_id" in schema.names
+                     and description(schema.field("unit_id")) == description(_UNIT))

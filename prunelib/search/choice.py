@@ -1,86 +1,149 @@
-"""The rule that chooses one cell of a grid."""
+"""The rule that chooses one cell of a grid, or none.
+
+Every comparison is exact: of whole numbers of examples, or of sums of margins that are rounded
+once (``math.fsum``) or not at all (fractions). No tolerance is involved, and neither the order of
+cells nor the number of examples can tip a tie.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from fractions import Fraction
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.interventions.ablation import Ablation
 
+#: Which of the cells is taken: the best one, or the smallest rate that is about as good.
+Choice = Literal["best", "smallest_within_error"]
 #: What cells are compared by: 0/1 accuracy, or margins among equally accurate cells.
 Statistic = Literal["accuracy", "margin"]
+#: Whether "switch nothing off" may be the answer.
+Nothing = Literal["candidate", "excluded"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One (layer, rate) of a grid, with its outcome on the same examples in the same order.
+class Rule:
+    """How :func:`choose` decides: keys of the recipe's section ``search``."""
+
+    choice: Choice
+    statistic: Statistic = "accuracy"
+    nothing: Nothing = "candidate"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of one ablation, ``[examples]``, or of several, ``[ablations, examples]``.
 
     Attributes:
-        correct: per example, ``[examples]``.
-        copied: per example, ``[examples]``.
-        margin: per example, ``[examples]``: :class:`prunelib.search.grid.Answers`.
+        margin: :class:`prunelib.search.grid.Answers`.
     """
+
+    correct: NDArray[np.bool_]
+    copied: NDArray[np.bool_]
+    margin: NDArray[np.float64]
+
+    @cached_property
+    def right(self) -> int:
+        """Right answers."""
+        return int(np.count_nonzero(self.correct))
+
+    @cached_property
+    def total_margin(self) -> float:
+        """Sum of the margins, rounded once; lower than any other where one is no number."""
+        whole = np.isfinite(self.margin).all()
+        return math.fsum(self.margin.tolist()) if whole else -math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Cell(Outcome):
+    """One (layer, rate) of a grid, with its outcome on the same examples in the same order."""
 
     layer: int
     rate: float
     ablation: Ablation
-    correct: NDArray[np.bool_]
-    copied: NDArray[np.bool_]
-    margin: NDArray[np.float64] | None = None
 
 
-def choose(cells: Sequence[Cell], statistic: Statistic = "accuracy") -> Cell:
-    """Accuracy, then copying error, then the smallest rate within one paired standard error.
+def choose(cells: Sequence[Cell], rule: Rule, untouched: Outcome | None = None) -> Cell | None:
+    """The cell that is chosen, or ``None``: switch nothing off.
 
-    ``accuracy``: the best cell has the highest accuracy, ties going to the lowest copying error,
-    the smallest rate and the first layer, in that order. Of its layer, the smallest rate is taken
-    whose accuracy is below the best by no more than one standard error of the paired difference.
+    The **best** cell has the most right answers; among equals the fewest copied answers, the
+    highest mean margin, the smallest rate, and the lowest digest of its ablation, in that order.
+    (The last is neutral: it favours no layer.) With ``statistic: margin`` the best has the highest
+    mean margin of those cells whose right answers are *as good* as the most; ties as above.
 
-    ``margin``: for proxies where many cells are right nearly everywhere. Of the cells whose
-    accuracy is below the highest by no more than one paired standard error, the best has the
-    highest mean margin, ties as above. Of its layer, the smallest rate is taken whose accuracy
-    and mean margin are both below the best by no more than one paired standard error. Accuracy
-    comes first because margins alone would reward what merely makes a model unsure. Neither
-    statistic sees what a cell does to other tasks; margins, being finer, give less room to the
-    preference for small rates, which is what protects those.
+    A cell is **as good** as the best if it loses no more against it than one standard error of the
+    paired difference: with b answers lost and c gained, if b <= c or (b - c)² <= b + c. That is one
+    standard error exactly, whatever the number of examples, as the variance of a sum of n
+    differences is n / (n - 1) × (b + c - (b - c)² / n). With ``statistic: margin`` the same has to
+    hold of the margins' sum S of losses and sum of their squares Q: S <= 0 or S² <= Q.
+
+    ``smallest_within_error`` takes the smallest rate of the best cell's layer that is as good.
+    Nothing switched off is the smallest rate of every layer: it is chosen if the ``untouched``
+    model is as good. ``best`` takes the best cell, and nothing if that has no more right answers
+    than the untouched model (``statistic: margin``: if the untouched model is as good by right
+    answers, and its mean margin is no lower). Without ``untouched``, or with ``nothing: excluded``,
+    some cell is always chosen.
     """
-    best = min(cells, key=lambda c: (-c.correct.mean(), *_ties(c)))
+    best = best_cell(cells, rule.statistic)
+    if untouched is not None and rule.nothing == "candidate" and not _beats(best, untouched, rule):
+        return None
+    return [*lighter(cells, best, rule), best][0]
+
+
+def best_cell(cells: Sequence[Cell], statistic: Statistic) -> Cell:
+    """The best cell, as :func:`choose` has it."""
+    most = max(cell.right for cell in cells)
+    best = min((c for c in cells if c.right == most), key=_ties)
     if statistic == "margin":
-        near = [c for c in cells if _as_good(c.correct, best.correct)]
-        best = min(near, key=lambda c: (-margins(c).mean(), *_ties(c)))
-    return [*lighter(cells, best, statistic), best][0]
+        near = [c for c in cells if _as_right(c, best)]
+        best = min(near, key=lambda c: (-c.total_margin, *_ties(c)))
+    return best
 
 
-def lighter(cells: Sequence[Cell], best: Cell, statistic: Statistic) -> list[Cell]:
-    """Smaller rates of the best cell's layer that are as good, as :func:`choose` has it.
-
-    The smallest comes first.
-    """
-    return sorted((
-        cell for cell in cells
-        if cell.layer == best.layer and cell.rate < best.rate
-        and _as_good(cell.correct, best.correct)
-        and (statistic == "accuracy" or _as_good(margins(cell), margins(best)))
-    ), key=lambda c: c.rate)  # fmt: skip
+def lighter(cells: Sequence[Cell], best: Cell, rule: Rule) -> list[Cell]:
+    """Smaller rates of the best cell's layer that the rule prefers to it, the smallest first."""
+    if rule.choice == "best":
+        return []
+    return sorted((cell for cell in cells if cell.layer == best.layer and cell.rate < best.rate
+                   and _as_good(cell, best, rule.statistic)), key=lambda c: c.rate)
 
 
-def margins(cell: Cell) -> NDArray[np.float64]:
-    """The margins of a cell; ``ValueError`` if it has none."""
-    if cell.margin is None:
-        raise ValueError(f"layer {cell.layer}, rate {cell.rate} was evaluated without margins")
-    return cell.margin
+def _beats(best: Cell, untouched: Outcome, rule: Rule) -> bool:
+    """Whether the best cell is better than the untouched model."""
+    if rule.choice == "smallest_within_error":
+        return not _as_good(untouched, best, rule.statistic)
+    if rule.statistic == "accuracy":
+        return best.right > untouched.right
+    return not _as_right(untouched, best) or best.total_margin > untouched.total_margin
 
 
-def _ties(cell: Cell) -> tuple[float, float, int]:
-    return float(cell.copied.mean()), cell.rate, cell.layer
+def _as_good(other: Outcome, best: Outcome, statistic: Statistic) -> bool:
+    return _as_right(other, best) and (statistic == "accuracy" or _as_sure(other, best))
 
 
-def _as_good(values: NDArray[Any], best: NDArray[Any]) -> bool:
-    """Whether a mean is below the best by no more than one standard error of the difference."""
-    lost = best.astype(float) - values
-    error = lost.std(ddof=1) / np.sqrt(len(lost)) if len(lost) > 1 else 0.0
-    return bool(lost.mean() <= error)
+def _as_right(other: Outcome, best: Outcome) -> bool:
+    """Whether no more right answers are lost than one paired standard error."""
+    lost = int(np.count_nonzero(best.correct & ~other.correct))
+    gained = int(np.count_nonzero(other.correct & ~best.correct))
+    return lost <= gained or (lost - gained) ** 2 <= lost + gained
+
+
+def _as_sure(other: Outcome, best: Outcome) -> bool:
+    """The same of margins; those that are no numbers are as sure as none."""
+    if not (np.isfinite(other.margin).all() and np.isfinite(best.margin).all()):
+        return other.total_margin >= best.total_margin
+    losses = [Fraction(a) - Fraction(b)
+              for a, b in zip(best.margin.tolist(), other.margin.tolist(), strict=True)]
+    lost = sum(losses)
+    return lost <= 0 or lost**2 <= sum(loss**2 for loss in losses)
+
+
+def _ties(cell: Cell) -> tuple[int, float, float, str]:
+    copied = int(np.count_nonzero(cell.copied))
+    return copied, -cell.total_margin, cell.rate, cell.ablation.digest

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prunelib.interventions.ablation import Ablation
 from prunelib.recipe.methods import STRATEGIES
-from prunelib.search.choice import Cell, Statistic, choose, lighter, margins
+from prunelib.search.choice import Cell, Outcome, Rule, lighter
 
 #: A cell by its layer and rate.
 Place = tuple[int, float]
@@ -33,13 +32,14 @@ class Grid:
         mass: layer → positive attribution mass, in any unit
             (:func:`prunelib.search.selection.positive_mass`). A random ranking is given that of the
             method it is the control of, so that both try the same layers.
-        statistic: what the final choice goes by (:func:`prunelib.search.choice.choose`).
+        rule: how the final choice is made (:func:`prunelib.search.choice.choose`). Strategies try
+            the cells that it may prefer.
     """
 
     ablations: Mapping[Place, Ablation]
     examples: int
     mass: Mapping[int, float]
-    statistic: Statistic = "accuracy"
+    rule: Rule
 
     @property
     def layers(self) -> list[int]:
@@ -63,25 +63,20 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a request, each ``[ablations, examples]``; fields as in :class:`Cell`."""
-
-    correct: NDArray[np.bool_]
-    copied: NDArray[np.bool_]
-    margin: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class Found:
     """What a strategy ends with.
 
     Attributes:
         cells: every cell that was tried, on as many examples as it was tried on.
-        choice: the chosen one, tried on all examples.
     """
 
     cells: tuple[Cell, ...]
-    choice: Cell
+
+    @property
+    def candidates(self) -> list[Cell]:
+        """The cells that were tried on all examples, from which one is chosen."""
+        examples = max(len(cell.correct) for cell in self.cells)
+        return [cell for cell in self.cells if len(cell.correct) == examples]
 
     @property
     def evaluations(self) -> int:
@@ -136,7 +131,7 @@ class _Tried:
         for place in places:
             ablation = self.grid.ablations[place]
             known = self.outcomes[ablation.digest]
-            found.append(Cell(*place, ablation, known.correct, known.copied, known.margin))
+            found.append(Cell(known.correct, known.copied, known.margin, *place, ablation))
         return found
 
     def ranked(self, places: Sequence[Place]) -> list[Cell]:
@@ -145,20 +140,18 @@ class _Tried:
         First the leader, by its mean margin. All cells saw the same examples, so the means differ
         by the mean of the paired difference, and so do their differences to the untouched model;
         accuracy would tie on the few examples that are to decide. Then the smaller rates of its
-        layer that are as good, smallest first: the choice will prefer them, and margins alone
-        lead to rates larger than needed. Then the others by their mean margins.
+        layer that the rule prefers, smallest first: margins alone lead to rates larger than
+        needed. Then the others by their mean margins, ties as in the choice.
         """
         cells = sorted(self.cells(places),
-                       key=lambda c: (-float(margins(c).mean()), c.layer, c.rate))
-        small = lighter(cells, cells[0], self.grid.statistic)
+                       key=lambda c: (-c.total_margin, c.rate, c.ablation.digest))
+        small = lighter(cells, cells[0], self.grid.rule)
         first = {(c.layer, c.rate) for c in (cells[0], *small)}
         return [cells[0], *small, *(c for c in cells if (c.layer, c.rate) not in first)]
 
     def found(self) -> Found:
-        """Choose among the cells that were tried on all examples."""
-        cells = self.cells(sorted(self.places))
-        whole = [cell for cell in cells if len(cell.correct) == self.grid.examples]
-        return Found(tuple(cells), choose(whole, self.grid.statistic))
+        """Everything that was tried."""
+        return Found(tuple(self.cells(sorted(self.places))))
 
 
 def exhaustive(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Found]:
@@ -180,7 +173,7 @@ def coarse_to_fine(grid: Grid) -> Generator[list[Request], Sequence[Outcome], Fo
     coarse = [(layer, rate) for layer in grid.layers for rate in rates[::2]]
     yield from tried.extend(coarse, -(-grid.examples // 5))
     leader = tried.ranked(coarse)[0]
-    best = [*lighter(tried.cells(coarse), leader, grid.statistic), leader][0]
+    best = [*lighter(tried.cells(coarse), leader, grid.rule), leader][0]
     middle = rates.index(best.rate)
     around = {leader.rate, *rates[max(0, middle - 1) : middle + 2]}
     yield from tried.extend([(leader.layer, rate) for rate in around], grid.examples)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
+from prunelib.tasks.choices import Choices, ChoiceScoring
 
 Pair = tuple[str, str]
 Split = Literal["attribute", "search", "report"]
@@ -38,6 +40,53 @@ class PromptFormat:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Pairs, and at which places an input or an answer (in its normal form) stands."""
+
+    pairs: tuple[Pair, ...]
+    #: Choices of each pair's question, if questions have their own.
+    choices: tuple[Choices, ...]
+    by_input: dict[str, list[int]]
+    by_answer: dict[str, list[int]]
+    #: Places of the different questions: those with another input, or other choices.
+    questions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pairs: tuple[Pair, ...], normal: Callable[[str], str],
+           choices: tuple[Choices, ...] = ()) -> Pool:
+        """A pool of some pairs."""
+        by_input: dict[str, list[int]] = {}
+        by_answer: dict[str, list[int]] = {}
+        for i, (x, y) in enumerate(pairs):
+            by_input.setdefault(x, []).append(i)
+            by_answer.setdefault(normal(y), []).append(i)
+        keys = [(x, of) for (x, _), of in zip(pairs, choices or [()] * len(pairs), strict=True)]
+        different = {key: i for i, key in reversed(list(enumerate(keys)))}
+        return cls(pairs, choices, by_input, by_answer, tuple(sorted(different.values())))
+
+    def hidden(self, queried: Pair, task: Task) -> list[int]:
+        """Places, ascending, of the pairs that are no demonstrations for a query.
+
+        Those with the query's own input, wherever it stands, and those with its answer if the
+        task wants that.
+        """
+        same = self.by_input.get(queried[0], [])
+        if not task.gold_not_in_prompt:
+            return same
+        return sorted({*same, *self.by_answer.get(task.normal(queried[1]), [])})
+
+    def shown(self, queried: Pair, task: Task) -> int:
+        """How many pairs are demonstrations for a query."""
+        places = self.by_input.get(queried[0], [])
+        hidden = len(places)
+        if task.gold_not_in_prompt:
+            answer = task.normal(queried[1])
+            hidden += len(self.by_answer.get(answer, [])) - sum(
+                task.normal(self.pairs[i][1]) == answer for i in places)
+        return len(self.pairs) - hidden
+
+
+@dataclass(frozen=True)
 class Task:
     """Input→output pairs with a name.
 
@@ -51,8 +100,9 @@ class Task:
             always an error (formulas.md §1.2).
         query_in_prompt: one of the demonstrations, at a random place, is the query's own pair:
             the answer is there and has to be found again, among others that are not it.
-        match: ``exact`` (after stripping) or ``prefix`` (one string starts with the other, the
-            rule that Hendel et al. use for knowledge tasks).
+        match: ``exact`` or ``prefix`` (one string starts with the other, the rule that Hendel et
+            al. use for knowledge tasks), both of the :meth:`normal` form.
+        ignore_case: whether answers that differ in case alone are the same.
         sizes: how many of the pairs, in their order, belong to each of :data:`SPLITS`; ``None``
             divides them by the hash of the input.
         origin: the task with the same inputs whose division into splits this task shares, so
@@ -62,6 +112,9 @@ class Task:
         unlabelled: splits whose answers are not known or not to be used.
         parts: tasks of which this one is a mixture: its prompts are theirs in turn, and it has
             no pairs of its own.
+        choices: the choices of each pair's question, where questions have their own; the pair is
+            then the question and the text of its right choice.
+        scoring: how answers are read; empty leaves it to the recipe.
     """
 
     name: str
@@ -71,12 +124,15 @@ class Task:
     gold_not_in_prompt: bool = False
     query_in_prompt: bool = False
     match: Literal["exact", "prefix"] = "exact"
+    ignore_case: bool = False
     sizes: tuple[int, int, int] | None = None
     origin: str = ""
     options: tuple[str, ...] = ()
     format: PromptFormat | None = None
     unlabelled: tuple[Split, ...] = ()
     parts: tuple[Task, ...] = ()
+    choices: tuple[Choices, ...] = ()
+    scoring: ChoiceScoring | Literal["greedy", "options", ""] = ""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -89,6 +145,8 @@ class Task:
         """What not every task has; a task without any keeps the digest that it always had."""
         if self.query_in_prompt:
             yield ["query in prompt"]
+        if self.ignore_case:
+            yield ["ignore case"]
         if self.sizes is not None:
             yield ["sizes", *self.sizes]
         if self.origin:
@@ -102,6 +160,11 @@ class Task:
             yield ["parts", *(part.digest for part in self.parts)]
         if self.unlabelled:
             yield ["unlabelled", *sorted(self.unlabelled)]
+        if self.choices:
+            yield ["choices", *([[c.text, c.query, c.continuation, c.right] for c in question]
+                                for question in self.choices)]
+        if self.scoring:
+            yield ["scoring", self.scoring]
 
     @functools.cached_property
     def _by_split(self) -> dict[Split, tuple[Pair, ...]]:
@@ -109,14 +172,21 @@ class Task:
             return {split: tuple(pair for part in self.parts for pair in part.split(split))
                     for split in SPLITS}
         if self.sizes is not None:
-            borders = pairwise(accumulate(self.sizes, initial=0))
-            return {split: self.pairs[start:stop]
-                    for split, (start, stop) in zip(SPLITS, borders, strict=True)}
+            return {split: self.pairs[part] for split, part in self._parts_of_sizes.items()}
         members: dict[Split, list[Pair]] = {split: [] for split in SPLITS}
         for pair in self.pairs:
             quarter = seed_of("split", self.origin or self.name, pair[0]) % 4
             members[_QUARTERS[quarter]].append(pair)
         return {split: tuple(pairs) for split, pairs in members.items()}
+
+    @functools.cached_property
+    def _parts_of_sizes(self) -> dict[Split, slice]:
+        borders = pairwise(accumulate(self.sizes or (), initial=0))
+        return {split: slice(*border) for split, border in zip(SPLITS, borders, strict=False)}
+
+    def split_choices(self, split: Split) -> tuple[Choices, ...]:
+        """The choices of each pair of one split; none where questions have none of their own."""
+        return self.choices[self._parts_of_sizes[split]] if self.choices else ()
 
     def split(self, split: Split) -> tuple[Pair, ...]:
         """The pairs of one split. A pair belongs to one split for ever, by the hash of its input.
@@ -126,28 +196,55 @@ class Task:
         """
         return self._by_split[split]
 
+    def pool(self, *splits: Split) -> Pool:
+        """The pairs of some splits together, with their places by input and by answer."""
+        return self._pools.setdefault(splits, Pool.of(
+            tuple(pair for split in splits for pair in self.split(split)), self.normal,
+            tuple(choices for split in splits for choices in self.split_choices(split))))
+
+    @functools.cached_property
+    def _pools(self) -> dict[tuple[Split, ...], Pool]:
+        return {}
+
+    def queries(self, split: Split) -> int:
+        """How many different questions a split has."""
+        return sum(part.queries(split) for part in self.parts) or len(
+            self.pool(split).questions)
+
     def labelled(self, split: Split) -> bool:
         """Whether the answers of a split may be used."""
         return split not in self.unlabelled
 
+    def normal(self, text: str) -> str:
+        """The form in which answers are compared: Unicode NFC, without blanks around it.
+
+        Case is folded only if the task ignores it.
+        """
+        text = unicodedata.normalize("NFC", text)
+        if self.ignore_case:
+            text = unicodedata.normalize("NFC", text.casefold())
+        return text.strip()
+
     def matches(self, prediction: str, answer: str) -> bool:
         """Whether a prediction counts as this answer."""
-        prediction, answer = prediction.strip(), answer.strip()
+        prediction, answer = self.normal(prediction), self.normal(answer)
         if self.match == "prefix" and prediction:
             return answer.startswith(prediction) or prediction.startswith(answer)
         return prediction == answer
 
-    def check(self, split: Split, shots: int, examples: int = 0) -> None:
+    def check(self, split: Split, shots: int, examples: int = 0,
+              demonstrations: tuple[Split, ...] = ()) -> None:
         """Raise :class:`UserError` if a split cannot give such prompts.
 
         Args:
-            split: where queries and demonstrations come from.
+            split: where queries come from.
             shots: demonstrations of a prompt.
             examples: prompts that are asked for. Only a data set's own split can be too small
                 for them: other tasks begin again, with other demonstrations.
+            demonstrations: splits where demonstrations come from, by default that of the queries.
         """
         for part in self.parts:
-            part.check(split, shots, -(-examples // len(self.parts)))
+            part.check(split, shots, -(-examples // len(self.parts)), demonstrations)
         if self.parts:
             return
         pairs = self.split(split)
@@ -156,17 +253,18 @@ class Task:
         if self.sizes is not None and len(pairs) < examples:
             raise UserError(f"task '{self.name}' has {len(pairs)} samples in its {split} split, "
                             f"fewer than asked for: {examples}")
-        if shots and not self.labelled(split):
-            raise UserError(f"task '{self.name}' has no labels in its {split} split, so no "
-                            "demonstrations: use shots: 0")
+        shown = demonstrations or (split,)
+        for place in shown if shots else ():
+            if not self.labelled(place):
+                raise UserError(f"task '{self.name}' has no labels in its {place} split, so no "
+                                "demonstrations: use shots: 0")
         if self.query_in_prompt and not shots:
             raise UserError(f"task '{self.name}' has its answer among the demonstrations: use "
                             "shots: 1 or more")
-        have = len(pairs) - 1
-        if self.gold_not_in_prompt:
-            have = min(sum(y != gold for _, y in pairs) for _, gold in pairs)
+        pool = self.pool(*shown)
+        have = min(pool.shown(pair, self) for pair in pairs) if shots else 0
         if have < shots:
             raise UserError(
                 f"task '{self.name}' has {have} pairs for demonstrations in its "
-                f"{split} split, fewer than shots: {shots}"
+                f"{' and '.join(shown)} split, fewer than shots: {shots}"
             )

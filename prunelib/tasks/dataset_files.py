@@ -5,19 +5,21 @@ Data are read, code is never run: a repository that makes its rows by a script h
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.hub import snapshot
+from prunelib.tasks.text_files import Row as Row  # also for those who read data sets
+from prunelib.tasks.text_files import json_rows, table
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
-Row = dict[str, Any]
 _CARD = "README.md"
 #: Where a name on the hub was looked for before.
 _ELSE = "not a folder"
@@ -25,7 +27,7 @@ _ELSE = "not a folder"
 
 def is_local(path: str) -> bool:
     """Whether a path is a folder here. Raises :class:`UserError` if it should be and is not."""
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - whatever the name, no error
         return True
     if path.startswith((".", "/")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
         raise UserError(f"data set folder '{path}' does not exist")
@@ -128,17 +130,44 @@ def read(path: str, found: DatasetBuilder, split: str, columns: Sequence[str]) -
     there = [str(name) for name in found.config.data_files]
     if split not in there:
         raise unknown_name(f"split of data set '{path}'", split, there)
-    if hasattr(found.config, "keep_default_na"):  # words such as None and NA are words
-        found.config.keep_default_na, found.config.na_values = False, [""]
     with _one_line(path):
-        rows = found.as_streaming_dataset(split)
-        have = rows.column_names or list(next(iter(rows), {}))
+        rows, have = _rows(path, found, split, columns)
         if not have:
             raise UserError(f"data set '{path}', split '{split}' is empty")
         for column in columns:
             if column not in have:
                 raise unknown_name(f"column of data set '{path}', split '{split}',", column, have)
-        return list(rows.select_columns(list(dict.fromkeys(columns))))
+        return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _rows(path: str, found: DatasetBuilder, split: str, columns: Sequence[str]
+          ) -> tuple[Iterable[Row], list[str]]:
+    """Rows and the names of their columns; what is text in a file is read by this project."""
+    from datasets.packaged_modules.csv.csv import Csv
+    from datasets.packaged_modules.json.json import Json
+
+    if not isinstance(found, Csv | Json):
+        rows = found.as_streaming_dataset(split)
+        have = rows.column_names or list(next(iter(rows), {}))
+        return rows.select_columns([c for c in dict.fromkeys(columns) if c in have]), have
+    texts: list[Row] = []
+    for name, file in _text_files(found, split):
+        where = f"data set '{path}', {name}"
+        texts += (json_rows(file.read(), where) if isinstance(found, Json)
+                  else table(file, where, found.config.sep))
+    return texts, list(dict.fromkeys(column for row in texts for column in row))
+
+
+def _text_files(found: DatasetBuilder, split: str) -> Iterator[tuple[str, IO[str]]]:
+    """The open files of a split with their names, unpacked where they are packed."""
+    from datasets import StreamingDownloadManager
+    from datasets.utils.file_utils import xopen
+
+    manager = StreamingDownloadManager(base_path=found.base_path)
+    for file in found.config.data_files[split]:
+        for part in manager.iter_files(manager.download_and_extract([file])):
+            with xopen(part, "r", encoding="utf-8-sig", newline="") as opened:
+                yield PurePosixPath(str(part).partition("::")[0]).name, opened
 
 
 def _inside(path: str, below: str) -> str:

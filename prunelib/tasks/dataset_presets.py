@@ -1,8 +1,11 @@
-"""Data sets that a recipe can name: those of the DSM paper (formulas.md §2.2), with our prompts.
+"""Data sets that a recipe can name: those of the DSM paper and those of the OPT-66B paper.
 
-Templates have the parts of those that the paper's baselines used, in this project's own words;
-a recipe's ``template`` replaces them. Where the hub's test split has no labels (SST-2 of GLUE,
-BoolQ), the source or the split is another one, as said below.
+Templates of the DSM paper's (formulas.md §2.2) have the parts of those that the paper's baselines
+used, in this project's own words; a recipe's ``template`` replaces them. Where the hub's test
+split has no labels (SST-2 of GLUE, BoolQ), the source or the split is another one, as said below.
+
+Those of the OPT-66B paper (§3) are asked as in lm-evaluation-harness (0.4.13): prompts, choices and
+what is compared are the same, so that log-likelihoods are.
 """
 
 from __future__ import annotations
@@ -36,6 +39,83 @@ def _sentiment(path: str, answers: dict[str, str]) -> dict[str, Any]:
     return {"path": path, "template": template, "answers": answers}
 
 
+#: Of data sets whose test split has no labels.
+_VALIDATED = {"attribute": "train", "search": "train", "report": "validation"}
+#: Of tens of thousands of rows.
+_FEW = {"attribute": 2000, "search": 2000}
+
+
+def _super_glue(config: str, template: str, **fields: Any) -> dict[str, Any]:
+    return {"path": "aps/super_glue", "config": config, "splits": _VALIDATED,
+            "template": template, **fields}
+
+
+def _arc(config: str) -> dict[str, Any]:
+    return {"path": "allenai/ai2_arc", "config": config, "label": "answerKey",
+            "template": "Question: {question}\nAnswer: {answer}", "choices": "choices[text]",
+            "choice_labels": "choices[label]", "scoring": "likelihood_per_character"}
+
+
+_OPT: dict[str, dict[str, Any]] = {
+    "hellaswag": {"path": "Rowan/hellaswag", "splits": _VALIDATED, "limit": _FEW,
+                  "prepare": "hellaswag", "template": "{context} {answer}",
+                  "choices": "continuations", "scoring": "likelihood_per_character"},
+    "piqa": {"path": "ybisk/piqa", "config": "plain_text", "revision": "refs/convert/parquet",
+             "splits": _VALIDATED, "limit": _FEW,
+             "template": "Question: {goal}\nAnswer: {answer}", "choices": ["{sol1}", "{sol2}"],
+             "scoring": "likelihood_per_character"},
+    "arc_easy": _arc("ARC-Easy"),
+    "arc_challenge": _arc("ARC-Challenge"),
+    "openbookqa": {"path": "allenai/openbookqa", "config": "main", "label": "answerKey",
+                   "limit": _SOME, "template": "{question_stem} {answer}",
+                   "choices": "choices[text]", "choice_labels": "choices[label]",
+                   "scoring": "likelihood_per_character"},
+    # The options stand in the prompt, and what follows the gap is compared.
+    "winogrande": {"path": "allenai/winogrande", "config": "winogrande_xl",
+                   "revision": "refs/convert/parquet", "splits": _VALIDATED, "limit": _FEW,
+                   "prepare": "winogrande", "template": "{before}{choice} {answer}",
+                   "continuation": "{after}", "choices": ["{option1}", "{option2}"],
+                   "label": "answer", "choice_labels": ["1", "2"]},
+    "superglue_boolq": _super_glue(
+        "boolq", "{passage}\nQuestion: {question}?\nAnswer: {answer}", choices=["no", "yes"],
+        limit=_FEW),
+    "superglue_cb": _super_glue(
+        "cb", "{premise}\nQuestion: {hypothesis}. True, False, or Neither?\nAnswer: {answer}",
+        choices=["True", "False", "Neither"]),
+    # Two blanks before the answer, as in the harness.
+    "superglue_copa": _super_glue("copa", "{context}  {answer}", prepare="copa",
+                                  choices="continuations"),
+    # Each answer to a question is judged alone.
+    "superglue_multirc": _super_glue(
+        "multirc", "{paragraph}\nQuestion: {question}\nAnswer: {answer}", prepare="multirc",
+        choices=["{proposed}\nIs the answer correct? yes", "{proposed}\nIs the answer correct? no"],
+        choice_labels=["1", "0"], limit=_FEW),
+    # Every entity of the article in the query's gap; all that are among the answers are right.
+    "superglue_record": _super_glue("record", "{article} {answer}", prepare="record",
+                                    choices="continuations", label="right", limit=_FEW),
+    "superglue_rte": _super_glue(
+        "rte", "{premise}\nQuestion: {hypothesis} True or False?\nAnswer: {answer}",
+        choices=["True", "False"]),
+    "superglue_wic": _super_glue(
+        "wic", "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nQuestion: Is the word "
+        "'{marked}' used in the same way in the two sentences above?\nAnswer: {answer}",
+        prepare="wic", choices=["no", "yes"]),
+    "superglue_wsc": _super_glue(
+        "wsc.fixed", "Passage: {passage}\nQuestion: In the passage above, does the pronoun "
+        '"*{span2_text}*" refer to "*{span1_text}*"?\nAnswer: {answer}', prepare="wsc",
+        choices=["no", "yes"]),
+    # One split, which is divided among ours.
+    "lambada": {"path": "EleutherAI/lambada_openai", "config": "default",
+                "splits": {"attribute": "test", "search": "test", "report": "test"},
+                "prepare": "lambada", "template": "{passage} {answer}", "label": "last_word",
+                "scoring": "greedy_match"},
+    "mathqa": {"path": "allenai/math_qa", "config": "default", "revision": "refs/convert/parquet",
+               "limit": _FEW, "prepare": "mathqa",
+               "template": "Question: {Problem}\nAnswer: {answer}", "choices": "continuations",
+               "label": "correct", "choice_labels": ["a", "b", "c", "d", "e"],
+               "scoring": "likelihood_per_character"},
+}  # fmt: skip
+
 #: Name → fields of a :class:`~prunelib.tasks.datasets.DatasetSpec`.
 KNOWN: dict[str, dict[str, Any]] = {
     **{f"xnli_{language}": {"path": "facebook/xnli", "config": language, "template": _NLI,
@@ -61,4 +141,5 @@ KNOWN: dict[str, dict[str, Any]] = {
                              "splits": {"attribute": "validation", "search": "validation",
                                         "report": "test"}}
        for language in XCOPA_LANGUAGES},
+    **_OPT,
 }  # fmt: skip

@@ -6,7 +6,8 @@ its end, ``{answer}``, where the answer begins::
     Review: {text}
     Verdict: {answer}
 
-A column that holds a list of choices is written as one lettered line for each (``A: …``).
+A column that holds a list is written as one lettered line for each element (``A: …``). With
+``choices`` the log-likelihoods of each row's own choices are compared.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ from __future__ import annotations
 import functools
 import json
 import random
-import re
-import string
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -32,25 +31,21 @@ from pydantic import (
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import seed_of
 from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
+from prunelib.tasks.choices import Choices, ChoiceScoring
+from prunelib.tasks.dataset_columns import PREPARATIONS
 from prunelib.tasks.dataset_files import Row, find, is_local, read, resolve_revision
 from prunelib.tasks.dataset_presets import KNOWN
+from prunelib.tasks.dataset_questions import as_text, question, used_columns
 from prunelib.tasks.registry import TASKS
-
-_SLOT = "answer"
-#: A column, or one element of a column that holds lists or has parts, such as ``choices[text][0]``.
-_FIELD = re.compile(r"([A-Za-z_]\w*)(\[\w+\])*")
-
-
-def _text(value: Any) -> Any:
-    """A label as the text by which it is looked up; truth values as YAML and JSON write them."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    whole = isinstance(value, float) and value.is_integer()  # a column of integers with gaps
-    return str(int(value)) if isinstance(value, int) or whole else value
+from prunelib.tasks.templates import has_choice, template_columns
 
 
 def _texts(value: Any) -> Any:
-    return {_text(k): v for k, v in value.items()} if isinstance(value, dict) else value
+    return {as_text(k): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _list_of_texts(value: Any) -> Any:
+    return [as_text(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class DatasetSpec(BaseModel):
@@ -76,14 +71,40 @@ class DatasetSpec(BaseModel):
         "attribute": "train", "search": "validation", "report": "test",
     }  # fmt: skip
     #: How a row is written, with its columns in braces and ``{answer}`` at the end.
-    template: str
+    template: str | None = None
+    #: In place of a template: the column with the input, which is then written in the recipe's
+    #: ``format``.
+    input: str | None = None
+    #: What stands between demonstrations, where there is a template.
+    separator: str = "\n\n"
     #: The column with the label.
     label: str = "label"
     #: Label → answer. Without it the label is the answer, and answers are not chosen among
     #: options.
     answers: Annotated[dict[str, str] | None, BeforeValidator(_texts)] = None
+    #: The choices of each row's question, whose log-likelihoods are compared: a column that is a
+    #: list, such as ``endings`` or ``choices[text]``, or a list of texts with columns in braces.
+    choices: str | tuple[str, ...] | None = None
+    #: The choices' labels in their order, one of which ``label`` is (or several, as a list): a
+    #: column that is a list, or a list. By default 0, 1 and so on.
+    choice_labels: Annotated[
+        str | tuple[str, ...] | None, BeforeValidator(_list_of_texts)] = None
+    #: Where the template has ``{choice}``, which puts the choices into the prompt: the text after
+    #: it, with columns in braces, whose log-likelihood is compared.
+    continuation: str | None = None
+    #: How answers are read. ``likelihood``: the choice with the highest log-likelihood, the
+    #: default with ``choices``; ``likelihood_per_character`` and ``likelihood_per_byte`` divide it
+    #: by the choice's length. ``greedy_match``, without choices: right if every token of the
+    #: answer is the most probable one. ``greedy`` and ``options`` as in ``evaluate.scoring``, by
+    #: default that of the recipe.
+    scoring: ChoiceScoring | Literal["greedy", "options"] | None = None
+    #: Columns to be made first, by the name of a data set that needs them, such as ``hellaswag``
+    #: (:mod:`prunelib.tasks.dataset_columns`).
+    prepare: str | None = None
     #: The most rows of a split; which ones is drawn at random, always the same.
     limit: dict[Split, Annotated[int, Field(ge=1)]] = {}
+    #: Whether answers that differ in case alone are the same.
+    ignore_case: bool = False
     #: Splits whose labels are not used, and need not be there.
     unlabelled: tuple[Split, ...] = ()
 
@@ -106,9 +127,17 @@ class DatasetSpec(BaseModel):
 
     @field_validator("template")
     @classmethod
-    def _readable(cls, template: str) -> str:
-        template_columns(template)
+    def _readable(cls, template: str | None) -> str | None:
+        if template is not None:
+            template_columns(template)
         return template
+
+    @field_validator("prepare")
+    @classmethod
+    def _known(cls, prepare: str | None) -> str | None:
+        if prepare is not None and prepare not in PREPARATIONS:
+            raise unknown_name("preparation", prepare, PREPARATIONS)
+        return prepare
 
     @field_validator("answers")
     @classmethod
@@ -119,32 +148,34 @@ class DatasetSpec(BaseModel):
                                 f"blanks around it, not {answer!r}")
         return answers
 
+    @model_validator(mode="after")
+    def _fits(self) -> DatasetSpec:
+        if (self.template is None) == (self.input is None):
+            raise UserError(f"data set '{self.name}' needs template (how a row is written) or "
+                            "input (a column), one of them")
+        inside = self.template is not None and has_choice(self.template)
+        if inside != (self.continuation is not None) or (inside and self.choices is None):
+            raise UserError("a template with {choice} needs choices and continuation, and a "
+                            "continuation needs {choice} in the template")
+        if self.choices is not None and self.answers is not None:
+            raise UserError("choices are the answers of each row: leave out answers, and say in "
+                            "choice_labels which label is which choice")
+        if self.choices is None and self.choice_labels is not None:
+            raise UserError("choice_labels are the labels of choices, of which there are none")
+        if self.choices is not None and self.scoring in ("greedy", "options", "greedy_match"):
+            raise UserError(f"scoring {self.scoring} is for data sets without choices")
+        if self.choices is None and self.scoring in (
+                "likelihood", "likelihood_per_character", "likelihood_per_byte"):
+            raise UserError(f"scoring {self.scoring} compares choices: say what they are "
+                            "(choices: …)")
+        if self.scoring == "options" and self.answers is None:
+            raise UserError("scoring options chooses among answers: say what they are")
+        return self
+
     @property
     def options(self) -> tuple[str, ...]:
         """The answers, each once, in the order of the recipe."""
         return tuple(dict.fromkeys((self.answers or {}).values()))
-
-
-def template_columns(template: str) -> list[str]:
-    """The columns that a template names, each once.
-
-    Raises :class:`UserError` if it cannot be read, or does not end where the answer begins.
-    """
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise UserError(f"template: {error} (a brace that is meant is written twice)") from error
-    fields = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
-    if [name for name, _, _ in fields].count(_SLOT) != 1 or not template.endswith("{answer}"):
-        raise UserError("a template ends with {answer}, where the answer begins, and has it once")
-    columns: dict[str, None] = {}
-    for name, spec, conversion in fields[:-1]:
-        found = _FIELD.fullmatch(name)
-        if found is None or spec or conversion:
-            raise UserError(f"template: write a column as {{name}} or {{name[0]}}, "
-                            f"not as {{{name}}} with anything else")
-        columns[found[1]] = None
-    return list(columns)
 
 
 def pinned(spec: DatasetSpec) -> DatasetSpec:
@@ -169,41 +200,43 @@ def build_task(spec: DatasetSpec) -> Task:
 @functools.cache
 def _build(content: str) -> Task:
     spec = DatasetSpec.model_validate_json(content)
-    body = spec.template.removesuffix("{answer}")
-    lead = body[len(body.rstrip(" ")):]
-    pairs = _pairs(spec, body.rstrip(" "))
-    sizes = [len(pairs[split]) for split in SPLITS]
+    questions = _questions(spec)
+    sizes = [len(questions[split]) for split in SPLITS]
+    every = [question for split in SPLITS for question in questions[split]]
+    body = (spec.template or "").removesuffix("{answer}")
     return Task(
         name=spec.name,
         group="dataset",
-        pairs=tuple(pair for split in SPLITS for pair in pairs[split]),
+        pairs=tuple(pair for pair, _ in every),
         description=" ".join(filter(None, [spec.path, spec.config])),
         sizes=(sizes[0], sizes[1], sizes[2]),
         options=spec.options,
-        format=PromptFormat("", "", lead, "\n\n"),
+        ignore_case=spec.ignore_case,
+        format=None if spec.template is None else PromptFormat(
+            "", "", body[len(body.rstrip(" ")):], spec.separator),
         unlabelled=spec.unlabelled,
+        choices=tuple(choices for _, choices in every) if any(c for _, c in every) else (),
+        scoring=spec.scoring or ("" if spec.choices is None else "likelihood"),
     )
 
 
-def _pairs(spec: DatasetSpec, body: str) -> dict[Split, list[Pair]]:
-    """Prompts and answers of each of our splits."""
+def _questions(spec: DatasetSpec) -> dict[Split, list[tuple[Pair, Choices]]]:
+    """Prompts, answers and choices of each of our splits."""
     theirs = list(dict.fromkeys(spec.splits.values()))
     found = find(spec.path, spec.revision, spec.config, theirs)
-    used = template_columns(spec.template)
-    pairs: dict[Split, list[Pair]] = {split: [] for split in SPLITS}
+    used = used_columns(spec, labelled=False)
+    questions: dict[Split, list[tuple[Pair, Choices]]] = {split: [] for split in SPLITS}
     for name in theirs:
         ours = [split for split in SPLITS if spec.splits.get(split) == name]
         labelled = [split for split in ours if split not in spec.unlabelled]
-        columns = [*used, spec.label] if labelled else used
-        rows = read(spec.path, found, name, columns)
+        rows = read(spec.path, found, name, used_columns(spec, bool(labelled)))
         for split, chosen in _divide(spec, ours, rows, used):
-            where = f"data set '{spec.path}', split '{name}'"
-            pairs[split] = [
-                (_prompt(body, row, f"{where}, row {i}"),
-                 _answer(spec, row, f"{where}, row {i}") if split in labelled else "")
+            questions[split] = [
+                question(spec, row, f"data set '{spec.path}', split '{name}', row {i}",
+                         split in labelled)
                 for i, row in chosen
             ]
-    return pairs
+    return questions
 
 
 def _divide(spec: DatasetSpec, ours: list[Split], rows: list[Row], columns: list[str]
@@ -222,38 +255,3 @@ def _divide(spec: DatasetSpec, ours: list[Split], rows: list[Row], columns: list
             rng = random.Random(seed_of("limit", spec.name, split))  # noqa: S311
             chosen = sorted(rng.sample(chosen, limit), key=lambda member: member[0])
         yield split, chosen
-
-
-def _prompt(body: str, row: Row, where: str) -> str:
-    for column, value in row.items():
-        if value is None:
-            raise UserError(f"{where}: column '{column}' is empty")
-    try:
-        return _Choices().vformat(body, (), row)
-    except (IndexError, TypeError, KeyError) as error:
-        raise UserError(f"{where}: the template names an element that a column does not have"
-                        ) from error
-
-
-class _Choices(string.Formatter):
-    """As ``str.format``, but a list becomes lettered lines: questions differ in how many."""
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        if isinstance(value, list):
-            return "\n".join(f"{letter}: {choice}" for letter, choice in zip(
-                string.ascii_uppercase, value, strict=False))
-        return format(value, format_spec)
-
-
-def _answer(spec: DatasetSpec, row: Row, where: str) -> str:
-    if row[spec.label] is None:
-        raise UserError(f"{where}: column '{spec.label}' is empty")
-    label = str(_text(row[spec.label]))
-    if spec.answers is None:
-        if not label.strip() or "\n" in label:
-            raise UserError(f"{where}: an answer is one line of text, not {label!r}")
-        return label.strip()
-    if label not in spec.answers:
-        raise UserError(f"{where}: label '{label}' has no answer; answers has "
-                        f"{', '.join(spec.answers)}")
-    return spec.answers[label]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from prunelib.errors import UnitError
@@ -53,26 +54,54 @@ def answer_tokens(
 
     Raises :class:`UnitError` as :func:`continuation` does.
     """
-    before = list(tokenizer(example.prompt)["input_ids"])
-    tails = {answer: _beyond(before, example.prompt, example.lead + answer, tokenizer)
+    before = token_ids(example.prompt, tokenizer, example.templated)
+    tails = {answer: _beyond(before, example.prompt, example.lead + answer, tokenizer,
+                             example.templated)
              for answer in dict.fromkeys(answers)}
     return tuple(before), [tails[answer] for answer in answers]
 
 
-def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def token_ids(text: str, tokenizer: PreTrainedTokenizerBase, templated: bool = False) -> list[int]:
+    """Token ids of a text; the special tokens around it are there if a template wrote it."""
+    # That a text is longer than a context is for others to see: not verbose.
+    return list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
+
+
+def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase,
+                 templated: bool = False) -> tuple[int, ...]:
     """Token ids of an answer after a prompt: what both together have beyond the prompt.
 
     An answer is never tokenised alone, where a tokenizer may begin it differently. Raises
     :class:`UnitError` if the tokenizer merges across that border, for then the answer has no
     tokens of its own.
     """
-    return _beyond(list(tokenizer(prompt)["input_ids"]), prompt, answer, tokenizer)
+    return _beyond(token_ids(prompt, tokenizer, templated), prompt, answer, tokenizer, templated)
 
 
-def _beyond(before: list[int], prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase
-            ) -> tuple[int, ...]:
+def answer_room(examples: Sequence[Example], options: Sequence[str],
+                tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest answer that occurs (or option) as it stands in a prompt, and its end.
+
+    Every answer is looked at once, in the first prompt in which it occurs.
+    """
+    met: dict[str, Example] = {}
+    for example in examples:
+        for answer in (example.gold, *example.answers, *options):
+            met.setdefault(answer, example)
+    longest = 0
+    for answer, example in met.items():
+        before = token_ids(example.prompt, tokenizer, example.templated)
+        whole = token_ids(example.prompt + example.lead + answer, tokenizer, example.templated)
+        # A tokenizer may merge the end of the prompt with the answer.
+        same = takewhile(lambda both: both[0] == both[1], zip(before, whole, strict=False))
+        longest = max(longest, len(whole) - sum(1 for _ in same))
+    return longest + 1
+
+
+def _beyond(before: list[int], prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase,
+            templated: bool) -> tuple[int, ...]:
     """As :func:`continuation`, of a prompt whose tokens are known."""
-    whole = list(tokenizer(prompt + answer)["input_ids"])
+    whole = token_ids(prompt + answer, tokenizer, templated)
     if whole[: len(before)] != before or len(whole) == len(before):
         raise UnitError(f"the tokenizer merges the prompt's end with the answer {answer!r}")
     return tuple(whole[len(before) :])

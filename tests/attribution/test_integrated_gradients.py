@@ -112,7 +112,8 @@ def test_scores_equal_captum_on_the_same_scale_vector(info: ModelInfo, layer: in
     prompts = prompts_of(loaded)
     expected = captum_scores(loaded, layer, prompts)
     found = scores(loaded, layer, prompts, 5).scores
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) <= 1e-6
+    # Both in float32, whose sums differ from processor to processor.
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) <= 1e-5
 
 
 def captum_scores(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any, Any]:
@@ -237,7 +238,7 @@ def test_padding_does_not_change_a_prompt(family: Loaded) -> None:
 
 
 def test_answers_are_tokenised_in_context(doubled: Loaded) -> None:
-    example = draw(get_task("en_fr"), split="report", shots=2, seed=0, count=1)[0]
+    example = draw(get_task("en_fr_reference"), split="report", shots=2, seed=0, count=1)[0]
     found = encode(example, doubled.tokenizer)
     decode = doubled.tokenizer.decode
     assert decode(found.gold) == example.gold and len(found.gold) == len(example.gold)
@@ -246,9 +247,9 @@ def test_answers_are_tokenised_in_context(doubled: Loaded) -> None:
 
 
 def test_a_tokenizer_that_merges_across_the_answer_is_refused() -> None:
-    example = draw(get_task("en_fr"), split="report", shots=1, seed=0, count=1)[0]
+    example = draw(get_task("en_fr_reference"), split="report", shots=1, seed=0, count=1)[0]
 
-    def merging(text: str) -> dict[str, list[int]]:
+    def merging(text: str, **options: bool) -> dict[str, list[int]]:
         return {"input_ids": [len(text)]}
 
     with pytest.raises(UnitError, match="merges"):

@@ -101,5 +101,5 @@ def test_an_objective_is_added_with_one_line(monkeypatch: pytest.MonkeyPatch) ->
     spec = ObjectiveSpec(name="first")
     assert spec.needs_labels and not spec.compares_answers
     assert make_objective(spec).function(np.array([[2.0, 3.0]]), []) == [2.0]
-    with pytest.raises(UserError, match="'first' has no switches"):
+    with pytest.raises(ValueError, match="'first' has no switches"):
         ObjectiveSpec(name="first", gold_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import choice_rules, coverage
 from benchmarks.copier_tables import BEGIN, END, tables
 from benchmarks.result_tables import TABLE, rows_of, write
 from benchmarks.search_strategies import RESULT, page
@@ -27,6 +28,15 @@ def test_the_page_on_the_copier_suite_has_the_tables_of_the_results() -> None:
 
 def test_the_page_on_search_strategies_has_the_table_of_the_results() -> None:
     assert shown("search-strategies.md") == page(json.loads(RESULT.read_text())["searches"])
+
+
+def test_the_page_on_statistics_has_the_tables_of_the_results() -> None:
+    assert shown("statistics.md") == coverage.page(json.loads(coverage.RESULT.read_text()))
+
+
+def test_the_page_on_rules_of_choice_has_the_tables_of_the_results() -> None:
+    results = json.loads(choice_rules.RESULT.read_text())["results"]
+    assert shown("choice.md") == choice_rules.page(results)
 
 
 PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))

@@ -1,7 +1,7 @@
 """Separate hosts on one machine: namespaces of processes, network, files and host name.
 
 Nothing that happens on such a host is seen outside, and killing its first process ends it. Each
-has a home folder, a /tmp and an address of its own, and an ssh server on port 22.
+has a home folder, a /tmp and an address of its own, and with keys an ssh server on port 22.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ hostname {name}
 ip link set lo up
 echo up
 read -r line
-{sshd} -D -e -f {root}/sshd_config 2> {root}/sshd.log &
+{serve}
 while :; do wait; sleep 1; done
 """
 
 
-def obstacle() -> str | None:
-    """Why there can be no hosts on this machine, or None."""
-    if shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") is None or not shutil.which("rsync"):
+def obstacle(ssh: bool = True) -> str | None:
+    """Why there can be no hosts (with ``ssh``) on this machine, or None."""
+    if ssh and not (shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+                    and shutil.which("rsync")):
         return "sshd or rsync is not installed (Debian: openssh-server, rsync)"
     if not shutil.which("ip"):
         return "ip is not installed (Debian: iproute2)"
@@ -70,8 +71,11 @@ class Host:
         (self.root / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {name}\n")
         (self.root / "resolv.conf").touch()  # there is nobody to ask, so nobody is asked
         (self.root / "sshd_config").write_text(_SSHD.format(keys=folder / "keys"))
-        boot = _BOOT.format(root=self.root, name=name, sshd=shutil.which(
-            "sshd", path="/usr/sbin:/usr/local/sbin"), kept=f"{folder} {REPOSITORY} {sys.prefix}")
+        sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+        serve = f"{sshd} -D -e -f {self.root}/sshd_config 2> {self.root}/sshd.log &"
+        boot = _BOOT.format(root=self.root, name=name,
+                            serve=serve if (folder / "keys").exists() else "",
+                            kept=f"{folder} {REPOSITORY} {sys.prefix}")
         self._init = subprocess.Popen(
             ["unshare", *_NAMESPACES, "--fork", "--mount-proc", "--kill-child", "bash", "-c", boot],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

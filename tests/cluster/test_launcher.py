@@ -239,7 +239,8 @@ def test_a_recipe_runs_on_both_nodes(up: Cluster, info: ModelInfo) -> None:
     recipe.write_text(yaml.safe_dump({
         "name": "small", "models": [str(model)], "engine": "transformers",
         "attribution": {"prompts": 2, "shots": 2, "block": 1, "max_nodes": 9},
-        "search": {"rates": [0.5], "examples": 4, "shots": 2}, "controls": {"random": 0},
+        "search": {"rates": [0.5], "examples": 4, "shots": 2},
+        "controls": {"random": 0, "random_searches": 0},
         "evaluate": {"tasks": ["to_upper"], "shots": [1, 2], "examples": 4}}))
     results = up.shared / "results"
     tunnel = subprocess.Popen(up.laptop.command(f"exec ray dashboard {up.config}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -92,7 +93,7 @@ def test_a_job_is_submitted_attached_to_stopped_and_resumed(
     assert f"Submitted {name}-2" in capfd.readouterr().out
     assert call("logs", f"{name}-2", "--follow", *at) == 0
     said, ended = capfd.readouterr()
-    assert "evaluate: 24 of 24 units" in said and f"{name}-2: succeeded" in ended
+    assert re.search(r"evaluate: \d+ of ~?\d+ units", said) and f"{name}-2: succeeded" in ended
     assert ", 0 were there already" not in said
     assert "\r" not in said and "\x1b" not in said  # no bars, no colours
     queries = Store.open(results).read("predictions")["query"].to_pylist()
@@ -101,7 +102,7 @@ def test_a_job_is_submitted_attached_to_stopped_and_resumed(
     assert "+" in run["code_version"] and " " not in run["code_version"]  # that of the upload
     assert call("status", f"{name}-2", *at) == 0
     said = capfd.readouterr().out
-    assert f"{name}-2: succeeded" in said and "24 of 24" in said
+    assert f"{name}-2: succeeded" in said and re.search(r"\b(\d+) of \1\b", said)
 
 
 @pytest.mark.long

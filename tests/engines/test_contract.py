@@ -63,7 +63,7 @@ def expected(
 def test_completions_are_a_step_by_step_argmax(
     name: str, engine: Engine, oracle: Oracle, tokenizer: Any
 ) -> None:
-    ablation, stops = ABLATIONS[name], stop_token_ids(tokenizer)
+    ablation, stops = ABLATIONS[name], stop_token_ids(tokenizer, ())
     engine.switch(ablation)
     for prompt, completion in zip(PROMPTS, generate(engine, PROMPTS), strict=True):
         answer = oracle.greedy(ablation, prompt, TOKENS, stops)
@@ -78,7 +78,7 @@ def test_logprobs_are_those_of_zeroed_columns(name: str, engine: Engine, oracle:
 
 
 def test_these_ablations_matter(oracle: Oracle, tokenizer: Any) -> None:
-    stops = stop_token_ids(tokenizer)
+    stops = stop_token_ids(tokenizer, ())
     said = [[oracle.greedy(a, p, TOKENS, stops) for p in PROMPTS] for a in ABLATIONS.values()]
     assert said[0] != said[1] != said[2] != said[0]
     scores = [expected(oracle, a) for a in ABLATIONS.values()]

@@ -119,7 +119,7 @@ def test_a_pruned_checkpoint_is_the_model_with_zeroed_weights(
 
 def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) -> None:
     """Prefix replay, a mask for each row, padded prompts and texts that grow apart."""
-    stops = stop_token_ids(load_tokenizer(info))
+    stops = stop_token_ids(load_tokenizer(info), info.ends)
     for layer, site in [(layer, site) for site in neuron_sites(info) for layer in (0, 1)]:
         ablations = [BASELINE, half(info, layer, site)]
         found = greedy_rows(load(info), layer, ablations, with_answers(PROMPTS), TOKENS,
@@ -130,7 +130,7 @@ def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) 
 
 
 def test_the_grid_switches_heads_and_ffns(info: ModelInfo, oracle: Oracle) -> None:
-    stops = stop_token_ids(load_tokenizer(info))
+    stops = stop_token_ids(load_tokenizer(info), info.ends)
     for site in ("head", "ffn"):
         if site in adapter_for(info.model_type).sites:
             ablations = [Ablation.of_layer(1, [i], site) for i in range(info.components(site))]
@@ -163,7 +163,7 @@ def test_a_layer_without_heads_is_one_without_attention(info: ModelInfo) -> None
 
 def check_engine(kind: str, info: ModelInfo, oracle: Oracle) -> None:
     """Greedy answers and log-probabilities under three ablations, switched back and forth."""
-    stops = stop_token_ids(load_tokenizer(info))
+    stops = stop_token_ids(load_tokenizer(info), info.ends)
     engine = start_here(kind, info)
     try:
         for ablation in (half(info, 0), BASELINE, half(info, 1), *everywhere(info), half(info, 0)):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +14,15 @@ from prunelib.engines.base import Canary, Prompt
 from prunelib.engines.canary import check_canary
 from prunelib.engines.limits import prompt_error, stop_token_ids, until_stop
 from prunelib.errors import EngineDeadError
+from prunelib.models import ModelInfo, describe
+from prunelib.models.loading import load_tokenizer
 from prunelib.reference.corpus import EOS, vocabulary
 from prunelib.reference.tokenizer import build_tokenizer
 
 
 def test_newline_and_end_of_sequence_stop() -> None:
     ids = vocabulary()
-    assert stop_token_ids(build_tokenizer()) == sorted([ids["\n"], ids[EOS]])
+    assert stop_token_ids(build_tokenizer(), ()) == sorted([ids["\n"], ids[EOS]])
 
 
 def test_every_token_that_contains_a_newline_stops_and_is_looked_up_once() -> None:
@@ -28,10 +33,27 @@ def test_every_token_that_contains_a_newline_stops_and_is_looked_up_once() -> No
     core = Tokenizer(models.WordLevel(vocab, unk_token="a"))
     core.decoder = decoders.Fuse()
     tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
-    assert stop_token_ids(tokenizer) == [1, 2, 3, 5]
+    assert stop_token_ids(tokenizer, ()) == [1, 2, 3, 5]
     tokenizer.batch_decode = None  # a second look would fail
-    stop_token_ids(tokenizer).append(99)
-    assert stop_token_ids(tokenizer) == [1, 2, 3, 5]
+    stop_token_ids(tokenizer, ()).append(99)
+    assert stop_token_ids(tokenizer, ()) == [1, 2, 3, 5]
+
+
+def test_every_end_that_a_models_files_name_is_one(info: ModelInfo, tmp_path: Path) -> None:
+    """`generation_config.json` may name several; a default of transformers is none of them."""
+    folder = Path(shutil.copytree(info.path, tmp_path / "copy"))
+    for name, ends in (("config.json", 5), ("generation_config.json", [9, 7])):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {"eos_token_id": ends}))
+    found = describe(str(folder))
+    assert found.ends == (5, 7, 9) and found.key != info.key
+    assert {5, 7, 9} <= set(stop_token_ids(load_tokenizer(found), found.ends))
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(
+            {key: value for key, value in content.items() if key != "eos_token_id"}))
+    describe.cache_clear()
+    assert describe(str(folder)).ends == ()
 
 
 def test_until_stop() -> None:

@@ -53,6 +53,36 @@ def test_scores_are_those_of_teacher_forcing(
     assert len({choice.best for choice in choices}) > 1
 
 
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=["baseline", "ablated"])
+def test_forced_continuations_have_the_log_probabilities_of_plain_transformers(
+    ablation: Ablation, engine: Engine, oracle: Oracle
+) -> None:
+    prompts = [prompt for prompt in PROMPTS for _ in range(6)]
+    continuations = [option for seed in range(len(PROMPTS)) for option in random_options(seed)]
+    engine.switch(ablation)
+    found = engine.force(prompts, continuations)
+    model = oracle.ablated(ablation)
+    for prompt, continuation, forced_one in zip(prompts, continuations, found, strict=True):
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *continuation]])).logits[0, len(prompt) - 1 : -1]
+        truth = logits.double().log_softmax(-1).gather(1, torch.tensor(continuation)[:, None])
+        assert forced_one.error is None
+        assert forced_one.logprobs == pytest.approx(truth[:, 0].tolist(), abs=1e-4)
+        assert forced_one.best == tuple(logits.argmax(-1).tolist())
+
+
+def test_a_continuation_that_cannot_be_scored_fails_alone(engine: Engine) -> None:
+    engine.switch(BASELINE)
+    full = random_prompts(1, CONTEXT - 3, CONTEXT - 3)[0]  # and a first token
+    found = engine.force([full, full, PROMPTS[0], PROMPTS[0], (), PROMPTS[0]],
+                         [(5, 6), (5, 6, 7), (), (5, 10**6), (5,), (5, 6)])
+    errors = [forced_one.error or "" for forced_one in found]
+    assert errors[0] == errors[5] == "" and len(found[0].logprobs) == 2
+    assert "too long" in errors[1] and "empty continuation" in errors[2]
+    assert "vocabulary" in errors[3] and "empty prompt" in errors[4]
+    assert engine.force([], []) == []
+
+
 def test_probabilities_of_all_single_tokens_add_up_to_one(engine: Engine) -> None:
     engine.switch(BASELINE)
     every = [[(i,) for i in range(len(vocabulary()))]]

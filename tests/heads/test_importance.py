@@ -61,6 +61,13 @@ def gated_loss(
     return -sum(logs[start + j, token] for j, token in enumerate(prompt.gold)) / len(prompt.gold)
 
 
+def importance(loaded: Loaded, rows: int = 8) -> dict[str, dict[str, np.ndarray]]:
+    """Scores, of FFNs ``[layers]``."""
+    found = gradient_importance(loaded, PROMPTS, rows)
+    return {"head": {name: each.scores for name, each in found["head"].items()},
+            "ffn": {name: each.scores[:, 0] for name, each in found["ffn"].items()}}
+
+
 def open_gates(loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor]:
     return (torch.ones(loaded.info.layers, loaded.info.heads, dtype=torch.float64),
             torch.ones(loaded.info.layers, dtype=torch.float64))
@@ -72,7 +79,7 @@ def test_signed_and_gate_are_autograd_on_gates(family: str, families: Families) 
     loaded = load(families(family), "float64")
     gates = [gate.requires_grad_() for gate in open_gates(loaded)]
     slopes = [torch.autograd.grad(gated_loss(loaded, prompt, *gates), gates) for prompt in PROMPTS]
-    found = gradient_importance(loaded, PROMPTS)
+    found = importance(loaded)
     for which, kind in enumerate(("head", "ffn")):
         each = torch.stack([slope[which] for slope in slopes]).numpy()
         assert np.abs(each).max(tuple(range(1, each.ndim))).min() > 1e-6
@@ -81,11 +88,40 @@ def test_signed_and_gate_are_autograd_on_gates(family: str, families: Families) 
         np.testing.assert_allclose(found[kind]["gate"], np.abs(each).mean(0), **close)
 
 
+def test_errors_are_those_of_one_prompt_at_a_time(families: Families) -> None:
+    loaded = load(families("llama"), "float64")
+    found = gradient_importance(loaded, PROMPTS)
+    queries = [str(i // 2) for i in range(len(PROMPTS))]
+    alone = [gradient_importance(loaded, [prompt]) for prompt in PROMPTS]
+    for kind, variants in found.items():
+        for variant, of_all in variants.items():
+            each = np.stack([a[kind][variant].each[0] for a in alone])
+            base = np.stack([a[kind][variant].weights[0] for a in alone])
+            np.testing.assert_allclose(of_all.errors(queries),
+                                       ratio_error(each, base, queries), atol=1e-12)
+            # By prompts, of a plain mean: the textbook's.
+            if variant != "per_token":
+                np.testing.assert_allclose(
+                    of_all.errors([str(i) for i in range(len(PROMPTS))]),
+                    each.std(0, ddof=1) / len(each) ** 0.5, atol=1e-12)
+
+
+def ratio_error(each: np.ndarray, base: np.ndarray, queries: list[str]) -> np.ndarray:
+    """Linearised, query by query."""
+    names = list(dict.fromkeys(queries))
+    ratio = each.sum(0) / base.sum(0)
+    total = 0
+    for name in names:
+        mine = [i for i, query in enumerate(queries) if query == name]
+        total = total + (each[mine].sum(0) - ratio * base[mine].sum(0)) ** 2
+    return (len(names) / (len(names) - 1) * total) ** 0.5 / base.sum(0)
+
+
 @pytest.mark.parametrize("family", ATTENTIVE)
 def test_neither_padding_nor_the_batch_matters(family: str, families: Families) -> None:
     torch.set_num_threads(1)
     loaded = load(families(family), "float64")
-    together, apart, some = (gradient_importance(loaded, PROMPTS, rows) for rows in (7, 1, 3))
+    together, apart, some = (importance(loaded, rows) for rows in (7, 1, 3))
     for kind, variants in together.items():
         for variant, scores in variants.items():
             for other in (apart, some):
@@ -96,7 +132,7 @@ def test_neither_padding_nor_the_batch_matters(family: str, families: Families) 
 def test_the_slope_is_that_of_finite_differences(families: Families) -> None:
     loaded = load(families("gpt2"), "float64")  # whose norms are in float64 throughout
     heads, ffns = open_gates(loaded)
-    found = gradient_importance(loaded, PROMPTS)
+    found = importance(loaded)
     step = 1e-5
 
     def loss() -> float:
@@ -171,7 +207,7 @@ def test_per_token_is_the_brute_force_sum(family: str, families: Families) -> No
     torch.set_num_threads(1)
     loaded = load(families(family), "float64")
     expected = brute_force(loaded, PROMPTS)
-    found = gradient_importance(loaded, PROMPTS)
+    found = importance(loaded)
     for kind, scores in expected.items():
         np.testing.assert_allclose(found[kind]["per_token"], scores, rtol=0,
                                    atol=tolerance(family))
@@ -186,7 +222,7 @@ def test_what_reaches_nothing_has_no_importance(families: Families) -> None:
     size = loaded.info.head_size
     loaded.model.get_submodule(out).weight.data[:, 2 * size : 3 * size] = 0
     loaded.model.get_submodule(switched).weight.data[:] = 0
-    found = gradient_importance(loaded, PROMPTS)
+    found = importance(loaded)
     for scores in found["head"].values():
         assert scores[0, 2] == 0
         assert np.count_nonzero(scores) == scores.size - 1
@@ -200,7 +236,7 @@ def test_to_first_order_it_is_what_removal_costs(families: Families) -> None:
     out, _ = places(loaded, 1)
     size = loaded.info.head_size
     loaded.model.get_submodule(out).weight.data[size:] *= 1e-4
-    signed = gradient_importance(loaded, PROMPTS)["head"]["signed"][1, 1]
+    signed = importance(loaded)["head"]["signed"][1, 1]
     gates = open_gates(loaded)
 
     def loss() -> float:
@@ -218,7 +254,7 @@ def test_to_first_order_it_is_what_removal_costs(families: Families) -> None:
 def test_a_norm_behind_the_ffn_hides_its_size(families: Families) -> None:
     """As documented: a gate on all that a norm reads changes nothing."""
     for family in ("gemma2", "gemma3_text"):
-        found = gradient_importance(load(families(family), "float64"), PROMPTS)
+        found = importance(load(families(family), "float64"))
         assert found["ffn"]["per_token"].max() < 0.01 * found["head"]["per_token"].max()
 
 
@@ -238,7 +274,7 @@ def test_the_model_is_left_as_it_was(families: Families) -> None:
 
 def test_twice_gives_the_same_bits(families: Families) -> None:
     loaded = load(families("llama"))
-    first, second = (gradient_importance(loaded, PROMPTS, 2) for _ in range(2))
+    first, second = (importance(loaded, 2) for _ in range(2))
     for kind, variants in first.items():
         for variant, scores in variants.items():
             assert scores.tobytes() == second[kind][variant].tobytes()

@@ -174,7 +174,7 @@ def test_log_probability_increase_is_that_of_explicit_matrices(name: str, famili
                                                                ) -> None:
     loaded = load(families(name), "float64")
     some = undecided(loaded, prompts())
-    found = log_probability_increase(loaded, some, rows=5)
+    found, errors = log_probability_increase(loaded, some, rows=5)
     by_hand = [increase_by_hand(loaded.model, prompt, name) for prompt in some]
     for label in (0, 1):
         scores = [score for said, score in by_hand if said == label]
@@ -182,6 +182,9 @@ def test_log_probability_increase_is_that_of_explicit_matrices(name: str, famili
         # transformers rotates in float32.
         np.testing.assert_allclose(found[label], np.mean(scores, 0), atol=1e-4)
         assert np.abs(found[label]).max() > 0.1
+        # No query is asked twice here.
+        np.testing.assert_allclose(errors[label], np.std(scores, 0, ddof=1) / len(scores)**0.5,
+                                   atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["bloom", "opt", "gpt_neox", "gemma"])
@@ -207,29 +210,32 @@ def test_accuracy_changes_are_those_of_zeroed_columns(name: str, families: Famil
     info = families(name)
     loaded = load(info)
     some = undecided(loaded, prompts(20))
-    changes = accuracy_changes(loaded, some)
+    changes, errors = accuracy_changes(loaded, some)
     oracle = Oracle(info)
 
-    def accuracy(ablation: Ablation) -> list[float]:
+    def answers(ablation: Ablation) -> tuple[list[bool], list[bool]]:
         model = oracle.ablated(ablation)
         right: tuple[list[bool], list[bool]] = ([], [])
         for prompt in some:
             with torch.inference_mode():
                 logits = model(torch.tensor([prompt.ids])).logits[0, -1, list(prompt.labels)]
             right[prompt.gold].append(int(logits.argmax()) == prompt.gold)
-        return [sum(each) / len(each) for each in right]
+        return right
 
-    before = accuracy(Ablation())
+    before = answers(Ablation())
     for layer in range(info.layers):
         for head in range(info.heads):
-            after = accuracy(Ablation.of_layer(layer, [head], "head"))
-            np.testing.assert_allclose(changes[:, layer, head], np.subtract(after, before),
-                                       atol=1e-9)
+            after = answers(Ablation.of_layer(layer, [head], "head"))
+            for label in (0, 1):  # no query is asked twice here
+                gaps = np.subtract(after[label], before[label], dtype=float)
+                assert changes[label, layer, head] == pytest.approx(gaps.mean(), abs=1e-9)
+                assert errors[label, layer, head] == pytest.approx(
+                    gaps.std(ddof=1) / len(gaps) ** 0.5, abs=1e-9)
     assert np.abs(changes).max() > 0
 
 
 def test_layers_that_were_not_asked_for_are_nan(families: Families) -> None:
-    changes = accuracy_changes(load(families("llama")), prompts(4), layers=[1])
+    changes, _ = accuracy_changes(load(families("llama")), prompts(4), layers=[1])
     assert np.isnan(changes[:, 0]).all() and not np.isnan(changes[:, 1]).any()
     with pytest.raises(UserError, match="layer 7 is not in"):
         accuracy_changes(load(families("llama")), prompts(4), layers=[7])

@@ -81,6 +81,8 @@ def test_an_induction_head_matches_prefixes_and_the_head_that_it_needs_does_not(
     sequences = draw_sequences(induction_model, 3, repeats=4)
     assert [len(s.ids) for s in sequences] == [101, 109, 117]
     scores = prefix_matching(induction_model, sequences)
+    assert scores.shape == (3, 2, 1)
+    scores = scores.mean(0)
     np.testing.assert_allclose(scores, [[0], [1]], atol=1e-4)
 
 
@@ -97,7 +99,8 @@ def test_a_head_that_raises_what_it_attends_to_copies_whatever_layers_below_writ
     # Neighbours in the vocabulary, so that the third head raises a token of the sequence.
     sequences = [RandomSequence((1,), tuple(range(30, 10, -1)), 1)]
     for variant in ("attention_weighted", "own_value"):
-        np.testing.assert_allclose(copying(model, sequences, variant), [[0], [1], [0]], atol=1e-4)
+        found = copying(model, sequences, variant)[0]
+        np.testing.assert_allclose(found, [[0], [1], [0]], atol=1e-4)
 
 
 @pytest.mark.parametrize("start", [(), (1,)])
@@ -209,7 +212,7 @@ def test_copying_agrees_with_brute_force(
     assert np.ptp(expected["own_value"]) > 0.05, "heads must differ for this to say anything"
     for variant, scores in expected.items():
         # Norms and softmax are computed in float32 by transformers, whatever the weights are.
-        np.testing.assert_allclose(copying(loaded, [sequence], variant), scores, atol=1e-4)
+        np.testing.assert_allclose(copying(loaded, [sequence], variant)[0], scores, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_HEADS if n != "gpt2" and "opt" not in n])
@@ -236,8 +239,9 @@ def test_every_family_is_scored_and_left_as_it_was(
     with torch.inference_mode():
         said = loaded.model(ids).logits
     repeated, unique = (draw_sequences(loaded, 3, repeats) for repeats in (4, 1))
-    every = [prefix_matching(loaded, repeated), copying(loaded, unique),
-             copying(loaded, unique, "own_value")]
+    every = [scores.mean(0) for scores in (
+        prefix_matching(loaded, repeated), copying(loaded, unique),
+        copying(loaded, unique, "own_value"))]
     if name == "mistral":  # see the next test
         assert (every.pop(0) == 0).all()
     for scores in every:
@@ -245,7 +249,8 @@ def test_every_family_is_scored_and_left_as_it_was(
         assert (scores >= 0).all() and (scores[1] > 0).all() and (scores < 1).all()
         assert len(np.unique(scores)) > 2
     assert not np.allclose(every[-2], every[-1])
-    again = [copying(loaded, unique), prefix_matching(loaded, draw_sequences(loaded, 3, 4))]
+    again = [scores.mean(0) for scores in (
+        copying(loaded, unique), prefix_matching(loaded, draw_sequences(loaded, 3, 4)))]
     assert all(a.tobytes() == b.tobytes()
                for a, b in zip(every[-2::-1], again, strict=False))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in loaded.model.modules())
@@ -262,7 +267,7 @@ def test_a_sliding_window_hides_what_lies_further_back(
     All layers of a Mistral have a window, here of 4.
     """
     loaded = load(families("gemma2"))
-    scores = prefix_matching(loaded, draw_sequences(loaded, 1, 4))
+    scores = prefix_matching(loaded, draw_sequences(loaded, 1, 4))[0]
     assert (scores[0] == 0).all() and (scores[1] > 0).all()
 
 
@@ -330,7 +335,7 @@ def test_there_is_no_bos_where_the_tokenizer_has_none(info: ModelInfo) -> None:
     loaded.tokenizer.bos_token = None
     sequences = draw_sequences(loaded, 40, 4)
     assert sequences[0].start == () and len(sequences[-1].ids) == 256
-    assert prefix_matching(loaded, sequences[:1]).shape == (2, 2)
+    assert prefix_matching(loaded, sequences[:1]).shape == (1, 2, 2)
 
 
 def test_nothing_to_draw_is_said(info: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:

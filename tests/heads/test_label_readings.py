@@ -10,7 +10,7 @@ from test_in_context import gpt2_by_hand, llama_by_hand, prompts
 from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.heads.in_context import LastPositions
-from prunelib.heads.label_readings import attention_changes, label_readings
+from prunelib.heads.label_readings import compared, label_readings
 from prunelib.heads.labelled import batched
 from prunelib.models import ModelInfo, load
 from prunelib.models.head_access import LastAttention, out_columns
@@ -83,20 +83,39 @@ def test_readings_do_not_depend_on_padding(name: str, families: Families) -> Non
     assert batched(loaded, some).ids.shape[0] == 6
 
 
-def test_attention_changes_compare_the_places_of_a_label(families: Families) -> None:
+def test_readings_are_compared_at_the_places_of_a_label(families: Families) -> None:
     loaded = load(families("llama"))
     heads = [Component(0, "head", 0), Component(1, "head", 1)]
-    before = label_readings(loaded, prompts(8), heads)
+    some = prompts(8)
+    queries = [prompt.query for prompt in some[:6]] + [some[0].query] * 2
+    before = label_readings(loaded, some, heads)
     after = label_readings(loaded, prompts(8, reverse=True), heads)
     assert (before.shown == 1 - after.shown).all()
-    for h in range(2):
-        for label in (0, 1):
-            paid = [sum(r.attention[i, h, j] for i in range(8) for j in range(4)
-                        if r.shown[i, j] == label) for r in (before, after)]
-            assert attention_changes(before, after)[h, label] == pytest.approx(
-                paid[1] / paid[0] - 1)
-    assert np.abs(attention_changes(before, after)).min() > 1e-6
-    assert (attention_changes(before, before) == 0).all()
+    found = compared(before, after, queries)
+    for name in ("attention", "value_minus", "logit_minus"):
+        for h in range(2):
+            for label in (0, 1):
+                old, new = (np.array([
+                    sum(getattr(r, name)[i, h, j] for j in range(4) if r.shown[i, j] == label)
+                    for i in range(8)]) for r in (before, after))
+                assert found[name][0][h, label] == pytest.approx(old.mean())
+                assert found[f"{name}_reversed"][0][h, label] == pytest.approx(new.mean())
+                merged = [np.add.reduceat(x[[0, 6, 7, 1, 2, 3, 4, 5]], [0, 3, 4, 5, 6, 7])
+                          for x in (old, new, np.ones(8))]
+                assert found[name][1][h, label] == pytest.approx(
+                    clustered(merged[0], merged[2]))
+                if name != "logit_minus":
+                    values, errors = found[f"{name}_change"]
+                    assert values[h, label] == pytest.approx(new.sum() / old.sum() - 1)
+                    assert errors[h, label] == pytest.approx(clustered(merged[1], merged[0]))
+    assert np.abs(found["attention_change"][0]).min() > 1e-6
+    assert (compared(before, before, queries)["attention_change"][0] == 0).all()
+
+
+def clustered(sums: np.ndarray, base: np.ndarray) -> float:
+    """Standard error of Σ sums / Σ base, from one item for each of six queries."""
+    residuals = sums - sums.sum() / base.sum() * base
+    return float((6 / 5 * (residuals**2).sum()) ** 0.5 / abs(base.sum()))
 
 
 def test_prompts_of_different_shots_are_refused(families: Families) -> None:

@@ -35,7 +35,11 @@ def family(request: pytest.FixtureRequest, families: Callable[[str], ModelInfo])
 
 
 def reading(loaded: Loaded, max_tokens: int = 3, rows: int = 128) -> Reading:
-    return Reading(max_tokens, tuple(stop_token_ids(loaded.tokenizer)), rows)
+    return Reading(max_tokens, tuple(stop_token_ids(loaded.tokenizer, loaded.info.ends)), rows)
+
+
+def ids(loaded: Loaded, prompts: list[str]) -> list[list[int]]:
+    return [loaded.tokenizer(prompt)["input_ids"] for prompt in prompts]
 
 
 def ids_of(loaded: Loaded, prompt: str) -> torch.Tensor:
@@ -54,7 +58,7 @@ def states(model: Any, loaded: Loaded, prompt: str) -> list[torch.Tensor]:
 
 
 def test_streams_are_the_hidden_states_of_transformers(family: Loaded) -> None:
-    found = last_streams(family, PROMPTS, rows=2)
+    found = last_streams(family, ids(family, PROMPTS), rows=2)
     assert found.shape[:2] == (3, 2)
     for row, prompt in zip(found, PROMPTS, strict=True):
         for layer, state in enumerate(states(family.model, family, prompt)):
@@ -70,9 +74,9 @@ def test_streams_are_the_hidden_states_of_transformers(family: Loaded) -> None:
 def test_its_own_hidden_state_changes_no_bit_and_another_one_does(family: Loaded) -> None:
     prompt = ids_of(family, PROMPTS[1])
     before = family.model(prompt, use_cache=False).logits
-    other = last_streams(family, [PROMPTS[0]])
+    other = last_streams(family, ids(family, PROMPTS[:1]))
     for layer in (0, 1):
-        own = last_streams(family, [PROMPTS[1]])[:, layer]
+        own = last_streams(family, ids(family, PROMPTS[1:2]))[:, layer]
         with written(family, {layer: own}):
             assert torch.equal(family.model(prompt, use_cache=False).logits, before)
         with written(family, {layer: other[:, layer]}):
@@ -86,7 +90,7 @@ def test_its_own_hidden_state_changes_no_bit_and_another_one_does(family: Loaded
 @torch.no_grad()
 def test_the_last_layers_state_of_another_prompt_gives_its_next_token(family: Loaded) -> None:
     """Nothing but the final norm and the head comes after, so the logits are the other prompt's."""
-    with written(family, {1: last_streams(family, [PROMPTS[0]])[:, 1]}):
+    with written(family, {1: last_streams(family, ids(family, PROMPTS[:1]))[:, 1]}):
         found = family.model(ids_of(family, PROMPTS[1]), use_cache=False).logits[0, -1]
     expected = family.model(ids_of(family, PROMPTS[0]), use_cache=False).logits[0, -1]
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
@@ -113,7 +117,7 @@ def brute_force(loaded: Loaded, example: Example, ablation: Ablation, layer: int
 
 def text_of(loaded: Loaded, token: int) -> str:
     """The answer that consists of one token."""
-    stops = stop_token_ids(loaded.tokenizer)
+    stops = stop_token_ids(loaded.tokenizer, loaded.info.ends)
     return "" if token in stops else loaded.tokenizer.decode([token], skip_special_tokens=True)
 
 
@@ -148,7 +152,7 @@ def test_bare_and_demonstrated_prompts_are_answered_as_without_vectors(
     ablation = some(info)
     found = task_vector_answers(loaded, TASK, reading(loaded, 3, rows=2), **DRAWN,
                                 ablation=ablation)
-    stops = stop_token_ids(loaded.tokenizer)
+    stops = stop_token_ids(loaded.tokenizer, loaded.info.ends)
     for example, bare, full in zip(found.examples, found.zero_shot, found.icl, strict=True):
         for prompt, answer in ((f"{example.query}->", bare), (example.prompt, full)):
             ids = oracle.greedy(ablation, ids_of(loaded, prompt)[0].tolist(), 3, stops)
@@ -177,7 +181,7 @@ def test_vectors_of_other_prompts_leave_the_query_out(info: ModelInfo) -> None:
             inputs = [*dummy_inputs(task, other), other.query, *(x for x, _ in
                                                                  other.demonstrations)]
             if example.query not in inputs:
-                vectors += [last_streams(loaded, [render(other.demonstrations, x)])[0]
+                vectors += [last_streams(loaded, ids(loaded, [render(other.demonstrations, x)]))[0]
                             for x in inputs[:2]]
         mean = torch.stack(vectors).mean(0)
         used.append(len(vectors))
@@ -243,4 +247,4 @@ def test_bad_input_is_refused(changes: dict[str, Any], message: str, info: Model
 def test_a_prompt_that_does_not_fit_is_not_cut(info: ModelInfo) -> None:
     loaded = load(info)
     with pytest.raises(UnitError, match="301 tokens and 1 to come"):
-        last_streams(loaded, ["ab->", "a" * 300])
+        last_streams(loaded, ids(loaded, ["ab->", "a" * 300]))

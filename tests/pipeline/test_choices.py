@@ -21,21 +21,22 @@ from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.stages.attribution import POOL, POOLS
 from prunelib.pipeline.stages.registry import counts as expected
 from prunelib.recipe.attribution import ObjectiveSpec
+from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.figures.report import draw_report
-from prunelib.tasks import draw, get_task
+from prunelib.tasks import draw, get_task, numbers
 from prunelib.tasks.tokenization import encode
 
 DATA = Path(__file__).parent.parent / "data"
 #: A task at which the reference GPT-2 errs now and then.
-RARE = "antonyms"
+RARE = "antonyms_reference"
 
 
 def test_a_format_whose_end_of_a_pair_is_in_an_answer_is_refused(info: ModelInfo) -> None:
     evaluate = {"tasks": ["present_past_perfect"], "shots": [1], "examples": 4}
     with pytest.raises(UserError, match=r"format colon: task 'present_past_perfect' has answers"):
-        recipe(info, format="colon", evaluate=evaluate).check()
-    recipe(info, evaluate=evaluate).check()
+        check_recipe(recipe(info, format="colon", evaluate=evaluate))
+    check_recipe(recipe(info, evaluate=evaluate))
 
 
 @pytest.mark.parametrize("fmt", ["comma", "example", "colon"])
@@ -64,7 +65,8 @@ def test_every_stage_writes_prompts_in_the_format_of_the_recipe(fmt: str, info: 
         tmp_path / "r", "select correct from predictions where purpose = 'pool' "
                         "order by example"), strict=True) if not right][:4]
     expected = load_scorer("gradient_activation")(
-        loaded, layer_path(loaded, 1), wrong, make_objective(ObjectiveSpec(tokens="all")), 32)[0]
+        loaded, layer_path(loaded, 1), wrong, make_objective(ObjectiveSpec(tokens="all")), 32
+    )[0].mean(0)
     scores = ask(tmp_path / "r", 'select score from attributions order by "index"')
     assert np.allclose([score for (score,) in scores], expected, atol=1e-7)
     # After a blank, all answers begin with the same character.
@@ -110,7 +112,7 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
         search={"rates": [0.05, 0.1, 0.2, 0.5], "split": "attribute", "statistic": "margin"},
         evaluate={"tasks": tasks, "shots": [1, 2], "examples": 4, "transfer": True},
     )
-    made.check()
+    check_recipe(made)
     counts = done_and_resumed(made, tmp_path)
     known = expected(made, LAYERS, 0)
     assert counts["attribute"] == known["attribute"].least == 2 * 2 * LAYERS
@@ -156,7 +158,7 @@ def test_a_local_data_set_is_a_task_with_options(info: ModelInfo, tmp_path: Path
         evaluate={"tasks": ["copa"], "shots": [0], "examples": 2, "scoring": "options",
                   "capability": {"tasks": ["copa"], "examples": 2, "text": str(text)}},
     )
-    made.check()
+    check_recipe(made)
     counts = done_and_resumed(made, tmp_path / "r")
     known = expected(made, LAYERS, 0)
     assert counts["attribute"] == known["attribute"].least
@@ -167,8 +169,8 @@ def test_a_local_data_set_is_a_task_with_options(info: ModelInfo, tmp_path: Path
     assert ask(tmp_path / "r", "select distinct format from predictions") == [("own",)]
     assert ask(tmp_path / "r", "select distinct source, texts from capability") == [
         ("text.txt", 3)]
-    assert ask(tmp_path / "r", "select distinct n from evaluations where purpose = 'report'") == [
-        (2,)]
+    assert ask(tmp_path / "r", "select distinct prompts from evaluations "
+                               "where purpose = 'report'") == [(2,)]
 
 
 @pytest.mark.parametrize("choose", ["correct", "wrong"])
@@ -178,7 +180,8 @@ def test_prompts_are_chosen_by_what_the_model_answers(choose: str, tmp_path: Pat
         "name": "chosen", "models": ["reference/llama-young"], "engine": "transformers",
         "attribution": {"proxy": "list_last", "choose": choose, "prompts": 4, "shots": 2,
                         "block": 1, "max_nodes": 9},
-        "search": {"layers": [3], "rates": [0.1], "examples": 4}, "controls": {"random": 0},
+        "search": {"layers": [3], "rates": [0.1], "examples": 4},
+        "controls": {"random": 0, "random_searches": 0},
         "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 2},
     })  # fmt: skip
     counts = done_and_resumed(made, tmp_path)
@@ -212,12 +215,15 @@ def test_more_prompts_are_answered_until_enough_are_wrong(tmp_path: Path) -> Non
              "prompts": 2, "shots": 3}
             for name, proxy, choose in (("main", "to_upper", "random"), ("rare", RARE, "wrong"),
                                         ("never", "to_upper", "wrong"))],
-        "search": {"layers": [3], "rates": [0.1], "examples": 4}, "controls": {"random": 0},
+        "search": {"layers": [3], "rates": [0.1], "examples": 4},
+        "controls": {"random": 0, "random_searches": 0},
         "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 2},
     })  # fmt: skip
     report = prunelib.run(made, tmp_path)
+    asked = len(numbers(get_task("to_upper"), split="attribute", shots=3, seed=0,
+                        count=POOL * POOLS * 2))
     assert report.skipped == {"reference/gpt2": [
-        f"attribution 'never': of {POOL * POOLS * 2} prompts of 'to_upper' the model answers 0 "
+        f"attribution 'never': of {asked} prompts of 'to_upper' the model answers 0 "
         "wrongly, fewer than prompts: 2"]}
     assert not report.complete and not report.failed and not report.stopped
     pool = ask(tmp_path, "select example, correct from predictions where purpose = 'pool' "

@@ -39,7 +39,8 @@ class Impatient(InlineExecutor):
 
 def test_a_deadline_changes_the_order_and_no_number(info: ModelInfo, tmp_path: Path) -> None:
     several = {"prompts": 6, "shots": 2, "seeds": [1, 2]}
-    two = {"models": [info.path, build(tmp_path / "m1", 1).path], "controls": {"random": 2},
+    two = {"models": [info.path, build(tmp_path / "m1", 1).path],
+           "controls": {"random": 2, "random_searches": 2},
            "attribution": [several | {"method": "gradient_activation"},
                            several | {"name": "other", "method": "random"}],
            "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 6,

@@ -10,6 +10,7 @@ from pipeline.small import LAYERS, ask, done_and_resumed, recipe
 
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.registry import counts as expected
+from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.figures.report import draw_report
 
@@ -39,7 +40,7 @@ def every(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
     made = recipe(info, attribution=each(), search={"rates": [0.2], "examples": 4, "shots": 2},
                   evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 4,
                             "capability": {"text": "prompts", "examples": 5}})
-    made.check()
+    check_recipe(made)
     counts = done_and_resumed(made, results)
     # Bottom and absolute have the units of layer. What is open is whether there are enough prompts
     # that are answered wrongly, which have 2 blocks in each layer.

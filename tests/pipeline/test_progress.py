@@ -25,7 +25,7 @@ from prunelib.pipeline.progress import RunProgress, StageProgress, read_progress
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RECIPE = prunelib.Recipe.model_validate({
     "name": "known", "models": ["some/model-that-is-not-here"],
-    "attribution": {"prompts": 50, "block": 25}, "controls": {"random": 1},
+    "attribution": {"prompts": 50, "block": 25}, "controls": {"random": 1, "random_searches": 1},
     "evaluate": {"tasks": ["to_upper"], "shots": [1, 2], "seeds": [0, 1]},
 })  # fmt: skip
 (MODEL,) = (spec.id for spec in RECIPE.models)

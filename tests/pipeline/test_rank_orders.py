@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.small import LAYERS, ask, done_and_resumed, recipe
 
 from prunelib.models import ModelInfo
+from prunelib.recipe.checks import check_recipe
 from prunelib.search.selection import random_order
 
 #: Neurons of a layer, of which the highest, lowest and largest scores have unlike numbers.
@@ -34,7 +35,7 @@ def planted(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
         search={"rates": [0.2], "examples": 4, "shots": 2},
         evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 4},
     )
-    made.check()
+    check_recipe(made)
     done_and_resumed(made, results)
     return results
 

@@ -20,6 +20,7 @@ import prunelib
 from prunelib.models import ModelInfo
 from prunelib.pipeline.plan import estimate
 from prunelib.pipeline.progress import read_progress
+from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.recipe import Recipe
 from prunelib.tasks import SUITES
 
@@ -96,7 +97,7 @@ def small(content: dict[str, Any], model: str, folder: Path) -> Recipe:
         content["in_context_heads"] |= {"task": given[0], "held_out": given[1:2],
                                         "labels": ["a", "b"]}
     made = Recipe.model_validate(content | {"models": [model], "engine": "transformers"})
-    made.check()
+    check_recipe(made)
     return made
 
 
@@ -147,7 +148,7 @@ SHARING: dict[str, dict[str, Any]] = {
                         WANDA | {"prompts": 1, "name": "b", "proxy": "to_upper"}],
         "search": {"rates": [0.1, 0.5], "split": "attribute"}},
     "one canary prompt for two studies": {
-        "attribution": WANDA, "controls": {"random": 0},
+        "attribution": WANDA, "controls": {"random": 0, "random_searches": 0},
         "search": {"rates": [0.1], "examples": 6, "shots": 2, "proxy": "to_upper"},
         "importance": HEADS | {"oracle": ["ffn"], "removal": False}},
     "fractions of less than one head": {
@@ -161,7 +162,7 @@ def test_units_that_are_shared_are_counted_once_at_least(
     changes: dict[str, Any], info: ModelInfo, tmp_path: Path
 ) -> None:
     recipe, watcher = small_recipe(info, **changes), Watcher(tmp_path)
-    recipe.check()
+    check_recipe(recipe)
     planned = {line.stage: line.units for line in estimate(recipe)}
     prunelib.run(recipe, tmp_path, None, watcher)
     assert planned.keys() == watcher.asked.keys()

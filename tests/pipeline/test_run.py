@@ -47,7 +47,7 @@ def test_every_table_is_filled(finished: Path) -> None:
     empty = {name for name, table in rows(finished).items() if not table.num_rows}
     # None in the tiny model; not asked for.
     assert empty == {"planted", "likelihoods", "task_vectors", "component_scores", "removals",
-                     "label_biases"}
+                     "label_answers"}
 
 
 def test_what_is_evaluated(finished: Path) -> None:
@@ -56,7 +56,7 @@ def test_what_is_evaluated(finished: Path) -> None:
         ("integrated_gradients", "chosen"), ("none", "baseline"),
         ("random", "control"), ("random_search", "control"),
     ]  # fmt: skip
-    counts = ask(finished, "select distinct n from evaluations where purpose = 'report'")
+    counts = ask(finished, "select distinct prompts from evaluations where purpose = 'report'")
     assert counts == [(6,)]
     # the control has the layer and the size of what was chosen
     same = "select layer, \"count\" from interventions where role = '{}' and method = '{}'"
@@ -87,7 +87,9 @@ def test_intervals_hold_what_they_are_intervals_of(finished: Path) -> None:
         select accuracy, accuracy_low, accuracy_high, copying_error, copying_error_low,
                copying_error_high from leaderboard""")
     assert len(lines) == 4
-    for line in lines:
+    known = [line for line in lines if line[1] is not None]  # a single random set has no interval
+    assert len(known) >= 2
+    for line in known:
         for value, low, high in (line[:3], line[3:]):
             assert 0 <= low <= value <= high <= 1  # type: ignore[operator]
 
@@ -130,7 +132,7 @@ def test_more_shots_reuse_what_is_there(info: ModelInfo, finished: Path, tmp_pat
     assert report.units_done == 2 * passes(results)  # two tasks, at 3 shots
     # both runs are there, each with its own lines
     assert len(ask(results, "select distinct run from leaderboard")) == 2
-    assert ask(results, "select max(n) from evaluations where purpose = 'report'") == [(6,)]
+    assert ask(results, "select max(prompts) from evaluations where purpose = 'report'") == [(6,)]
 
 
 def test_a_failed_unit_is_a_row_and_the_run_goes_on(

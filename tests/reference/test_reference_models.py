@@ -34,7 +34,7 @@ MODELS = ["reference/llama-young", *(c.removesuffix("-copier") for c in COPIERS)
 DEMO = ["reference/llama-young", "reference/llama-copier", "reference/llama"]
 #: For what takes long: the first in `make test`.
 SOME = ["reference/llama-young", "reference/gpt2-copier", "reference/llama-copier"]
-TASKS = [get_task(name) for name in task_names("all")]
+TASKS = [get_task(name) for name in task_names("reference")]
 
 
 def rest_is_long(names: list[str], quick: list[str] = DEMO) -> list[Any]:

@@ -16,6 +16,12 @@ from prunelib.results.storage.store import Store
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 RUN = "demo-0123abcd"
+#: What rows hold where a test does not say otherwise.
+USUAL: dict[str, dict[str, Any]] = {
+    "component_scores": {"standard_error": None, "queries": 9},
+    "attributions": {"queries": 8, "standard_error": None, "first_half_rank": None,
+                     "second_half_rank": None},
+}
 #: Purpose of answers → split that they are of; the others are of the report split.
 SPLITS = {"pool": "attribute", "search": "search", "importance": "search"}
 
@@ -50,12 +56,14 @@ class Folder:
             row = {
                 "model": "m", "engine": "transformers", "intervention": intervention,
                 "task": "t", "purpose": "report", "shots": 2, "seed": 0, "example": example,
-                "repeat": 0, "format": "arrow", "query": f"q{example}", "gold": "a",
+                "repeat": 0, "format": "arrow", "scoring": "greedy",
+                "query": f"q{example}", "gold": "a",
                 "prediction": {"1": "a", "0": "z", "c": "b", "e": None}[mark],
                 "correct": mark == "1", "copied": mark == "c",
                 "copied_position": 1 if mark == "c" else None, "margin": None,
                 "gold_in_prompt": False, "demonstrations": ["x", "y"], "answers": ["c", "b"],
-                "prompt_tokens": 9,
+                "prompt_tokens": 9, "choices": None, "right_choices": None,
+                "choice_likelihoods": None, "choice_characters": None,
                 "error": "too long" if mark == "e" else None, "unit_id": f"eval-{intervention}",
             }  # fmt: skip
             row |= changes
@@ -75,7 +83,7 @@ class Folder:
         self.add("units", row, f"{unit_id}-{row['run']}-{row['attempt']}")
 
     def add(self, table: str, row: dict[str, Any], unit_id: str | None = None) -> None:
-        self.rows[table, unit_id or row["unit_id"]].append(row)
+        self.rows[table, unit_id or row["unit_id"]].append(USUAL.get(table, {}) | row)
 
     def write(self, runs: dict[str, list[str]] | None = None) -> None:
         """Write everything; ``runs``: run → its units (all of them belong to RUN if not given)."""

@@ -32,6 +32,7 @@ def store(folder: Folder, intervention: Intervention, role: str = "control",
 def stored(folder: Folder) -> Folder:
     folder.add("models", {
         "model": "m", "revision": "local", "weights_digest": "w", "tokenizer_digest": "t",
+        "chat_template": None,
         "model_type": "llama", "layers": 3, "width": 9, "heads": 2, "unit_id": "model",
     })  # fmt: skip
     store(folder, BASELINE, "baseline")
@@ -57,7 +58,7 @@ def test_an_intervention_comes_back_with_its_digest(
 
 def test_the_untouched_model_is_not_meant(stored: Folder) -> None:
     stored.write()
-    with pytest.raises(UserError, match=f"no intervention begins with '{BASELINE.digest}'"):
+    with pytest.raises(UserError, match=f"'{BASELINE.digest}' is the untouched model 'm'"):
         find_intervention(stored.root, "m", BASELINE.digest)
     assert find_intervention(stored.root, "m", "").intervention == NEURONS
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prunelib.scoring.correctness import Outcome, first_line, judge
@@ -30,6 +32,21 @@ def test_a_wrong_answer_from_elsewhere_is_no_copy() -> None:
 def test_a_right_answer_is_never_a_copy() -> None:
     assert outcome("3") == Outcome(True, False, None, False)
     assert outcome("3", answers=("3", "1")) == Outcome(True, False, None, True)
+
+
+def test_answers_are_compared_in_one_normal_form() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert outcome(decomposed, gold=composed).correct
+    assert outcome(f" {decomposed}\u00a0", answers=("2", composed)).copied_position == 1
+    assert outcome("x", gold=decomposed, answers=(composed,)).gold_in_prompt
+    assert not outcome("Cafe", gold="cafe").correct
+
+
+def test_case_is_folded_where_a_task_says_so_and_nowhere_else() -> None:
+    folded = replace(TASK, ignore_case=True)
+    assert folded.matches("STRASSE", "straße") and folded.matches("\u0130x", "i\u0307X")
+    assert not TASK.matches("STRASSE", "straße") and not TASK.matches("Paris", "paris")
+    assert replace(folded, match="prefix").matches("paris, france", "PARIS")
 
 
 @pytest.mark.parametrize("name", FORMATS)

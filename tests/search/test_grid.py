@@ -29,7 +29,7 @@ def test_rows_equal_greedy_decoding_with_zeroed_weights(
 ) -> None:
     order = random_order(WIDTH, layer, 0)
     ablations = [BASELINE, *(cut(layer, order, rate, WIDTH) for rate in RATES)]
-    stops = stop_token_ids(loaded.tokenizer)
+    stops = stop_token_ids(loaded.tokenizer, loaded.info.ends)
     found = greedy_rows(loaded, layer, ablations, PROMPTS, 5, stops).tokens
     for ablation, answers in zip(ablations, found, strict=True):
         expected = [oracle.greedy(ablation, p.prompt, 5, stops) for p in PROMPTS]

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from prunelib.interventions.ablation import Ablation
 from prunelib.recipe.methods import STRATEGIES
-from prunelib.search.choice import Cell, choose
+from prunelib.search.choice import Cell, Outcome, Rule, choose
 from prunelib.search.selection import positive_mass
-from prunelib.search.strategies import Found, Grid, Outcome, Request, load_strategy, search
+from prunelib.search.strategies import Found, Grid, Request, load_strategy, search
 
+SMALLEST = Rule("smallest_within_error")
 RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 
 
@@ -36,7 +37,7 @@ class World:
                        for i in range(layers) for j in range(len(rates))}
         ablations = {(i, r): Ablation.of_layer(i, range(j + 1))
                      for i in range(layers) for j, r in enumerate(rates)}
-        self.grid = Grid(ablations, examples, dict.fromkeys(range(layers), 1.0))
+        self.grid = Grid(ablations, examples, dict.fromkeys(range(layers), 1.0), SMALLEST)
         self.asked: list[tuple[int, int, int, int]] = []  # layer, rate's place, start, stop
 
     def evaluate(self, request: Request) -> Outcome:
@@ -49,6 +50,13 @@ class World:
 
     def run(self, name: str) -> Found:
         return search(load_strategy(name), self.grid, self.evaluate)
+
+
+def choice(found: Found, rule: Rule = SMALLEST) -> Cell:
+    """What is chosen where the untouched model is no candidate."""
+    cell = choose(found.candidates, rule)
+    assert cell is not None
+    return cell
 
 
 def bump(layer: int, rate: int, width: float = 2.0) -> Callable[[int, int], float]:
@@ -71,9 +79,9 @@ def test_nothing_is_asked_twice_and_everything_is_kept(name: str) -> None:
         assert np.array_equal(cell.margin, truth)
         assert np.array_equal(cell.correct, truth > 0)
         assert np.array_equal(cell.copied, truth < -0.5)
-    assert len(found.choice.correct) == 75
+    assert len(choice(found).correct) == 75
     again = World(lambda i, j: 0.1 * i + 0.01 * j, noise=0.3, examples=75)
-    assert again.run(name).choice.ablation == found.choice.ablation
+    assert choice(again.run(name)).ablation == choice(found).ablation
     assert again.asked == world.asked
 
 
@@ -81,9 +89,10 @@ def test_exhaustive_is_the_choice_among_all_cells() -> None:
     world = World(lambda i, j: 0.4 + 0.02 * i - 0.001 * j, noise=0.2)
     found = world.run("exhaustive")
     assert found.evaluations == 4 * 12 * 200
-    cells = [Cell(i, r, Ablation.of_layer(i, range(j + 1)), m > 0, m < -0.5)
+    cells = [Cell(m > 0, m < -0.5, m, i, r, Ablation.of_layer(i, range(j + 1)))
              for i in range(4) for j, r in enumerate(RATES) for m in [world.margin[i, j]]]
-    assert found.choice.ablation == choose(cells).ablation
+    expected = choose(cells, SMALLEST)
+    assert expected is not None and choice(found).ablation == expected.ablation
 
 
 @pytest.mark.parametrize("name", ["coarse_to_fine", "successive_halving"])
@@ -95,8 +104,8 @@ def test_a_quarter_is_enough_to_find_a_bump_anywhere(name: str, rates: tuple[flo
             all_cells = world.run("exhaustive")
             few = world.run(name)
             assert few.evaluations <= all_cells.evaluations / 4
-            lost = all_cells.choice.correct.astype(float) - few.choice.correct
-            assert few.choice.layer == layer
+            lost = choice(all_cells).correct.astype(float) - choice(few).correct
+            assert choice(few).layer == layer
             assert lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost))
 
 
@@ -121,7 +130,7 @@ def test_halving_step_by_step() -> None:
         (16, 32): [(1, 0), (1, 3)],
     }
     assert found.evaluations == 16 + 8 + 8 + 16 + 32
-    assert (found.choice.layer, found.choice.rate) == (1, RATES[0])
+    assert (choice(found).layer, choice(found).rate) == (1, RATES[0])
 
 
 def test_halving_keeps_the_best_margins_where_small_rates_are_worse() -> None:
@@ -133,7 +142,7 @@ def test_halving_keeps_the_best_margins_where_small_rates_are_worse() -> None:
         [(0, 2), (0, 3), (1, 2), (1, 3)],
         *[[(0, 3), (1, 3)]] * 3,
     ]
-    assert (found.choice.layer, found.choice.rate) == (0, RATES[3])
+    assert (choice(found).layer, choice(found).rate) == (0, RATES[3])
 
 
 def test_coarse_to_fine_step_by_step() -> None:
@@ -141,7 +150,7 @@ def test_coarse_to_fine_step_by_step() -> None:
     found = world.run("coarse_to_fine")
     coarse = [(i, j, 0, 8) for i in range(4) for j in (0, 2, 4, 6, 8, 10)]
     assert world.asked == [*coarse, (2, 5, 0, 40), (2, 7, 0, 40), (2, 6, 8, 40)]
-    assert (found.choice.layer, found.choice.rate) == (2, RATES[6])
+    assert (choice(found).layer, choice(found).rate) == (2, RATES[6])
 
 
 def test_coarse_to_fine_goes_on_around_a_small_rate_that_is_as_good() -> None:
@@ -150,7 +159,7 @@ def test_coarse_to_fine_goes_on_around_a_small_rate_that_is_as_good() -> None:
     found = world.run("coarse_to_fine")
     assert sorted(world.asked[24:]) == [
         (2, 3, 0, 40), (2, 4, 8, 40), (2, 5, 0, 40), (2, 10, 8, 40)]  # fmt: skip
-    assert (found.choice.layer, found.choice.rate) == (2, RATES[3])
+    assert (choice(found).layer, choice(found).rate) == (2, RATES[3])
 
 
 def test_layers_that_hold_half_of_the_mass() -> None:
@@ -158,7 +167,7 @@ def test_layers_that_hold_half_of_the_mass() -> None:
               (0.0, 0.0, 0.0, 0.0): {0}}
     for mass, layers in masses.items():
         world = World(bump(1, 4))
-        world.grid = Grid(world.grid.ablations, 200, dict(enumerate(mass)))
+        world.grid = Grid(world.grid.ablations, 200, dict(enumerate(mass)), SMALLEST)
         found = world.run("attribution_mass")
         assert {cell.layer for cell in found.cells} == layers
         assert found.evaluations == len(layers) * 12 * 200
@@ -170,7 +179,7 @@ def test_layers_that_hold_half_of_the_mass() -> None:
 def test_small_grids(name: str, layers: int, rates: int, examples: int) -> None:
     world = World(bump(layers - 1, rates - 1), layers, RATES[:rates], examples)
     found = world.run(name)
-    assert len(found.choice.correct) == examples
+    assert len(choice(found).correct) == examples
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -178,20 +187,21 @@ def test_rates_that_switch_off_the_same_neurons_are_asked_for_once(name: str) ->
     world = World(bump(1, 2), rates=RATES[:6])
     same = {(i, r): world.grid.ablations[i, RATES[max(2, j)]]
             for i in range(4) for j, r in enumerate(RATES[:6])}
-    world.grid = Grid(same, 200, world.grid.mass)
+    world.grid = Grid(same, 200, world.grid.mass, SMALLEST)
     found = world.run(name)
     asked = [(i, j, start) for i, j, start, _ in world.asked]
     assert len(set(asked)) == len(asked) and {j for _, j, _ in asked} <= {2, 3, 4, 5}
-    assert (found.choice.layer, found.choice.rate) == (1, RATES[0])
+    assert (choice(found).layer, choice(found).rate) == (1, RATES[0])
     assert found.evaluations == sum(stop - start for *_, start, stop in world.asked)
     if name == "exhaustive":
         assert len(found.cells) == 24 and len(asked) == 16
 
 
-def test_the_final_choice_goes_by_the_statistic() -> None:
+def test_strategies_keep_what_the_rule_prefers() -> None:
     world = World(lambda i, j: 2.0 + 0.1 * j if i == 1 else 0.5)  # all of layer 1 is right
-    assert world.run("exhaustive").choice.rate == RATES[0]
-    world.grid = Grid(world.grid.ablations, 200, world.grid.mass, "margin")
-    for name in ("exhaustive", "coarse_to_fine", "successive_halving"):
-        choice = world.run(name).choice
-        assert (choice.layer, choice.rate) == (1, RATES[-1])
+    assert choice(world.run("exhaustive")).rate == RATES[0]
+    for rule in (Rule("smallest_within_error", "margin"), Rule("best"), Rule("best", "margin")):
+        world.grid = Grid(world.grid.ablations, 200, world.grid.mass, rule)
+        for name in ("exhaustive", "coarse_to_fine", "successive_halving"):
+            cell = choice(world.run(name), rule)
+            assert (cell.layer, cell.rate) == (1, RATES[-1])

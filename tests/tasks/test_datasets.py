@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import opt_data
 import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
@@ -40,13 +41,14 @@ def rows(*parts: str) -> list[dict[str, Any]]:
 
 def test_every_data_set_of_the_paper_is_known() -> None:
     assert set(KNOWN) == {
-        "mmlu", "sst2", "sst5", "boolq", "balanced_copa",
+        "mmlu", "sst2", "sst5", "boolq", "balanced_copa", *opt_data.TASKS,
         *(f"xnli_{c}" for c in XNLI_LANGUAGES), *(f"xcopa_{c}" for c in XCOPA_LANGUAGES),
     }  # fmt: skip
     assert (len(XNLI_LANGUAGES), len(XCOPA_LANGUAGES)) == (15, 11)
     for name in KNOWN:
         known = DatasetSpec.model_validate(name)
-        assert known.name == name and len(known.options) >= 2
+        assert known.name == name
+        assert len(known.options) >= 2 or known.choices or known.scoring == "greedy_match"
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -181,7 +183,7 @@ def test_a_split_can_be_left_out() -> None:
 def test_fewer_samples_than_asked_for_are_refused() -> None:
     with pytest.raises(UserError, match=r"has 2 samples .* fewer than asked for: 3"):
         draw(task("sst2"), split="search", shots=0, seed=0, count=3)
-    assert len(draw(get_task("to_upper"), split="search", shots=1, seed=0, count=100)) == 100
+    assert draw(get_task("to_upper"), split="search", shots=1, seed=0, count=100)[-1].example > 6
 
 
 def test_the_digest_covers_all_that_a_task_is() -> None:
@@ -226,7 +228,7 @@ def test_a_worker_gets_the_same_task_from_the_spec_alone(monkeypatch: pytest.Mon
 )
 def test_a_template_that_cannot_be_used_is_refused_before_any_data(template: str, reason: str
                                                                    ) -> None:
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(ValueError, match=reason):
         spec("sst2", template=template, path="no/such")
 
 
@@ -249,13 +251,13 @@ def test_what_does_not_fit_the_data_is_one_line(fields: dict[str, Any], reason: 
 
 
 def test_names() -> None:
-    with pytest.raises(UserError, match="did you mean xnli_en"):
+    with pytest.raises(ValueError, match="did you mean xnli_en"):
         DatasetSpec.model_validate("xnli_eng")
-    with pytest.raises(UserError, match="bundled task"):
+    with pytest.raises(ValueError, match="bundled task"):
         spec("vowel_counting", path="x", template="{a} {answer}")
     with pytest.raises(ValidationError, match="extra"):
         spec("sst2", templat="x")
-    with pytest.raises(UserError, match="one line of text"):
+    with pytest.raises(ValueError, match="one line of text"):
         spec("sst2", answers={"0": "two\nlines"})
 
 
@@ -338,7 +340,7 @@ def test_a_folder_without_data_or_whose_rows_a_script_makes(tmp_path: Path) -> N
 def test_a_file_that_cannot_be_read_and_a_cell_that_is_empty(tmp_path: Path) -> None:
     shutil.copytree(DATA / "sst2", tmp_path / "sst2")
     (tmp_path / "sst2" / "dev.jsonl").write_text('{"text": "a", "label"')
-    with pytest.raises(UserError, match="cannot be read: JSON parse error"):
+    with pytest.raises(UserError, match=r"dev\.jsonl, line 1: not JSON"):
         task("sst2", path=str(tmp_path / "sst2"))
     (tmp_path / "sst2" / "dev.jsonl").write_text('{"text": null, "label": 1}\n')
     with pytest.raises(UserError, match="row 0: column 'text' is empty"):

@@ -21,11 +21,11 @@ def activation(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective,
     rows: int = PATH_ROWS,
 ) -> Array:
-    """Mean over prompts of the mean over positions of |value|, ``[layers, neurons]``.
+    """Mean over positions of |value|, of each prompt: ``[layers, prompts, neurons]``.
 
     The value is that which a mask would set to zero. One forward pass; no labels.
     """
-    return np.stack([values.abs().mean(0).numpy()
+    return np.stack([values.numpy()
                      for values in neuron_values(loaded, path, prompts, rows, _mean)])
 
 

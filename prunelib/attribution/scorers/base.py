@@ -1,7 +1,8 @@
 """What a scorer is, and what several of them need.
 
-Scorers are cheaper than integrated gradients, or exact for one neuron at a time. Each gives one
-score per neuron, the mean over prompts, for every layer asked for at once. What they cost is
+Scorers are cheaper than integrated gradients, or exact for one neuron at a time. Each gives the
+scores of every layer asked for at once: of each prompt where the score is a mean over prompts, so
+that it has a standard error, else one per neuron. What they cost is
 stated as passes over the prompts; integrated gradients with n nodes cost n forward and backward
 passes for each layer.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 #: From a model, the path (layers, projection), prompts, the objective and rows per batch to
-#: scores ``[layers, neurons]``.
+#: scores ``[layers, prompts, neurons]``, or ``[layers, neurons]`` of all prompts together.
 Scorer = Callable[[Loaded, Path, Sequence[Encoded], Objective, int], Array]
 
 

@@ -16,17 +16,14 @@ def gradient_activation(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective,
     rows: int = PATH_ROWS,
 ) -> Array:
-    """Σ over positions of activation × gradient, ``[layers, neurons]``.
+    """Σ over positions of activation × gradient, of each prompt: ``[layers, prompts, neurons]``.
 
     The integrand of integrated gradients at α = 1, so the first-order effect of a neuron on the
     model as it runs. One forward and backward pass for all layers.
     """
-    total: Array | None = None
+    each = []
     for start in range(0, len(prompts), rows):
-        some = prompts[start : start + rows]
-        found = block_gradients(loaded, path, some, objective, np.ones(1), rows)
-        sums = np.stack([part.sums[0] for part in found])
-        total = sums if total is None else total + sums
-    if total is None:
-        raise ValueError("no prompts")
-    return total / len(prompts)
+        found = block_gradients(loaded, path, prompts[start : start + rows], objective, np.ones(1),
+                                rows, np.ones(1))
+        each.append(np.stack([part.each for part in found if part.each is not None]))
+    return np.concatenate(each, 1)

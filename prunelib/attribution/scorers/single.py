@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunelib.attribution.integrated_gradients import PATH_ROWS, Array, Path
+from prunelib.attribution.integrated_gradients import PATH_ROWS, Array, Path, by_prompt
 from prunelib.attribution.objectives.base import Objective
 from prunelib.attribution.prefix_replay import masked_rows
 from prunelib.models import Loaded
@@ -21,7 +21,7 @@ def single(
     loaded: Loaded, path: Path, prompts: Sequence[Encoded], objective: Objective,
     rows: int = PATH_ROWS,
 ) -> Array:
-    """F(model) − F(model without the neuron), each neuron alone, ``[layers, neurons]``.
+    """F(model) − F(model without the neuron) of each prompt: ``[layers, prompts, neurons]``.
 
     Integrated gradients along the path that scales one neuron and leaves all others: by the
     fundamental theorem the integral is this difference, so nothing is integrated. As many forward
@@ -35,7 +35,7 @@ def _without_each(
     loaded: Loaded, path: Path, layer: int, prompts: Sequence[Encoded], objective: Objective,
     rows: int,
 ) -> Array:
-    """F(all on) − F(one off), mean over prompts, for each neuron of one layer: ``[neurons]``."""
+    """F(all on) − F(one off), for each neuron of one layer: ``[prompts, neurons]``."""
     import torch
 
     texts = objective.rows(prompts)
@@ -52,6 +52,7 @@ def _without_each(
         for start in range(0, len(keep), at_once):
             some = keep[start : start + at_once]
             value = objective.function(logits(some), [t.prompt for t in texts] * len(some))
-            values.append((value.reshape(len(some), -1) * weights).double().sum(1))
-    total = torch.cat(values).cpu().numpy() / len(prompts)
-    return np.asarray(total[-1] - total[:-1])
+            values.append((value.reshape(len(some), -1) * weights).double())
+    owners = np.array([text.owner for text in texts])
+    of_prompts = by_prompt(torch.cat(values).cpu().numpy(), owners)
+    return np.asarray(of_prompts[-1] - of_prompts[:-1]).T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from prunelib.attribution import quadrature
 from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
 from prunelib.attribution.objectives.base import objective_digest
+from prunelib.attribution.sampling import Moments, Sampling, moments, query_blocks, sampling
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.pipeline.stages.rankings import Ranking, pruned_site, scored_site
@@ -23,6 +25,7 @@ from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.search.selection import in_order, positive_mass, random_order
+from prunelib.tasks import numbers
 from prunelib.vocabulary import Purpose, Stage
 
 Array = NDArray[np.float64]
@@ -30,8 +33,7 @@ Projection = Literal["gate", "up", "down"]
 #: Paths along which gradients are integrated.
 IntegratedPath = Literal["layer", "joint", "last_position"]
 
-#: Prompts that are answered at a time to find one that is answered correctly, or wrongly, and how
-#: often at most.
+#: Prompts answered at a time to find one answered correctly, or wrongly, and how often at most.
 POOL, POOLS = 4, 16
 
 
@@ -52,11 +54,12 @@ class _PartsJob(Job):
     def _where(self) -> str:
         return f"layer {self.layers[0]}" if len(self.layers) == 1 else f"{len(self.layers)} layers"
 
-    def _part(self, unit: Unit, layer: int, level: int, alpha: float, sums: Any, totals: Any,
-              values: Any) -> Row:
+    def _part(self, unit: Unit, layer: int, level: int, alpha: float, sums: Any,
+              totals: Any = (), values: Any = (), found: Moments | None = None) -> Row:
         return {"model": unit.model.id, "layer": layer, "start": self.prompts.indices[0],
                 "level": level, "alpha": alpha, "sums": sums, "totals": totals, "values": values,
-                "unit_id": unit.id}
+                "squares": [], "weighted": [], "half": [],
+                "unit_id": unit.id} | ({} if found is None else vars(found))
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,16 @@ class AttributeJob(_PartsJob):
                     last_position=self.path == "last_position", released=self.released)
         objective = make_objective(self.objective, self.objective_digest)
         found = block_gradients(loaded, path, prompts, objective, quadrature.new_nodes(self.level),
-                                PATH_ROWS >> worker.batch_halvings)
-        return [
-            self._part(unit, layer, self.level, float(alpha), part.sums[i], part.totals[i],
-                       part.values[i])
-            for layer, part in zip(self.layers, found, strict=True)
-            for i, alpha in enumerate(part.alphas)
-        ]
+                                PATH_ROWS >> worker.batch_halvings,
+                                None if self.level else quadrature.weights(0))
+        queries, rows = self.prompts.queries, []
+        for layer, part in zip(self.layers, found, strict=True):
+            rows += [self._part(unit, layer, self.level, float(alpha), part.sums[i],
+                                part.totals[i], part.values[i])
+                     for i, alpha in enumerate(part.alphas)]
+            if part.each is not None:
+                rows[-1] |= vars(moments(part.each, queries))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,10 @@ class ScoreJob(_PartsJob):
         objective = make_objective(self.objective, self.objective_digest)
         scores = load_scorer(self.method)(loaded, path, prompts, objective,
                                           PATH_ROWS >> worker.batch_halvings)
-        return [self._part(unit, layer, 0, 1.0, of_layer * len(prompts), [], [])
+        queries = self.prompts.queries
+        return [self._part(unit, layer, 0, 1.0, of_layer * len(prompts)) if of_layer.ndim == 1
+                else self._part(unit, layer, 0, 1.0, of_layer.sum(0),
+                                found=moments(of_layer, queries))
                 for layer, of_layer in zip(self.layers, scores, strict=True)]
 
 
@@ -171,31 +180,44 @@ def _noting(step: Step[Found], used: set[str]) -> Step[Found]:
 def _sample(run: ModelRun, request: RankingRequest) -> Step[PromptsRef]:
     """The prompts that are attributed, chosen by what the untouched model answers if asked."""
     spec = request.spec
+
+    def drawn(indices: Iterable[int]) -> PromptsRef:
+        return run.prompts(request.task, "attribute", spec.shots, request.seed, indices,
+                           spec.demonstrations)
+
     if spec.choose == "random":
-        return run.prompts(request.task, "attribute", spec.shots, request.seed, range(spec.prompts))
+        return drawn(range(spec.prompts))
     fitting: list[int] = []
     for pool in (looked := pools(run.recipe, request)):
-        prompts = run.prompts(request.task, "attribute", spec.shots, request.seed, pool)
-        unit = run.unit(PoolJob(run.spec.dtype, prompts, run.format_and_scoring(request.task)[1],
+        scoring = run.format_and_scoring(request.task)[1]
+        unit = run.unit(PoolJob(run.spec.dtype, drawn(pool), scoring,
                                 run.info.layers - 1, (BASELINE,)))
         yield needs([unit])
         answers = run.store.read("predictions", [unit.id]).sort_by("example").to_pylist()
         fitting += [row["example"] for row in answers
                     if row["correct"] == (spec.choose == "correct")]
         if len(fitting) >= spec.prompts:
-            return run.prompts(request.task, "attribute", spec.shots, request.seed,
-                               fitting[: spec.prompts])
+            return drawn(fitting[: spec.prompts])
     raise UserError(
-        f"attribution '{spec.label}': of {looked[-1].stop} prompts of '{request.task}' the model "
-        f"answers {len(fitting)} {spec.choose}ly, fewer than prompts: {spec.prompts}")
+        f"attribution '{spec.label}': of {sum(map(len, looked))} prompts of '{request.task}' the "
+        f"model answers {len(fitting)} {spec.choose}ly, fewer than prompts: {spec.prompts}")
 
 
-def pools(recipe: Recipe, request: RankingRequest) -> list[range]:
+def pools(recipe: Recipe, request: RankingRequest) -> list[list[int]]:
     """Prompts that are answered, pool after pool, until there are enough of those asked for."""
     task, block = recipe.task(request.task), POOL * request.spec.prompts
     # A data set ends; other tasks would begin again for ever.
-    end = POOLS * block if task.sizes is None else len(task.split("attribute"))
-    return [range(start, min(start + block, end)) for start in range(0, end, block)]
+    end = POOLS * block if task.sizes is None else task.queries("attribute")
+    found = attributed(recipe, request, end)
+    return [found[start : start + block] for start in range(0, len(found), block)]
+
+
+def attributed(recipe: Recipe, request: RankingRequest, count: int) -> list[int]:
+    """Those of the first ``count`` draws for an attribution that were not drawn before."""
+    spec = request.spec
+    return numbers(recipe.task(request.task), split="attribute", shots=spec.shots,
+                   seed=request.seed, count=count,
+                   demonstrations=recipe.sources(request.task, spec.demonstrations))
 
 
 def _groups(run: ModelRun, request: RankingRequest) -> list[tuple[int, ...]]:
@@ -210,15 +232,24 @@ def _integrated(run: ModelRun, request: RankingRequest, sample: PromptsRef
     """Raise the nodes of every layer until the error of its mean scores is small enough."""
     spec = request.spec
     groups = _groups(run, request)
+    queries = sample.queries
+    blocks = query_blocks(queries, spec.block)
+    samples: dict[int, Sampling] = {}
     # Layers scaled together → layer → blocks of prompts → levels.
     parts: dict[tuple[int, ...], dict[int, list[list[NodeGradients]]]] = {g: {} for g in groups}
     scores: dict[int, Array] = {}
     for level, nodes in enumerate(quadrature.NODES):
-        units = {group: _attribute_units(run, request, sample, group, level) for group in parts}
+        units = {group: _attribute_units(run, request, sample, blocks, group, level)
+                 for group in parts}
         yield needs(unit for of_group in units.values() for unit in of_group)
         for group in list(parts):
-            found = _gradients(run, units[group], group)
+            found, known = _gradients(run, units[group], group)
             for layer in group:
+                if level == 0:
+                    samples[layer] = sampling(
+                        [of_block[layer] for of_block in known],
+                        [quadrature.weights(0) @ new[layer].sums for new in found],
+                        [[queries[i] for i in block] for block in blocks])
                 before = parts[group].get(layer) or [[] for _ in found]
                 parts[group][layer] = [[*old, new[layer]]
                                        for old, new in zip(before, found, strict=True)]
@@ -229,18 +260,18 @@ def _integrated(run: ModelRun, request: RankingRequest, sample: PromptsRef
                 del parts[group]
                 for layer, result in results.items():
                     scores[layer] = result.scores
-                    _record_scores(run, request, sample, layer, result.scores, nodes, result)
-                _record_gaps(run, request, nodes, results)
+                    _record_scores(run, request, sample, layer, result.scores,
+                                   samples[layer].scaled(result.scale), nodes, result)
+                _record_gaps(run, request, nodes, results, [i for block in blocks for i in block])
         if not parts:
             break
     return scores
 
 
 def _attribute_units(run: ModelRun, request: RankingRequest, sample: PromptsRef,
-                     layers: tuple[int, ...], level: int) -> list[Unit]:
+                     blocks: list[list[int]], layers: tuple[int, ...], level: int) -> list[Unit]:
     spec = request.spec
     above = run.info.layers - layers[0]
-    indices = sample.indices
     return [
         run.unit(
             AttributeJob(
@@ -250,31 +281,37 @@ def _attribute_units(run: ModelRun, request: RankingRequest, sample: PromptsRef,
                 released=spec.variant == "released",
                 projection=spec.projection,
                 prompts=run.prompts(request.task, "attribute", spec.shots, request.seed,
-                                    indices[start : start + spec.block]),
+                                    [sample.indices[i] for i in block]),
                 layers=layers,
                 level=level,
                 dtype=run.spec.dtype,
             ),
             cost=above * len(quadrature.new_nodes(level)),
         )
-        for start in range(0, len(indices), spec.block)
+        for block in blocks
     ]
 
 
 def _gradients(run: ModelRun, units: list[Unit], layers: tuple[int, ...]
-               ) -> list[dict[int, NodeGradients]]:
-    """Block → layer → what its unit found."""
+               ) -> tuple[list[dict[int, NodeGradients]], list[dict[int, Moments]]]:
+    """Block → layer → what its unit found at each node, and over queries."""
     table = run.store.read("attribution_parts", [unit.id for unit in units])
     owners, where = np.array(table["unit_id"].to_pylist()), np.array(table["layer"].to_pylist())
-    found = []
+    found, known = [], []
     for unit in units:
-        of_unit = {}
+        of_unit, over_queries = {}, {}
         for layer in layers:
             rows = table.filter((owners == unit.id) & (where == layer))
             of_unit[layer] = NodeGradients(*(np.array(rows[name].to_pylist())
                                              for name in ("alpha", "sums", "totals", "values")))
+            over_queries[layer] = _moments(rows.slice(rows.num_rows - 1).to_pylist()[0])
         found.append(of_unit)
-    return found
+        known.append(over_queries)
+    return found, known
+
+
+def _moments(row: Row) -> Moments:
+    return Moments(*(np.array(row[name]) for name in ("squares", "weighted", "half")))
 
 
 def _scored(run: ModelRun, request: RankingRequest, sample: PromptsRef
@@ -287,10 +324,13 @@ def _scored(run: ModelRun, request: RankingRequest, sample: PromptsRef
              for group in _groups(run, request)]
     yield needs(units)
     scores: dict[int, Array] = {}
-    for row in run.store.read("attribution_parts", [unit.id for unit in units]).to_pylist():
-        scores[row["layer"]] = np.array(row["sums"]) / len(sample.indices)
-    for layer, of_layer in sorted(scores.items()):
-        _record_scores(run, request, sample, layer, of_layer)
+    queries = sample.queries
+    for row in sorted(run.store.read("attribution_parts", [unit.id for unit in units]).to_pylist(),
+                      key=lambda row: row["layer"]):
+        sums = np.array(row["sums"])
+        scores[row["layer"]] = sums / len(queries)
+        _record_scores(run, request, sample, row["layer"], scores[row["layer"]],
+                       sampling([_moments(row)], [sums], [queries]) if row["squares"] else None)
     return scores
 
 
@@ -319,24 +359,36 @@ def _about(run: ModelRun, request: RankingRequest, layer: int, nodes: int | None
 
 def _record_scores(
     run: ModelRun, request: RankingRequest, sample: PromptsRef, layer: int, scores: Array,
-    nodes: int | None = None, found: LayerScores | None = None,
+    known: Sampling | None = None, nodes: int | None = None, found: LayerScores | None = None,
 ) -> None:
+    order = request.spec.rank
     setting = {
-        "shots": sample.shots, "format": sample.format, "site": scored_site(run.info, request.spec),
-        "prompts": len(sample.indices),
+        "shots": sample.shots, "format": str(sample.format),
+        "site": scored_site(run.info, request.spec),
+        "prompts": len(sample.indices), "queries": len(set(sample.queries)),
         "error_estimate": None if found is None else found.error,
         "completeness_error": None if found is None else float(np.median(np.abs(found.gaps))),
     }
+    errors = None if known is None else known.errors
+    halves = (None, None) if known is None or known.halves is None else tuple(
+        {index: place for place, index in enumerate(in_order(half, order), 1)}
+        for half in known.halves)
     run.record("attributions", [
         _about(run, request, layer, nodes) | setting
-        | {"index": index, "score": float(scores[index]), "rank": place}
-        for place, index in enumerate(in_order(scores, request.spec.rank), 1)
+        | {"index": index, "score": float(scores[index]), "rank": place,
+           "standard_error": None if errors is None else float(errors[index]),
+           "first_half_rank": None if halves[0] is None else halves[0][index],
+           "second_half_rank": None if halves[1] is None else halves[1][index]}
+        for place, index in enumerate(in_order(scores, order), 1)
     ], "scores")
 
 
 def _record_gaps(run: ModelRun, request: RankingRequest, nodes: int,
-                 found: dict[int, LayerScores]) -> None:
-    """Completeness gaps. Layers scaled together explain one change together, so have one gap."""
+                 found: dict[int, LayerScores], order: list[int]) -> None:
+    """Completeness gaps of prompts, which are scored in this ``order``.
+
+    Layers scaled together explain one change together, so have one gap.
+    """
     if request.spec.variant == "released":  # its scores are not meant to add up to anything
         return
     first = min(found)
@@ -344,5 +396,5 @@ def _record_gaps(run: ModelRun, request: RankingRequest, nodes: int,
     run.record("completeness_gaps", [
         _about(run, request, first, nodes)
         | {"example": i, "total": float(total), "delta": float(delta), "gap": float(total - delta)}
-        for i, (total, delta) in enumerate(zip(totals, found[first].deltas, strict=True))
+        for i, total, delta in sorted(zip(order, totals, found[first].deltas, strict=True))
     ], "gaps")

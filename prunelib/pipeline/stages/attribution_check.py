@@ -7,8 +7,9 @@ from prunelib.attribution.objectives.base import objective_digest
 from prunelib.engines.limits import model_limits
 from prunelib.errors import UnitError, UserError
 from prunelib.models import ModelInfo
-from prunelib.models.loading import load_tokenizer
+from prunelib.models.loading import checking_tokenizer
 from prunelib.pipeline.stages.rankings import pruned_site
+from prunelib.pipeline.units.prompts import written
 from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.recipe import Recipe
 from prunelib.tasks import Split, draw
@@ -29,25 +30,28 @@ def check_attribution(recipe: Recipe, info: ModelInfo) -> None:
         if (needs_objective and spec.objective.compares_answers
                 and spec.objective.tokens == "first"):
             _check_first_tokens(recipe, info, f"attribution '{spec.label}'", request.task,
-                                "attribute", spec.shots, spec.objective.name,
+                                "attribute", spec.shots, spec.demonstrations,
+                                spec.objective.name,
                                 f"objective: {{name: {spec.objective.name}, tokens: all}}")
         if needs_objective and spec.objective.own:
             _check_own(recipe, request, info)
         if search.statistic == "margin":
             _check_first_tokens(recipe, info, "search", recipe.search_task(request), search.split,
-                                search.shots, "margin", "statistic: accuracy")
+                                search.shots, search.demonstrations, "margin",
+                                "statistic: accuracy")
 
 
 def _check_own(recipe: Recipe, request: RankingRequest, info: ModelInfo) -> None:
     """Whether a user's own objective gives a value to each of two prompts of the task."""
-    spec, task, tokenizer = request.spec, recipe.task(request.task), load_tokenizer(info)
+    spec, task, tokenizer = request.spec, recipe.task(request.task), checking_tokenizer(info)
     if needs_labels(spec.objective.name) and not task.labelled("attribute"):
         raise UserError(
             f"attribution '{spec.label}': task '{task.name}' has no labels in its attribute split; "
             f"if objective '{spec.objective.name}' reads none, give it the attribute "
             "needs_labels = False")
     drawn = draw(task, split="attribute", shots=spec.shots, seed=request.seed,
-                 count=min(spec.prompts, 2), prompt_format=recipe.format_on("attribute"))
+                 count=min(spec.prompts, 2), prompt_format=written(recipe, info, "attribute"),
+                 demonstrations=recipe.sources(task.name, spec.demonstrations))
     try:
         prompts = [encode(example, tokenizer) for example in drawn]
         try_objective(spec.objective.name, (prompts * 2)[:2], model_limits(info)[1])
@@ -57,12 +61,13 @@ def _check_own(recipe: Recipe, request: RankingRequest, info: ModelInfo) -> None
 
 
 def _check_first_tokens(recipe: Recipe, info: ModelInfo, where: str, name: str, split: Split,
-                        shots: int, what: str, instead: str) -> None:
+                        shots: int, demonstrations: str | None, what: str, instead: str) -> None:
     """Whether answers have tokens of their own, and some that differ begin differently."""
-    task, tokenizer = recipe.task(name), load_tokenizer(info)
+    task, tokenizer = recipe.task(name), checking_tokenizer(info)
     count = _LOOK if task.sizes is None else min(_LOOK, len(task.split(split)))
     drawn = draw(task, split=split, shots=shots, seed=0, count=count,
-                 prompt_format=recipe.format_on(split))
+                 prompt_format=written(recipe, info, split),
+                 demonstrations=recipe.sources(name, demonstrations))
     try:
         shifts = [bool(encode(example, tokenizer).first_copies) for example in drawn
                   if set(example.answers) - {example.gold}]

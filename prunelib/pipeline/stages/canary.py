@@ -9,7 +9,7 @@ from typing import ClassVar
 from prunelib.engines.base import Canary
 from prunelib.interventions.ablation import Ablation
 from prunelib.pipeline.units.model_run import ModelRun
-from prunelib.pipeline.units.prompts import PromptsRef, tokenized
+from prunelib.pipeline.units.prompts import PromptsRef
 from prunelib.pipeline.units.steps import Step, needs
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.vocabulary import Stage
@@ -36,10 +36,11 @@ class CanaryJob(Job):
         import torch
 
         from prunelib.attribution.prefix_replay import last_logits
-        from prunelib.tasks.tokenization import pad_left
+        from prunelib.tasks.tokenization import pad_left, token_ids
 
         loaded = worker.loaded(unit.model, self.dtype)
-        ids = tokenized(self.prompts.draw()[1], loaded.tokenizer)[0].token_ids
+        prompt = self.prompts.draw()[1][0]
+        ids = token_ids(prompt.prompt, loaded.tokenizer, prompt.templated)
         batch = pad_left([ids], loaded.tokenizer.pad_token_id, loaded.device)
         with torch.no_grad(), self.ablation.applied(loaded) as changed:
             logits = last_logits(changed, batch)

@@ -10,8 +10,10 @@ from typing import ClassVar
 from prunelib.engines.base import Canary
 from prunelib.identity import digest
 from prunelib.interventions.ablation import Ablation
+from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.prompts import written
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.recipe.evaluate import CapabilitySpec
 from prunelib.recipe.recipe import Recipe
@@ -25,13 +27,16 @@ class Texts:
 
     name: str
     digest: str
+    #: Whether a chat template wrote the contexts, and with them all special tokens.
+    templated: bool
     #: (context, text): how probable is the text after its context, which may be empty.
     content: tuple[tuple[str, str], ...] = field(compare=False, repr=False)
 
     @classmethod
-    def of(cls, name: str, content: tuple[tuple[str, str], ...]) -> Texts:
+    def of(cls, name: str, content: tuple[tuple[str, str], ...], templated: bool = False
+           ) -> Texts:
         """Texts with their digest."""
-        return cls(name, digest("texts", [list(pair) for pair in content]), content)
+        return cls(name, digest("texts", [list(pair) for pair in content]), templated, content)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class LikelihoodJob(Job):
 
         contexts, texts = zip(*self.texts.content, strict=True)
         found = perplexity(worker.loaded(unit.model, self.dtype), texts, self.ablation,
-                           contexts=contexts)
+                           contexts=contexts, templated=self.texts.templated)
         about = {"model": unit.model.id, "intervention": self.ablation.digest,
                  "source": self.texts.name, "unit_id": unit.id}
         return [about | {"text": i} | asdict(likelihood) for i, likelihood in enumerate(found)]
@@ -65,7 +70,7 @@ def capability(run: ModelRun, ablations: Sequence[Ablation], expected: dict[str,
     spec = run.recipe.evaluate.capability
     if spec is None:
         return []
-    texts = capability_texts(run.recipe, spec)
+    texts = capability_texts(run.recipe, spec, run.info)
     # Texts take longest, so go first: one process alone runs them before its engine starts.
     units = [run.unit(LikelihoodJob(run.spec.dtype, texts, ablation), len(texts.content), priority)
              for ablation in ablations]
@@ -78,7 +83,7 @@ def capability(run: ModelRun, ablations: Sequence[Ablation], expected: dict[str,
     ]
 
 
-def capability_texts(recipe: Recipe, spec: CapabilitySpec) -> Texts:
+def capability_texts(recipe: Recipe, spec: CapabilitySpec, info: ModelInfo) -> Texts:
     """The texts whose probability a recipe asks for.
 
     Raises :class:`~prunelib.errors.UserError` if they cannot be had.
@@ -92,6 +97,7 @@ def capability_texts(recipe: Recipe, spec: CapabilitySpec) -> Texts:
         example
         for name in evaluate.tasks
         for example in draw(recipe.task(name), split="report", shots=max(evaluate.shots), seed=0,
-                            count=spec.examples, prompt_format=recipe.format_on("report"))
+                            count=spec.examples, prompt_format=written(recipe, info, "report"))
     ]
-    return Texts.of("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples))
+    return Texts.of("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples),
+                    any(example.templated for example in examples))

@@ -10,10 +10,10 @@ from prunelib.engines.registry import EngineName, choose_engine
 from prunelib.interventions.base import Intervention
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import TaskRef, tokenized
-from prunelib.pipeline.units.rows import prediction_rows
+from prunelib.pipeline.units.rows import choice_rows, prediction_rows
 from prunelib.pipeline.units.unit import Job, Row, Unit, WorkerRole, Workplace
-from prunelib.tasks import Split, draw
-from prunelib.vocabulary import Purpose, Stage
+from prunelib.tasks import Split, Written, draw, own_scoring
+from prunelib.vocabulary import Purpose, Scoring, Stage
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,12 @@ class EvaluateJob(EngineJob):
     seed: int
     examples: int
     repeat: int
-    #: As the recipe names it, or ``own`` for that of the task.
-    format: str
-    scoring: Literal["greedy", "options"]
+    #: As the recipe names it, ``own`` for that of the task, or the model's chat template.
+    format: Written
+    scoring: Scoring
     split: Split = "report"
+    #: Where demonstrations come from, unless from the same split.
+    demonstrations: tuple[Split, ...] = ()
     #: What the answers are for.
     purpose: Purpose = "report"
     #: How the engine is checked.
@@ -56,18 +58,26 @@ class EvaluateJob(EngineJob):
         return f"{self.task.name}, {self.shots} shots, seed {self.seed}, {self.intervention}"
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
-        from prunelib.engines.multiple_choice import answers_of
+        from prunelib.engines.multiple_choice import answers_of, choose_own
         from prunelib.models.loading import load_tokenizer
 
         engine = worker.engine(unit, self.engine, self.dtype, self.intervention, self.canary)
         task, tokenizer = self.task.load(), load_tokenizer(unit.model)
         examples = draw(task, split=self.split, shots=self.shots, seed=self.seed,
-                        count=self.examples, prompt_format=self.format)
-        prompts = tokenized(examples, tokenizer)
-        answers = (answers_of(engine, task, examples, tokenizer) if self.scoring == "options"
-                   else engine.generate(prompts))
-        return prediction_rows(unit, task, engine.kind, self.format, self.repeat,
-                               self.intervention.digest, self.purpose, examples, prompts, answers)
+                        count=self.examples, prompt_format=self.format,
+                        demonstrations=self.demonstrations)
+        prompts = tokenized(task, examples, tokenizer)
+        own = own_scoring(self.scoring)
+        chosen = None if own is None else choose_own(engine, own, examples, tokenizer)
+        if chosen is not None:
+            answers = [choice.completion for choice in chosen]
+        else:
+            answers = (answers_of(engine, task, examples, tokenizer) if self.scoring == "options"
+                       else engine.generate(prompts))
+        rows = prediction_rows(unit, task, engine.kind, self.format, self.repeat,
+                               self.intervention.digest, self.purpose, examples, prompts, answers,
+                               self.scoring)
+        return rows if chosen is None else choice_rows(rows, task, examples, chosen)
 
 
 def evaluate_job(
@@ -77,13 +87,18 @@ def evaluate_job(
 ) -> EvaluateJob:
     """A task under an intervention, on the engine that runs it here.
 
-    ``scoring`` is the recipe's unless it is given.
+    ``scoring`` is the task's or the recipe's unless it is given; that of own choices stays. What
+    the recipe says of demonstrations is for reported tasks.
     """
+    shown = run.recipe.evaluate.demonstrations if purpose == "report" else None
     written, usual = run.format_and_scoring(task, split)
+    if own_scoring(usual) is not None:
+        scoring = None
     return EvaluateJob(
         dtype=run.spec.dtype, engine=engine_of(run, intervention), intervention=intervention,
         task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
-        format=written, scoring=scoring or usual, split=split, purpose=purpose, canary=canary)
+        format=written, scoring=scoring or usual, split=split,
+        demonstrations=run.recipe.sources(task, shown), purpose=purpose, canary=canary)
 
 
 def engine_of(run: ModelRun, intervention: Intervention) -> EngineName:

@@ -19,10 +19,12 @@ def fine_tuning(run: ModelRun, rankings: list[Ranking]) -> list[Unit]:
     records: list[InterventionRecord] = []
     for ranking in (r for r in rankings if r.request.main and not r.random):
         examples = ranking.sample.draw()[1]
-        tuned = FineTuning(tuple((e.prompt, e.lead + e.gold) for e in examples), settings)
+        tuned = FineTuning(tuple((e.prompt, e.lead + e.gold) for e in examples), settings,
+                           any(example.templated for example in examples))
         only = ranking.request.only
         units += [
-            run.unit(evaluate_job(run, task, shots, seed, spec.examples, tuned, None), priority=1)
+            run.unit(evaluate_job(run, task, shots, seed, run.recipe.examples(task), tuned, None),
+                     priority=1)
             for task in (spec.tasks if only is None else (only,))
             for shots in spec.shots
             for seed in spec.seeds

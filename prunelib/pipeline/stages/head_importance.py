@@ -77,8 +77,10 @@ class ImportanceJob(Job):
         prompts = self.prompts.encode(loaded.tokenizer)
         found = gradient_importance(loaded, prompts,
                                     max(1, IMPORTANCE_ROWS >> worker.batch_halvings))
+        queries = self.prompts.queries
         return [row for site, variants in found.items() for variant, values in variants.items()
-                for row in _score_rows(unit, site, f"gradient_{variant}", values, len(prompts),
+                for row in _score_rows(unit, site, f"gradient_{variant}", values.scores,
+                                       values.errors(queries), len(prompts), len(set(queries)),
                                        self.prompts.task.name, self.prompts.shots)]
 
 
@@ -97,6 +99,7 @@ class InductionJob(Job):
         return f"induction scores, {self.sequences} sequences"
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        from prunelib.attribution.sampling import mean_error
         from prunelib.heads.induction import copying, prefix_matching
         from prunelib.heads.sequences import draw_sequences
 
@@ -106,16 +109,19 @@ class InductionJob(Job):
         found = {"prefix_matching": prefix_matching(loaded, repeated),
                  "copying": copying(loaded, once),
                  "copying_own_value": copying(loaded, once, "own_value")}
+        sequences = [str(i) for i in range(self.sequences)]  # each is drawn on its own
         return [row for name, values in found.items()
-                for row in _score_rows(unit, "head", name, values, self.sequences)]
+                for row in _score_rows(unit, "head", name, values.mean(0),
+                                       mean_error(values, sequences), self.sequences,
+                                       self.sequences)]
 
 
-def _score_rows(unit: Unit, site: Site, name: str, values: Array, prompts: int,
-                task: str | None = None, shots: int | None = None) -> list[Row]:
-    """Rows of ``component_scores``: values are ``[layers, components]``, or ``[layers]``."""
-    return [score_row(unit, Component(layer, site, index), name, value, prompts, task, shots)
-            for layer, of_layer in enumerate(values.reshape(len(values), -1))
-            for index, value in enumerate(of_layer)]
+def _score_rows(unit: Unit, site: Site, name: str, values: Array, errors: Array, prompts: int,
+                queries: int, task: str | None = None, shots: int | None = None) -> list[Row]:
+    """Rows of ``component_scores``; values and errors are ``[layers, components]``."""
+    return [score_row(unit, Component(layer, site, index), name, float(values[layer, index]),
+                      float(errors[layer, index]), prompts, queries, task, shots)
+            for layer, index in np.ndindex(*values.shape)]
 
 
 class HeadImportance(Study):
@@ -192,6 +198,8 @@ class HeadImportance(Study):
         def mean(split: Split) -> float:
             return sum(lengths(task, split, shots) for task, shots in settings) / len(settings)
 
+        reported = sum(recipe.examples(task) * lengths(task, "report", shots)
+                       for task, shots in settings) / len(settings)
         return {
             # Forward and backward, which costs as much when no weight gradients are computed.
             "attribute": 2 * spec.prompts * len(settings) * mean("attribute")
@@ -199,7 +207,7 @@ class HeadImportance(Study):
             "canary": counts["canary"].most
             * lengths(evaluate.tasks[0], "search", max(evaluate.shots)),
             "evaluate": oracle * spec.examples * mean("search")
-            + (counts["evaluate"].most - oracle) * evaluate.examples * mean("report"),
+            + (counts["evaluate"].most - oracle) * reported,
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
@@ -305,7 +313,7 @@ def _removal(run: ModelRun, spec: RemovalSpec, scores: dict[Site, Scores]) -> St
     run.record("removals", [_row(run, removal) for removal in found], "removal")
     expected = yield from checked(run, distinct(records), _canary_prompt(run))
     evaluate = run.recipe.evaluate
-    yield offers(run.unit(evaluate_job(run, task, shots, seed, evaluate.examples, ablation,
+    yield offers(run.unit(evaluate_job(run, task, shots, seed, run.recipe.examples(task), ablation,
                                        expected[ablation.digest]))
                  for ablation, of in wanted.items() for task, shots in of
                  for seed in evaluate.seeds)

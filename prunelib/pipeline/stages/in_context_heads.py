@@ -22,7 +22,7 @@ from prunelib.errors import UnitError, UserError
 from prunelib.identity import seed_of
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo, adapter_for
-from prunelib.models.loading import load_tokenizer
+from prunelib.models.loading import checking_tokenizer, load_tokenizer
 from prunelib.pipeline.stages.canary import canaries, canary_answers
 from prunelib.pipeline.stages.evaluation import EngineJob, engine_of
 from prunelib.pipeline.stages.intervention_records import (
@@ -86,13 +86,16 @@ class HeadScoresJob(Job):
         task, rows = self.prompts.relabelled, max(1, LABELLED_ROWS >> worker.batch_halvings)
         if self.layer is None:
             name = "log_probability_increase"
-            scores = log_probability_increase(loaded, prompts, rows)
+            scores, errors = log_probability_increase(loaded, prompts, rows)
         else:
-            name, scores = "causal", accuracy_changes(loaded, prompts, [self.layer], rows)
-        return [score_row(unit, Component(int(layer), "head", int(index)), f"{name}_{place}_label",
-                          values[layer, index], len(prompts), task.name, 2 * self.prompts.each)
-                for place, values in zip(LABEL_PLACES, scores, strict=True)
-                for layer, index in np.argwhere(~np.isnan(values))]
+            name = "causal"
+            scores, errors = accuracy_changes(loaded, prompts, [self.layer], rows)
+        queries = len({prompt.query for prompt in prompts})
+        return [score_row(unit, Component(int(layer), "head", int(index)),
+                          f"{name}_{LABEL_PLACES[label]}_label", scores[label, layer, index],
+                          errors[label, layer, index], len(prompts), queries, task.name,
+                          2 * self.prompts.each)
+                for label, layer, index in np.argwhere(~np.isnan(scores))]
 
 
 @dataclass(frozen=True)
@@ -110,24 +113,21 @@ class HeadReadingsJob(Job):
         return f"labels read by {len(self.heads)} heads"
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
-        from prunelib.heads.label_readings import label_readings
+        from prunelib.heads.label_readings import compared, label_readings
         from prunelib.heads.labelled import LABELLED_ROWS
 
         loaded, task = worker.loaded(unit.model, self.dtype), self.prompts.relabelled
-        found = []
-        for reverse in (False, True):
-            prompts = self.prompts.encode(unit.model, reverse)
-            readings = label_readings(loaded, prompts, self.heads.components,
-                                      max(1, LABELLED_ROWS >> worker.batch_halvings))
-            for name in ("attention", "logit_minus", "value_minus"):
-                values = readings.by_label(getattr(readings, name))
-                found += [
-                    score_row(unit, head, f"{name}{'_reversed' if reverse else ''}_{place}_label",
-                              values[i, j], len(prompts), task.name, 2 * self.prompts.each)
-                    for i, head in enumerate(self.heads.components)
-                    for j, place in enumerate(LABEL_PLACES)
-                    if not np.isnan(values[i, j])]  # nothing is paid: what is read is not known
-        return found
+        prompts, turned = (self.prompts.encode(unit.model, reverse) for reverse in (False, True))
+        before, after = (label_readings(loaded, some, self.heads.components,
+                                        max(1, LABELLED_ROWS >> worker.batch_halvings))
+                         for some in (prompts, turned))
+        queries = [prompt.query for prompt in prompts]
+        # Where nothing is paid, what is read is not known.
+        return [score_row(unit, head, f"{name}_{place}_label", values[i, j], errors[i, j],
+                          len(prompts), len(set(queries)), task.name, 2 * self.prompts.each)
+                for name, (values, errors) in compared(before, after, queries).items()
+                for i, head in enumerate(self.heads.components)
+                for j, place in enumerate(LABEL_PLACES) if not np.isnan(values[i, j])]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class LabelledJob(EngineJob):
                 for prompt, label in zip(prompts, predicted(np.array(found)), strict=True)]
         return prediction_rows(unit, task, engine.kind, self.prompts.format, 0,
                                self.intervention.digest, "in_context", self.prompts.draw(),
-                               [Prompt(p.ids, 1) for p in prompts], said)
+                               [Prompt(p.ids, 1) for p in prompts], said, "options")
 
 
 class InContextHeads(Study):
@@ -195,7 +195,7 @@ class InContextHeads(Study):
         for name in spec.tasks:
             try:
                 encode_labelled(relabelled(recipe.task(name), spec.labels),
-                                _some(recipe, spec, name, 2), load_tokenizer(info))
+                                _some(recipe, spec, name, 2), checking_tokenizer(info))
             except (UserError, UnitError) as error:
                 raise UserError(f"in_context_heads: model '{info.id}', task '{name}': {error}"
                                 ) from error

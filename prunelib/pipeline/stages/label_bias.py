@@ -1,4 +1,4 @@
-"""The label bias stage: majority-label and recency bias, with and without mitigations."""
+"""The label bias stage: the answers behind two biases, with and without mitigations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import LabelledPromptsRef
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.recipe.heads import InContextHeadsSpec
-from prunelib.tasks import orders
 from prunelib.vocabulary import Stage
 
 if TYPE_CHECKING:
@@ -31,14 +30,14 @@ MITIGATIONS: tuple[Mitigation, ...] = ("minority_boost", "without_positions")
 
 @dataclass(frozen=True)
 class LabelBiasJob(Job):
-    """Majority-label and recency bias, with or without a mitigation in some heads.
+    """Answers behind majority-label and recency bias, with or without a mitigation in some heads.
 
-    One row says why, where a model refuses the mitigation.
+    One row without an answer says why, where a model refuses the mitigation.
     """
 
     kind: ClassVar[str] = "label_bias"
     stage: ClassVar[Stage] = "evaluate"
-    table: ClassVar[str] = "label_biases"
+    table: ClassVar[str] = "label_answers"
 
     prompts: LabelledPromptsRef
     #: ``none``, or what is done in which heads.
@@ -52,35 +51,40 @@ class LabelBiasJob(Job):
         return f"label biases, {self.prompts.task.name}, mitigation {self.mitigation}"
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
-        from prunelib.heads.label_bias import measure_biases
-        from prunelib.heads.labelled import LABELLED_ROWS
+        from prunelib.heads.label_bias import ask_conditions
+        from prunelib.heads.labelled import LABELLED_ROWS, predicted, right
 
         prompts, task, seed = self.prompts, self.prompts.relabelled, self.prompts.seeds[0]
-        prompts.encode(unit.model)  # those that are measured are as long at most
+        prompts.encode(unit.model)  # those that are asked are as long at most
         loaded = worker.loaded(unit.model, self.dtype)
         about = {"model": unit.model.id, "engine": "transformers", "task": task.name,
                  "seed": seed, "mitigation": self.mitigation, "strength": self.strength,
-                 "mode": self.mode, "heads": len(self.heads), "prompts": prompts.count,
-                 "unit_id": unit.id}
+                 "mode": self.mode, "heads": len(self.heads), "unit_id": unit.id}
+        rows: list[Row] = []
         try:
-            found = measure_biases(
-                loaded, task, split=prompts.split, each=prompts.each, seed=seed,
-                count=prompts.count, order_count=self.orders, prompt_format=prompts.format,
-                within=self._mitigated(loaded), rows=max(1, LABELLED_ROWS >> worker.batch_halvings))
+            for number, condition in enumerate(ask_conditions(
+                    loaded, task, split=prompts.split, each=prompts.each, seed=seed,
+                    count=prompts.count, order_count=self.orders, prompt_format=prompts.format,
+                    within=self._mitigated(loaded),
+                    rows=max(1, LABELLED_ROWS >> worker.batch_halvings))):
+                here = about | {"condition": number, "demonstrations": condition.name,
+                                "order": condition.order, "error": None}
+                correct = right(condition.prompts, condition.logprobs)
+                rows += [here | {
+                    "example": example.example, "query": example.query, "gold": example.gold,
+                    "prediction": task.options[said], "correct": bool(hit),
+                    "first_logprob": float(first), "second_logprob": float(second),
+                } for example, said, hit, (first, second) in zip(
+                    condition.examples, predicted(condition.logprobs), correct,
+                    condition.logprobs, strict=True)]
         except UserError as error:
             if self.mitigation == "none":
                 raise
             logger.warning("%s: %s is left out: %s", unit.model.id, self.mitigation, error)
-            return [about | {"demonstrations": "balanced", "order": None, "accuracy": None,
-                             "error": str(error)}]
-        measured: list[tuple[str, list[int] | None, float]] = [
-            ("balanced", None, found.balanced),
-            *((place, None, accuracy) for place, accuracy in zip(LABEL_PLACES, found.minus_one,
-                                                                 strict=True)),
-            *(("order", list(order), accuracy) for order, accuracy in zip(
-                orders(2 * prompts.each, self.orders, seed), found.by_order, strict=True))]
-        return [about | {"demonstrations": demonstrations, "order": order, "accuracy": accuracy,
-                         "error": None} for demonstrations, order, accuracy in measured]
+            return [about | dict.fromkeys((
+                "condition", "demonstrations", "order", "example", "query", "gold", "prediction",
+                "correct", "first_logprob", "second_logprob")) | {"error": str(error)}]
+        return rows
 
     def _mitigated(self, loaded: Loaded
                    ) -> Callable[[Sequence[LabelledPrompt]], AbstractContextManager[Any]] | None:

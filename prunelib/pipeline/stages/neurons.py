@@ -16,10 +16,11 @@ from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
-from prunelib.pipeline.stages.attribution import POOL, POOLS, pools, rank
+from prunelib.pipeline.stages.attribution import POOL, POOLS, attributed, pools, rank
 from prunelib.pipeline.stages.attribution_check import check_attribution
 from prunelib.pipeline.stages.canary import checked
 from prunelib.pipeline.stages.capability import capability, capability_texts
+from prunelib.pipeline.stages.choice_notes import choices, notes, switching_nothing_off
 from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.fine_tuning import fine_tuning
 from prunelib.pipeline.stages.intervention_records import distinct
@@ -41,6 +42,7 @@ from prunelib.pipeline.units.steps import Step, UnitsFailed, offers, together
 from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import AttributionSpec
 from prunelib.recipe.recipe import Recipe
+from prunelib.tasks import numbers
 from prunelib.vocabulary import Stage
 
 if TYPE_CHECKING:
@@ -88,8 +90,8 @@ class Neurons(Study):
         chosen = range(info.layers) if search.layers == "all" else search.layers
         above = sum(info.layers - layer for layer in chosen) / info.layers
         searched = [lengths(recipe.search_task(request), search.split, search.shots)
-                    * (1 + recipe.controls.random * request.main) for request in requests]
-        reported = sum(lengths(task, "report", shots)
+                    * (1 + recipe.controls.random_searches * request.main) for request in requests]
+        reported = sum(lengths(task, "report", shots) * recipe.examples(task)
                        for task in evaluate.tasks for shots in evaluate.shots)
         ablations, asked = _ablations(recipe).most, 0
         if evaluate.capability:
@@ -102,7 +104,7 @@ class Neurons(Study):
                 * r.spec.computation.cost(above, info.width) for r in requests),
             "search": len(chosen) * len(search.rates) * search.examples * sum(searched) * 2,
             "canary": ablations * searched[0],
-            "evaluate": share * reported * evaluate.examples
+            "evaluate": share * reported
             + ablations * _capability_tokens(recipe, info, lengths),
         }
 
@@ -111,7 +113,9 @@ class Neurons(Study):
                               params=[run]).to_arrow_table().to_pylist()
         if all(row["method"] == "none" for row in rows):  # a study of heads has a baseline, too
             return None
-        return Summary("report split, % of answers (95% intervals)", _leaderboard(rows),
+        return Summary("report split, % of answers (95% intervals)",
+                       _leaderboard(rows, switching_nothing_off(connection, run),
+                                    choices(connection, run)),
                        "select * from chosen")
 
 
@@ -146,7 +150,7 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
     if extras:  # the baseline twice, for the noise floor
         passes |= {(BASELINE, 1, task): None for task in spec.tasks}
     units = [
-        run.unit(evaluate_job(run, task, shots, seed, spec.examples, ablation,
+        run.unit(evaluate_job(run, task, shots, seed, run.recipe.examples(task), ablation,
                               expected[ablation.digest], repeat),
                  priority=int(hurry and (repeat > 0 or ablation.digest not in urgent)))
         for ablation, repeat, task in passes
@@ -186,11 +190,11 @@ def _attribute_count(recipe: Recipe, searched: int) -> Count:
     for request in recipe.ranking_requests():
         spec, exact = request.spec, _scoring(request)
         if spec.choose != "random":
-            looked = [(request.task, spec.shots, request.seed, pool)
+            looked = [(request.task, spec.shots, request.seed, spec.demonstrations, *pool)
                       for pool in _pools(recipe, request)]
             first.add(looked[0])
             later.update(looked)
-        found = _score_count(spec, searched)
+        found = _score_count(recipe, request, searched)
         if request in _sure(recipe):  # the prompts of one may be among those of another
             key = _scoring(request, "choose", "prompts", "block")
             least[key] = max(found.least, least.get(key, 0))
@@ -198,21 +202,46 @@ def _attribute_count(recipe: Recipe, searched: int) -> Count:
     return Count(len(first) + sum(least.values()), len(later) + sum(most.values()))
 
 
-def _pools(recipe: Recipe, request: RankingRequest) -> list[range]:
+def _pools(recipe: Recipe, request: RankingRequest) -> list[list[int]]:
     """Prompts that are answered at most to find such as are wanted, pool by pool."""
     try:
         return pools(recipe, request)
     except UserError:  # the task is not on this machine
         block = POOL * request.spec.prompts
-        return [range(i * block, (i + 1) * block) for i in range(POOLS)]
+        return [list(range(i * block, (i + 1) * block)) for i in range(POOLS)]
 
 
-def _score_count(spec: AttributionSpec, searched: int) -> Count:
-    method = spec.computation
+def _attributed(recipe: Recipe, request: RankingRequest) -> int:
+    """How many prompts are attributed: fewer than asked for where a pool has no more."""
+    asked = request.spec.prompts
+    if request.spec.choose != "random":
+        return asked
+    try:
+        return len(attributed(recipe, request, asked))
+    except UserError:  # the task is not on this machine
+        return asked
+
+
+def _searched(recipe: Recipe, request: RankingRequest) -> int:
+    """How many examples decide."""
+    spec = recipe.search
+    if spec.split == "attribute":
+        return _attributed(recipe, request)
+    try:
+        name = recipe.search_task(request)
+        return len(numbers(recipe.task(name), split="search", shots=spec.shots, seed=spec.seed,
+                           count=spec.examples,
+                           demonstrations=recipe.sources(name, spec.demonstrations)))
+    except UserError:  # the task is not on this machine
+        return spec.examples
+
+
+def _score_count(recipe: Recipe, request: RankingRequest, searched: int) -> Count:
+    spec, method = request.spec, request.spec.computation
     groups = (searched if method.by_layer else 1) if method.runs else 0
     if not method.quadrature:
         return exactly(groups)
-    blocks = math.ceil(spec.prompts / spec.block) * groups
+    blocks = math.ceil(_attributed(recipe, request) / spec.block) * groups
     return Count(blocks, blocks * sum(nodes <= spec.max_nodes for nodes in quadrature.NODES))
 
 
@@ -223,10 +252,12 @@ def _search_count(recipe: Recipe, searched: int) -> Count:
         return (recipe.search_task(request), *(
             (request.seed, spec.shots, spec.prompts, *chosen) if attributed else ()))
 
-    requests, random = recipe.ranking_requests(), recipe.controls.random
+    requests, random = recipe.ranking_requests(), recipe.controls.random_searches
     sure = {prompts(r) for r in _sure(recipe)}  # those chosen in two ways may be the same
     controls = len({(prompts(r), r.spec.projection) for r in requests if r.main}) * random
-    each = _requests(recipe.search.strategy, searched, recipe.search.examples)
+    found = [_requests(recipe.search.strategy, searched, _searched(recipe, request))
+             for request in requests]
+    each = Count(min(count.least for count in found), max(count.most for count in found))
     return Count(len(sure) + each.least * (len(sure) + controls),
                  len({prompts(r, r.spec.choose) for r in requests})
                  + each.most * (len(requests) + controls))
@@ -246,31 +277,39 @@ def _requests(strategy: str, layers: int, examples: int) -> Count:
     return exactly(layers)
 
 
+def _always_prunes(recipe: Recipe) -> bool:
+    """Whether a search must not answer "switch nothing off"."""
+    return recipe.search.nothing == "excluded"
+
+
 def _ablations(recipe: Recipe) -> Count:
     """Different ablations, the empty one included: searches may choose the same."""
-    requests, random = recipe.ranking_requests(), recipe.controls.random
+    requests, controls = recipe.ranking_requests(), recipe.controls
     main = sum(request.main for request in requests)
-    return Count(2, 1 + len(requests) * (1 + random) + random * main)
+    return Count(1 + _always_prunes(recipe),
+                 1 + len(requests) * (1 + controls.random) + controls.random_searches * main)
 
 
 def _evaluate_count(recipe: Recipe) -> Count:
     evaluate, requests = recipe.evaluate, recipe.ranking_requests()
-    tasks, random = len(evaluate.tasks), recipe.controls.random
+    tasks, controls = len(evaluate.tasks), recipe.controls
     of_task = len(evaluate.shots) * len(evaluate.seeds)
 
     def reported(request: RankingRequest, transfer: bool) -> int:
         return tasks if request.only is None or transfer else 1
 
     def covered(transfer: bool) -> int:
-        """Tasks of one ablation, if every search chose that one."""
+        """Tasks of one ablation, if every search chose that one, or none."""
+        if not _always_prunes(recipe):
+            return 0
         own = {r.only for r in _sure(recipe)}
         return tasks if None in own or transfer else len(own)
 
-    passes = sum((1 + random + random * r.main) * reported(r, evaluate.transfer)
-                 for r in requests)
+    passes = sum((1 + controls.random + controls.random_searches * r.main)
+                 * reported(r, evaluate.transfer) for r in requests)
     count = Count((2 * tasks + covered(evaluate.transfer)) * of_task,
                   (2 * tasks + passes) * of_task)
-    if recipe.controls.fine_tuning:
+    if controls.fine_tuning:
         count += exactly(sum(reported(r, False) for r in requests if r.main) * of_task)
     if evaluate.task_vectors:
         count += Count(tasks + covered(False), tasks + sum(reported(r, False) for r in requests))
@@ -285,26 +324,42 @@ def _capability_tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> flo
     spec = recipe.evaluate.capability
     if spec is None:
         return 0.0
-    texts, tokenizer = capability_texts(recipe, spec).content, load_tokenizer(info)
+    texts, tokenizer = capability_texts(recipe, spec, info).content, load_tokenizer(info)
     some = texts[:: max(1, len(texts) // 20)]
     return len(texts) / len(some) * sum(
         len(tokenizer(before + text, verbose=False)["input_ids"]) for before, text in some
     ) + spec.examples * sum(lengths(task, "report", spec.shots) for task in spec.tasks)
 
 
-def _leaderboard(rows: list[dict[str, Any]]) -> tuple[SummaryTable, ...]:
+#: Columns of the leaderboard that are differences, and their short names.
+_DIFFERENCES = {"difference": "vs baseline", "difference_to_random": "vs random",
+                "difference_to_random_search": "vs search"}
+
+
+def _leaderboard(rows: list[dict[str, Any]], nothing: set[tuple[str, str]],
+                 chosen: dict[str, list[dict[str, Any]]]) -> tuple[SummaryTable, ...]:
     """Baseline, pruned and random with intervals, one table per model; fits 80 columns."""
     tables: dict[str, list[tuple[str, ...]]] = {}
     sets = Counter(row["model"] for row in rows if row["matched_to"])
+    shown = [name for name in _DIFFERENCES if any(row[name] is not None for row in rows)]
     for row in rows:
         name = "baseline" if row["method"] == "none" else row["method"]
         if row["matched_to"] and sets[row["model"]] > 1:
             name += f" as {row['matched_to']}"
         tables.setdefault(row["model"], []).append((
-            name + _place(row), percent(row, "accuracy"), percent(row, "copying_error"),
-            points(row)))
-    return tuple(SummaryTable(model, ("method", "accuracy", "copying errors", "vs baseline"),
-                              tuple(lines)) for model, lines in tables.items())
+            name + ("\n  nothing off" if (row["model"], row["method"]) in nothing
+                    else _place(row)),
+            _below(percent(row, "accuracy")),
+            f"{100 * row['copying_error']:.1f}",
+            *(_below(points(row, difference)) for difference in shown)))
+    columns = ("method", "accuracy", "copied", *(_DIFFERENCES[name] for name in shown))
+    return tuple(SummaryTable(model, columns, tuple(lines), notes(chosen.get(model, [])))
+                 for model, lines in tables.items())
+
+
+def _below(text: str) -> str:
+    """The interval below its value."""
+    return text.replace(" (", "\n", 1).removesuffix(")")
 
 
 def _place(row: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def random_rankings(run: ModelRun, ranking: Ranking) -> list[Ranking]:
         Ranking("random_search", seed, {layer: random_components(run, ranking.site, layer, seed)
                                         for layer in run.layers},
                 ranking.site, ranking.request, ranking.sample, ranking.mass)
-        for seed in range(run.recipe.controls.random)
+        for seed in range(run.recipe.controls.random_searches)
     ]
 
 

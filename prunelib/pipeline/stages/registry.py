@@ -8,11 +8,15 @@ from contextlib import contextmanager
 
 from prunelib.errors import PrunelibError, one_line
 from prunelib.models import ModelInfo, planted_neurons
+from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.study import Count, Lengths, Study
 from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.prompts import written
 from prunelib.pipeline.units.steps import Batch, Step, resume
 from prunelib.pipeline.units.unit import Unit
 from prunelib.recipe.recipe import Recipe
+from prunelib.tasks import SPLITS
+from prunelib.tasks.chat import template_digest
 from prunelib.vocabulary import Stage
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,8 @@ def studies(recipe: Recipe) -> list[Study]:
 
 def check_model(recipe: Recipe, info: ModelInfo) -> None:
     """Raise ``UserError`` if a study of the recipe cannot be done with a model."""
+    for split in SPLITS:
+        written(recipe, info, split)
     for study in studies(recipe):
         study.check_model(recipe, info)
 
@@ -104,7 +110,8 @@ def _record_model(run: ModelRun) -> None:
     info = run.info
     names = ("revision", "weights_digest", "tokenizer_digest", "model_type", "layers", "width",
              "heads")
-    run.record("models", [{"model": info.id} | {name: getattr(info, name) for name in names}],
+    run.record("models", [{"model": info.id} | {name: getattr(info, name) for name in names}
+                          | {"chat_template": template_digest(load_tokenizer(info))}],
                "model")
     planted = planted_neurons(info)
     if planted:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from prunelib.engines.base import Completion
 from prunelib.interventions.ablation import BASELINE, Ablation
+from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.intervention_records import AblationRecord, record_interventions
 from prunelib.pipeline.stages.rankings import Ranking, random_components
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef, tokenized
-from prunelib.pipeline.units.rows import prediction_rows
-from prunelib.pipeline.units.steps import Batch, Step, together
+from prunelib.pipeline.units.rows import choice_rows, prediction_rows
+from prunelib.pipeline.units.steps import Step, needs, together
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
-from prunelib.search.choice import Cell
+from prunelib.search.choice import Cell, Outcome, Rule, choose
 from prunelib.search.selection import cut
-from prunelib.search.strategies import Found, Grid, Outcome, load_strategy
-from prunelib.vocabulary import Purpose, Stage
+from prunelib.search.strategies import Found, Grid, load_strategy
+from prunelib.tasks import ChoiceScoring, own_scoring
+from prunelib.vocabulary import Purpose, Role, Scoring, Stage
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class GridJob(Job):
 
     prompts: PromptsRef
     #: ``options``: the answer is one of the task's options.
-    scoring: Literal["greedy", "options"]
+    scoring: Scoring
     layer: int
     ablations: tuple[Ablation, ...]
 
@@ -42,17 +45,46 @@ class GridJob(Job):
         return f"layer {self.layer}, {len(self.ablations)} ablations"
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        scoring = own_scoring(self.scoring)
+        return (self._written(worker, unit) if scoring is None
+                else self._own_choices(worker, unit, scoring))
+
+    def _own_choices(self, worker: Workplace, unit: Unit, scoring: ChoiceScoring) -> list[Row]:
+        """Every question's own choices under each ablation, one after the other."""
+        from prunelib.engines.multiple_choice import choose_own
+        from prunelib.engines.transformers import TransformersEngine
+
+        task, examples = self.prompts.draw()
+        engine = TransformersEngine(worker.loaded(unit.model, self.dtype))
+        engine.batch_tokens >>= worker.batch_halvings
+        tokenizer = load_tokenizer(unit.model)
+        prompts = tokenized(task, examples, tokenizer)
+        rows: list[Row] = []
+        with closing(engine):
+            for ablation in self.ablations:
+                engine.switch(ablation)
+                chosen = choose_own(engine, scoring, examples, tokenizer)
+                found = prediction_rows(
+                    unit, task, engine.kind, self.prompts.format, 0, ablation.digest,
+                    self.purpose, examples, prompts, [c.completion for c in chosen], scoring)
+                rows += [row | {"margin": choice.margin} for row, choice in zip(
+                    choice_rows(found, task, examples, chosen), chosen, strict=True)]
+        return rows
+
+    def _written(self, worker: Workplace, unit: Unit) -> list[Row]:
+        """What the model writes under all ablations, or which of the task's options."""
         from prunelib.engines.limits import stop_token_ids
         from prunelib.search.grid import GRID_ROWS, greedy_rows
         from prunelib.tasks.tokenization import answer_tokens, encode
 
         loaded = worker.loaded(unit.model, self.dtype)
         task, examples = self.prompts.draw()
-        prompts = tokenized(examples, loaded.tokenizer)
+        prompts = tokenized(task, examples, loaded.tokenizer)
         answers = greedy_rows(loaded, self.layer, self.ablations,
                               [encode(example, loaded.tokenizer) for example in examples],
                               max(p.max_tokens for p in prompts),
-                              stop_token_ids(loaded.tokenizer), GRID_ROWS >> worker.batch_halvings,
+                              stop_token_ids(loaded.tokenizer, loaded.info.ends),
+                              GRID_ROWS >> worker.batch_halvings,
                               None if self.scoring == "greedy" else [
                                   answer_tokens(example, task.options, loaded.tokenizer)[1]
                                   for example in examples])
@@ -64,7 +96,8 @@ class GridJob(Job):
                 for ids in tokens
             ]
             found = prediction_rows(unit, task, "transformers", self.prompts.format, 0,
-                                    ablation.digest, self.purpose, examples, prompts, completions)
+                                    ablation.digest, self.purpose, examples, prompts, completions,
+                                    self.scoring)
             rows += [row | {"margin": float(margin)}
                      for row, margin in zip(found, margins, strict=True)]
         return rows
@@ -75,51 +108,61 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[A
     found = yield from together([_strategy(run, ranking, priority) for ranking in rankings])
     records = [AblationRecord(BASELINE, "none", "baseline", main=True)]
     tried: list[AblationRecord] = []
-    for ranking, outcome in zip(rankings, found, strict=True):
-        about: dict[str, Any] = {"site": ranking.site, "seed": ranking.seed,
+    for ranking, (cells, choice) in zip(rankings, found, strict=True):
+        about: dict[str, Any] = {"seed": ranking.seed,
                                  "proxy": run.recipe.search_task(ranking.request),
                                  "only": ranking.request.only}
-        tried += [AblationRecord(cell.ablation, ranking.method, "grid", layer=cell.layer,
-                                 rate=cell.rate, **about) for cell in outcome.cells]
-        cell = outcome.choice
-        records.append(AblationRecord(
-            cell.ablation, ranking.method, "control" if ranking.random else "chosen",
-            layer=cell.layer, rate=cell.rate, main=ranking.request.main and not ranking.random,
-            **about))
-        if not ranking.random:
-            records += _same_cell(run, ranking, cell)
+        tried += [_record(cell, ranking, "grid", **about) for cell in cells]
+        records.append(_record(choice, ranking, "control" if ranking.random else "chosen",
+                               main=ranking.request.main and not ranking.random, **about))
+        if choice is not None and not ranking.random:
+            records += _same_cell(run, ranking, choice)
     records = list(dict.fromkeys(records))  # who chose the same cell shares its controls
     record_interventions(run, records, "choice")
     record_interventions(run, tried, "grid")
     return records
 
 
-def _strategy(run: ModelRun, ranking: Ranking, priority: int) -> Step[Found]:
-    """Do what the recipe's strategy asks for, request by request.
+def _record(cell: Cell | None, ranking: Ranking, role: Role, **about: Any) -> AblationRecord:
+    """A cell of a ranking's grid; ``None`` is nothing switched off."""
+    if cell is None:
+        return AblationRecord(BASELINE, ranking.method, role, **about)
+    return AblationRecord(cell.ablation, ranking.method, role, ranking.site, cell.layer, cell.rate,
+                          **about)
 
-    The first units are joined by the model as it is on all examples, for the view ``grid``.
+
+def _strategy(run: ModelRun, ranking: Ranking, priority: int
+              ) -> Step[tuple[tuple[Cell, ...], Cell | None]]:
+    """Do what the recipe's strategy asks for, request by request: what was tried, and the choice.
+
+    The first units are joined by the untouched model on all examples, which is a candidate.
     """
     spec = run.recipe.search
+    rule = Rule(spec.choice, spec.statistic, spec.nothing)
     prompts = run.searched(ranking.request, ranking.sample)
     width = run.info.components(ranking.site)
     asking = load_strategy(spec.strategy)(Grid(
         {(layer, rate): cut(layer, ranking.orders[layer], rate, width, ranking.site)
          for layer in run.layers for rate in spec.rates},
-        len(prompts.indices), ranking.mass, spec.statistic))
+        len(prompts.indices), ranking.mass, rule))
     requests = next(asking)
-    untouched = [_grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)]
+    untouched = _grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)
+    first = [untouched]
     while True:
         units = [
             _grid_unit(run, replace(prompts, indices=prompts.indices[r.start : r.stop]), r.layer,
                        r.ablations, priority)
             for r in requests
         ]
-        yield Batch(needed=tuple(units), offered=tuple(untouched))
-        untouched = []
+        yield needs(units + first)
+        first = []
         try:
             requests = asking.send(_outcomes(run, units))
         except StopIteration as end:
-            return cast("Found", end.value)
+            found = cast("Found", end.value)
+            (known,) = _outcomes(run, [untouched])
+            return found.cells, choose(found.candidates, rule, Outcome(
+                known.correct[0], known.copied[0], known.margin[0]))
 
 
 def _grid_unit(run: ModelRun, prompts: PromptsRef, layer: int, ablations: tuple[Ablation, ...],

@@ -50,11 +50,15 @@ def exactly(units: int) -> Count:
 
 @dataclass(frozen=True)
 class SummaryTable:
-    """A table for people: its title, its columns (the first holds names), its rows."""
+    """A table for people: its title, its columns (the first holds names), its rows.
+
+    ``notes`` are sentences below it.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,16 @@ class Study(ABC):
 
 
 def percent(row: dict[str, Any], name: str) -> str:
-    """A share with its interval, such as ``12.3 (10.1–14.5)``."""
+    """A share with its interval if it has one, such as ``12.3 (10.1–14.5)``."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{100 * row[name]:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    value = f"{100 * row[name]:.1f}"
+    return value if low is None else f"{value} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def points(row: dict[str, Any], name: str = "difference") -> str:
-    """A difference in percentage points with its interval, or nothing."""
+    """A difference in percentage points with its interval if it has one, or nothing."""
     if row[name] is None:
         return ""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{100 * row[name]:+.1f} ({100 * low:+.1f}, {100 * high:+.1f})"
+    value = f"{100 * row[name]:+.1f}"
+    return value if low is None else f"{value} ({100 * low:+.1f}, {100 * high:+.1f})"

@@ -16,11 +16,12 @@ from prunelib.interventions.task_vectors import (
 )
 from prunelib.pipeline.stages.intervention_records import AblationRecord
 from prunelib.pipeline.units.model_run import ModelRun
-from prunelib.pipeline.units.prompts import TaskRef, tokenized
+from prunelib.pipeline.units.prompts import TaskRef
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.recipe.evaluate import TaskVectorsSpec
 from prunelib.scoring.correctness import first_line
-from prunelib.tasks import Example, draw
+from prunelib.tasks import Example, Written, draw
+from prunelib.tasks.tokenization import answer_room
 from prunelib.vocabulary import Stage
 
 
@@ -34,7 +35,7 @@ class TaskVectorJob(Job):
 
     task: TaskRef
     settings: TaskVectorsSpec
-    format: str
+    format: Written
     ablation: Ablation
 
     def describe(self) -> str:
@@ -54,10 +55,10 @@ class TaskVectorJob(Job):
         from prunelib.engines.limits import stop_token_ids
 
         loaded, task, spec = worker.loaded(unit.model, self.dtype), self.task.load(), self.settings
-        longest = tokenized(draw(task, split=split, shots=spec.shots, seed=spec.seed,
-                                 count=spec.examples), loaded.tokenizer)
-        reading = Reading(max(p.max_tokens for p in longest),
-                          tuple(stop_token_ids(loaded.tokenizer)),
+        some = draw(task, split=split, shots=spec.shots, seed=spec.seed, count=spec.examples,
+                    prompt_format=self.format)
+        reading = Reading(answer_room(some, task.options, loaded.tokenizer),
+                          tuple(stop_token_ids(loaded.tokenizer, loaded.info.ends)),
                           VECTOR_ROWS >> worker.batch_halvings)
         found = task_vector_answers(
             loaded, task, reading, split=split, shots=spec.shots, seed=spec.seed,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from prunelib.identity import digest
 from prunelib.models import ModelInfo
-from prunelib.pipeline.units.prompts import PromptsRef, TaskRef
+from prunelib.pipeline.units.prompts import PromptsRef, TaskRef, written
 from prunelib.pipeline.units.unit import Job, Unit
 from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.model import ModelSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.store import Store
-from prunelib.tasks import Split
+from prunelib.tasks import Split, Written, numbers
+from prunelib.vocabulary import Scoring
 
 
 class ModelRun:
@@ -55,20 +56,28 @@ class ModelRun:
         return TaskRef(name, self.recipe.task(name).digest,
                        "" if dataset is None else dataset.model_dump_json())
 
-    def prompts(self, task: str, split: Split, shots: int, seed: int, indices: Iterable[int]
-                ) -> PromptsRef:
-        """Some examples of a task, as jobs hold them."""
-        return PromptsRef(self.task(task), split, shots, seed, tuple(indices),
-                       self._format(task, self.recipe.format_on(split)))
+    def prompts(self, task: str, split: Split, shots: int, seed: int, indices: Iterable[int],
+                demonstrations: str | None = None) -> PromptsRef:
+        """Those of some draws of a task that were not drawn before, as jobs hold them."""
+        wanted = list(indices)
+        sources = self.recipe.sources(task, demonstrations)
+        drawn = set(numbers(self.recipe.task(task), split=split, shots=shots, seed=seed,
+                            count=max(wanted) + 1, demonstrations=sources))
+        return PromptsRef(self.task(task), split, shots, seed,
+                          tuple(i for i in wanted if i in drawn), self._written(task, split),
+                          sources)
 
     def format_and_scoring(self, task: str, split: Split = "report"
-                           ) -> tuple[str, Literal["greedy", "options"]]:
+                           ) -> tuple[Written, Scoring]:
         """How the prompts of a task are written on a split, and its answers read."""
-        scoring = self.recipe.evaluate.scoring if self.recipe.task(task).options else "greedy"
-        return self._format(task, self.recipe.format_on(split)), scoring
+        of = self.recipe.task(task)
+        scoring = of.scoring or (self.recipe.evaluate.scoring if of.options else "greedy")
+        return self._written(task, split), scoring
 
-    def _format(self, task: str, asked: str) -> str:
-        return "own" if self.recipe.task(task).format else asked
+    def _written(self, task: str, split: Split) -> Written:
+        asked = written(self.recipe, self.info, split)
+        own = isinstance(asked, str) and self.recipe.task(task).format
+        return "own" if own else asked
 
     def searched(self, request: RankingRequest, sample: PromptsRef) -> PromptsRef:
         """The examples on which a ranking's search decides; ``sample`` was attributed."""
@@ -76,7 +85,7 @@ class ModelRun:
         if spec.split == "attribute":
             return sample
         return self.prompts(self.recipe.search_task(request), "search", spec.shots, spec.seed,
-                            range(spec.examples))
+                            range(spec.examples), spec.demonstrations)
 
 
 def finished(store: Store, units: Iterable[Unit]) -> set[str]:

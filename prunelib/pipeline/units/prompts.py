@@ -9,22 +9,25 @@ from typing import Any
 
 from prunelib.engines.base import Prompt
 from prunelib.engines.limits import check_scorable, model_limits
-from prunelib.errors import UnitError
+from prunelib.errors import UnitError, UserError
 from prunelib.heads.labelled import LabelledPrompt, encode_labelled
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
+from prunelib.recipe.recipe import Recipe
 from prunelib.tasks import (
-    DatasetSpec,
+    CHAT,
+    ChatFormat,
     Example,
     Split,
     Task,
-    build_task,
+    Written,
     draw,
     draw_labelled,
     get_task,
     relabelled,
+    stored_task,
 )
-from prunelib.tasks.tokenization import Encoded, encode
+from prunelib.tasks.tokenization import Encoded, answer_room, encode, token_ids
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,13 @@ class TaskRef:
 
     name: str
     digest: str
-    #: The data set that it is (JSON), or nothing for a bundled task; its content is in the digest.
+    #: The data set or file of pairs that it is (JSON), or nothing for a bundled task; its content
+    #: is in the digest.
     dataset: str = field(default="", compare=False, repr=False)
 
     def load(self) -> Task:
         """The task itself. Raises :class:`UnitError` if its content is another one here."""
-        task = (build_task(DatasetSpec.model_validate_json(self.dataset)) if self.dataset
-                else get_task(self.name))
+        task = stored_task(self.dataset) if self.dataset else get_task(self.name)
         if task.digest != self.digest:
             raise UnitError(f"task '{self.name}' has other content on this node")
         return task
@@ -54,15 +57,23 @@ class PromptsRef:
     shots: int
     seed: int
     indices: tuple[int, ...]
-    #: As the recipe names it, or ``own`` for that of the task.
-    format: str
+    #: As the recipe names it, ``own`` for that of the task, or the model's chat template.
+    format: Written
+    #: Where demonstrations come from, unless from the same split.
+    demonstrations: tuple[Split, ...] = ()
 
     def draw(self) -> tuple[Task, list[Example]]:
         """The task and the examples that are meant."""
         task = self.task.load()
-        drawn = draw(task, split=self.split, shots=self.shots, seed=self.seed,
-                     count=max(self.indices) + 1, prompt_format=self.format)
+        drawn = {example.example: example for example in draw(
+            task, split=self.split, shots=self.shots, seed=self.seed, count=max(self.indices) + 1,
+            prompt_format=self.format, demonstrations=self.demonstrations)}
         return task, [drawn[i] for i in self.indices]
+
+    @functools.cached_property
+    def queries(self) -> list[str]:
+        """What each example asks."""
+        return [example.query for example in self.draw()[1]]
 
     def encode(self, tokenizer: Any) -> list[Encoded]:
         """The examples as token ids, with their answers.
@@ -72,13 +83,10 @@ class PromptsRef:
         return [encode(example, tokenizer) for example in self.draw()[1]]
 
 
-def tokenized(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
+def tokenized(task: Task, examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
     """Token ids of prompts, with room for the longest answer that occurs and what ends it."""
-    answers = {y for example in examples for y in (example.gold, *example.answers)}
-    room = 2 + max(
-        len(tokenizer(" " + answer, add_special_tokens=False)["input_ids"]) for answer in answers
-    )
-    return [Prompt(tuple(tokenizer(e.prompt)["input_ids"]), room) for e in examples]
+    room = answer_room(examples, task.options, tokenizer)
+    return [Prompt(tuple(token_ids(e.prompt, tokenizer, e.templated)), room) for e in examples]
 
 
 @dataclass(frozen=True)
@@ -110,3 +118,22 @@ class LabelledPromptsRef:
         found = encode_labelled(self.relabelled, self.draw(reverse), load_tokenizer(info))
         check_scorable([p.ids for p in found], [p.labels for p in found], *model_limits(info))
         return found
+
+
+def written(recipe: Recipe, info: ModelInfo, split: Split) -> Written:
+    """How a model's prompts of a split are written, unless their task has a format of its own.
+
+    Raises :class:`~prunelib.errors.UserError` if that is a chat and the model has no template for
+    it.
+    """
+    asked = recipe.format_on(split)
+    return chat_format(info, recipe.system) if asked == CHAT else asked
+
+
+@functools.cache
+def chat_format(info: ModelInfo, system: str | None) -> ChatFormat:
+    """How a model's own template writes chats. Raises ``UserError`` if it cannot."""
+    try:
+        return ChatFormat.of(load_tokenizer(info), system)
+    except UserError as error:
+        raise UserError(f"format chat: model '{info.id}': {error}") from error

@@ -24,8 +24,8 @@ class Worker:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._model: tuple[tuple[str, str], Loaded] | None = None
-        self._engine: tuple[tuple[str, str, str], Engine] | None = None
+        self._model: tuple[tuple[tuple[str, ...], str], Loaded] | None = None
+        self._engine: tuple[tuple[str, tuple[str, ...], str], Engine] | None = None
         self._live: str | None = None
         self.batch_halvings = 0
         #: Seconds that the unit in hand spent on starting an engine, and on switching a live one
@@ -66,7 +66,7 @@ class Worker:
     def loaded(self, info: ModelInfo, dtype: str) -> Loaded:
         """The model in transformers; the one before it is dropped."""
         self._undo()
-        key = (info.weights_digest, dtype)
+        key = (tuple(info.key), dtype)
         if self._model is None or self._model[0] != key:
             _use_one_thread()
             self._model = (key, load(info, dtype))
@@ -86,7 +86,7 @@ class Worker:
         from prunelib.engines.registry import start
         from prunelib.engines.transformers import BATCH_TOKENS, TransformersEngine
 
-        key = (kind, unit.model.weights_digest, dtype)
+        key = (kind, tuple(unit.model.key), dtype)
         began = time.monotonic()
         fresh = self._engine is None or self._engine[0] != key
         if self._engine is None or self._engine[0] != key:

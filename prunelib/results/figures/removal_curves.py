@@ -87,7 +87,7 @@ def _grid(count: int, across: int, xlabel: str) -> tuple[Figure, list[Axes]]:
 def _lines(axes: Axes, lines: dict[str, list[_Point]], title: str) -> None:
     """One line with its band per order, in per cent."""
     for order in sorted(lines, key=list(_COLOURS).index):
-        x, middle, low, high = 100 * np.array(lines[order]).T
+        x, middle, low, high = 100 * np.array(lines[order], float).T  # no interval: nan
         axes.plot(x, middle, color=_COLOURS[order], marker="o", markersize=2.5, linewidth=1.4,
                   label=order)
         axes.fill_between(x, low, high, color=_COLOURS[order], alpha=0.13, linewidth=0)

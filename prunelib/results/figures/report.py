@@ -70,9 +70,9 @@ def _choices(connection: duckdb.DuckDBPyConnection, out: Path) -> list[Path]:
     return written
 
 
-def _grid(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any], layer: int,
-          rate: float) -> None:
-    """Heat map of search accuracy; the chosen cell has a frame."""
+def _grid(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any],
+          layer: int | None, rate: float | None) -> None:
+    """Heat map of search accuracy; the chosen cell, if it is one, has a frame."""
     from matplotlib.patches import Rectangle
 
     rows = connection.sql(_GRID, params=key).fetchall()
@@ -86,12 +86,14 @@ def _grid(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any], lay
         value = cells[i, j]
         axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=9,
                   color="black" if value > 0.55 else "white")
-    axes.add_patch(Rectangle((rates.index(rate) - 0.5, layers.index(layer) - 0.5), 1, 1,
-                             fill=False, edgecolor="red", linewidth=2.5))
+    if layer is not None and rate is not None:
+        axes.add_patch(Rectangle((rates.index(rate) - 0.5, layers.index(layer) - 0.5), 1, 1,
+                                 fill=False, edgecolor="red", linewidth=2.5))
     axes.set_xticks(range(len(rates)), [f"{100 * r:g}%" for r in rates])
     axes.set_yticks(range(len(layers)), [str(i) for i in layers])
     axes.set(xlabel="neurons of the layer switched off", ylabel="layer",
-             title="search: accuracy on the proxy (%)")
+             title="search: accuracy on the proxy (%)"
+                   + "\nchosen: switch nothing off" * (layer is None))
 
 
 def _outcomes(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any]) -> None:
@@ -104,9 +106,9 @@ def _outcomes(axes: Axes, connection: duckdb.DuckDBPyConnection, key: list[Any])
             label += f" as {shorten(matched, 40, placeholder='…')}"
         where = "several layers" if layer is None else f"layer {layer}"
         names.append(label if rate is None else f"{label}\n{where}, {100 * rate:g}%")
-        axes.errorbar(100 * accuracy, place, xerr=[[100 * (accuracy - low)],
-                                                   [100 * (high - accuracy)]],
-                      fmt="o", color="tab:blue", capsize=4,
+        # A single random set has no interval.
+        interval = None if low is None else [[100 * (accuracy - low)], [100 * (high - accuracy)]]
+        axes.errorbar(100 * accuracy, place, xerr=interval, fmt="o", color="tab:blue", capsize=4,
                       label="accuracy (95% interval)" if place == 0 else None)
         axes.plot(100 * copying, place, "x", color="tab:red", markersize=8,
                   label="copying errors" if place == 0 else None)

@@ -22,9 +22,9 @@ from prunelib.results.storage.manifest import (
     Manifest,
     Piece,
     merged_file,
-    unit_pieces,
     with_manifest,
 )
+from prunelib.results.storage.seal import sealed
 from prunelib.results.storage.store import Store, parquet
 
 #: Uncompressed bytes from which on a merged file is full. A compaction holds one in memory.
@@ -55,7 +55,7 @@ def compact(store: Store, grace: float = DAY) -> list[Compacted]:
         one entry per table that had something to merge or dead files.
 
     Raises:
-        UserError: a file is damaged, or the place cannot be written for longer than may pass.
+        UserError: the place cannot be written for longer than may pass.
     """
     found = []
     for table in TABLES:
@@ -70,6 +70,7 @@ def compact(store: Store, grace: float = DAY) -> list[Compacted]:
             raise UserError(f"cannot compact {table} in {store.location}: {text}") from error
         if made or removed or kept:
             found.append(Compacted(table, len(sources), made, removed, kept))
+    store.warn()
     return found
 
 
@@ -120,20 +121,15 @@ def _merge(store: Store, table: str, batch: _Batch) -> None:
     """Commit a merged file with the rows of a batch. It outranks all that it was made from."""
     units = [(unit_id, piece.version, rows) for unit_id, piece, rows in batch.units]
     schema = with_manifest(TABLES[table], units, batch.full)
-    content = parquet(pa.concat_tables(batch.content).cast(schema).combine_chunks())
-    name = merged_file(1 + max(piece.level for _, piece, _ in batch.units))
-
-    def commit() -> str:
-        store.files.commit(f"{table}/{name}", content)
-        return name
-
-    patiently(commit, store.location)
+    name = f"{table}/{merged_file(1 + max(piece.level for _, piece, _ in batch.units))}"
+    content = sealed(name, parquet(pa.concat_tables(batch.content).cast(schema).combine_chunks()))
+    patiently(lambda: store.files.commit(name, content), store.location)
 
 
 def _remove_dead(store: Store, table: str, grace: float) -> tuple[int, int]:
-    """Remove dead files; how many went and how many have to wait."""
+    """Remove dead files; how many went and how many have to wait. Damaged ones stay."""
     holders: dict[str, list[str]] = defaultdict(list)  # file → units that it holds
-    for unit_id, piece in unit_pieces(store.files.list(table)):
+    for unit_id, piece in store.unit_pieces(table):
         holders[piece.name].append(unit_id)
     for manifest in store.manifests(table):
         holders[_name(manifest)] += manifest.pieces
@@ -142,12 +138,12 @@ def _remove_dead(store: Store, table: str, grace: float) -> tuple[int, int]:
     ages: dict[str, float] = {}
     removed = kept = 0
     for name in holders.keys() - live:
-        winners = {current[unit_id] for unit_id in holders[name]}
-        for winner in winners:
+        winners = {current.get(unit_id) for unit_id in holders[name]}
+        for winner in filter(None, winners):
             if winner.name not in ages:
                 ages[winner.name] = store.files.age(f"{table}/{winner.name}")
         # The first file of a unit says that it is done; only a merged file says so as well.
-        if all(winner.level and ages[winner.name] >= grace for winner in winners):
+        if all(winner and winner.level and ages[winner.name] >= grace for winner in winners):
             store.files.delete(f"{table}/{name}")
             removed += 1
         else:

@@ -51,12 +51,15 @@ class Files(Protocol):
         """Name of a file in ``filesystem``."""
         ...
 
-    def list(self, folder: str) -> list[str]:
-        """Names of the files in a folder, without the folder; none if there is no such folder."""
+    def list(self, folder: str) -> dict[str, str]:
+        """What is in a folder: name, without the folder → a stamp that changes with the file.
+
+        Empty if there is no such folder, ``NotADirectoryError`` if it is something else.
+        """
         ...
 
     def read(self, name: str) -> bytes:
-        """Content of a file; ``FileNotFoundError`` if there is none."""
+        """Content of a file; ``FileNotFoundError`` if there is nothing of that name."""
         ...
 
     def commit(self, name: str, content: bytes) -> None:
@@ -65,6 +68,10 @@ class Files(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
+        ...
+
+    def move(self, name: str, new: str) -> None:
+        """Give a file another name; ``FileNotFoundError`` if there is none."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -108,6 +115,11 @@ def reason(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+def passing(error: OSError) -> bool:
+    """Whether what cannot be read now may be readable later. Of a single file, EIO is for good."""
+    return error.errno in _PASSING - {errno.EIO}
+
+
 def patiently(act: Callable[[], T], location: str) -> T:
     """``act()``, again and again while it fails for reasons that may pass."""
     import tenacity
@@ -145,15 +157,27 @@ class LocalFiles:
     def path(self, name: str) -> str:
         return f"{self.location}/{name}"
 
-    def list(self, folder: str) -> list[str]:
+    def list(self, folder: str) -> dict[str, str]:
         try:
             with os.scandir(self.path(folder)) as entries:
-                return [entry.name for entry in entries]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+                return {entry.name: _stamp(entry) for entry in entries}
+        except FileNotFoundError:
+            if folder and os.path.lexists(self.path(folder)):  # a link to nothing
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder") from None
+            return {}
 
     def read(self, name: str) -> bytes:
-        return Path(self.path(name)).read_bytes()
+        path = self.path(name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would never answer
+        except FileNotFoundError:
+            if os.path.lexists(path):
+                raise OSError(errno.ENOLINK, "link to a file that is not there") from None
+            raise
+        with open(descriptor, "rb") as handle:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EISDIR, "not a file")
+            return handle.read()
 
     def commit(self, name: str, content: bytes) -> None:
         path = self.path(name)
@@ -191,9 +215,16 @@ class LocalFiles:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(name))
 
+    def move(self, name: str, new: str) -> None:
+        folder, target = os.path.dirname(self.path(name)), self.path(new)
+        self._make_folder(os.path.dirname(target))
+        os.rename(self.path(name), target)
+        _sync_folder(os.path.dirname(target))
+        _sync_folder(folder)
+
     def exists(self, name: str) -> bool:
         try:
-            os.stat(self.path(name))
+            os.lstat(self.path(name))
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -211,11 +242,20 @@ class LocalFiles:
 
     def tidy(self, folder: str) -> None:
         """Remove what killed writers left; a file younger than an hour may be in use."""
-        for name in self.list(folder):
-            if name.startswith(_TEMP):
-                with contextlib.suppress(FileNotFoundError):
-                    if self.age(f"{folder}/{name}") > _STALE:
-                        os.unlink(self.path(f"{folder}/{name}"))
+        with contextlib.suppress(OSError):  # whoever writes there will say what is wrong
+            for name in self.list(folder):
+                path = f"{folder}/{name}"
+                if name.startswith(_TEMP) and self.age(path) > _STALE:
+                    os.unlink(self.path(path))
+
+
+def _stamp(entry: os.DirEntry[str]) -> str:
+    """Size, time and place of a file; of a link, those of what it links to."""
+    try:
+        found = entry.stat()
+    except OSError:  # a link to nothing or to itself, or a file that is gone
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
 
 def _write(path: str, content: bytes) -> None:

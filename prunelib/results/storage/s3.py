@@ -71,7 +71,7 @@ class S3Files:
     def path(self, name: str) -> str:
         return f"{self._place}/{name}"
 
-    def list(self, folder: str) -> list[str]:
+    def list(self, folder: str) -> dict[str, str]:
         from pyarrow.fs import FileSelector, FileType
 
         try:
@@ -80,8 +80,9 @@ class S3Files:
         except FileNotFoundError as error:
             if error.strerror == _NO_BUCKET:
                 raise
-            return []
-        return [info.base_name for info in infos if info.type == FileType.File]
+            return {}
+        return {info.base_name: f"{info.size} {info.mtime_ns}" for info in infos
+                if info.type == FileType.File}
 
     def read(self, name: str) -> bytes:
         with _translated(), self.filesystem.open_input_file(self.path(name)) as handle:
@@ -100,6 +101,10 @@ class S3Files:
     def delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError), _translated():
             self.filesystem.delete_file(self.path(name))
+
+    def move(self, name: str, new: str) -> None:
+        with _translated():
+            self.filesystem.move(self.path(name), self.path(new))
 
     def exists(self, name: str) -> bool:
         return self._info(name) is not None

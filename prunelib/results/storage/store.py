@@ -1,49 +1,61 @@
 """The store: one Parquet file per table and unit of work, on a disk or on object storage.
 
-A unit is done if and only if its rows are there. They appear whole or not at all: a file is
-committed in one step (:mod:`prunelib.results.storage.files`) and never changed afterwards.
+A unit is done if and only if its rows are there and every bit is as it was written
+(:mod:`prunelib.results.storage.intact`). They appear whole or not at all: a file is committed in
+one step (:mod:`prunelib.results.storage.files`) and never changed afterwards.
 Compaction (:mod:`prunelib.results.storage.compaction`) copies the rows of many units into few
 files; which file counts is the rule of :mod:`prunelib.results.storage.manifest`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
+import logging
 import re
+import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunelib.errors import UserError
 from prunelib.results.arrow import to_table
-from prunelib.results.schemas import SCHEMA_VERSION, TABLES
+from prunelib.results.schemas import OF_UNITS, TABLES
 from prunelib.results.storage.files import Files, open_files, patiently, reason
+from prunelib.results.storage.intact import Damage, Intact, in_threads
 from prunelib.results.storage.manifest import (
     MERGED,
     Manifest,
     Piece,
     joined,
-    merged_level,
     next_version,
-    read_manifest,
     unit_file,
     unit_pieces,
 )
+from prunelib.results.storage.marker import MARKER, check_version, marker_damage, write_marker
+from prunelib.results.storage.seal import fault, sealed
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-MARKER = "prunelib-results.json"
-#: Table of schema version 1 that is called ``interventions`` now.
-_FORMER_TABLE = "ablations"
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Folder of the results that damaged files are moved to.
+ASIDE = "damaged"
 _UNIT_ID = re.compile(r"[0-9a-z-]+")  # no dot and no slash: nothing can leave the folder
 #: Bytes of a row group, uncompressed: what reading one unit of a merged file costs at least.
 _ROW_GROUP = 16 << 20
+#: Times that a folder is listed again because files went away while they were read.
+_LOOKS = 20
+
+
+class NoResultsError(UserError):
+    """There is nothing yet where results were looked for."""
 
 
 class Store:
@@ -53,9 +65,10 @@ class Store:
     one wins; the content is the same, since the id digests all that determines it.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, decode: bool = False) -> None:
+        """``decode``: damage is looked for in every row as well, not by checksums alone."""
         self.files = files
-        self._manifests: dict[tuple[str, str], Manifest] = {}
+        self._intact = Intact(files, decode)
 
     @property
     def location(self) -> str:
@@ -73,49 +86,80 @@ class Store:
         store = cls(open_files(location))
         verb = "write results to" if create else "read results from"
         try:
-            _check_version(store.files, location)
+            check_version(store.files, location)
             if create:
                 store._create()
                 return store
-            empty = not any(store.done(table) for table in TABLES)
+            empty = not any(store._holds(table) for table in TABLES)
         except OSError as error:
             raise UserError(f"cannot {verb} {location}: {reason(error)}") from error
         if empty:
             what = "holds no results" if store.files.exists("") else "is not a folder"
-            raise UserError(f"{location} {what}: give the folder that a run wrote its results to")
+            raise NoResultsError(
+                f"{location} {what}: give the folder that a run wrote its results to")
         return store
 
     def _create(self) -> None:
         self.files.prepare()
-        if not self.files.exists(MARKER):
-            content = json.dumps({"schema_version": SCHEMA_VERSION}) + "\n"
-            self.files.commit(MARKER, content.encode())
+        if marker_damage(self.files):
+            if self.files.exists(MARKER):
+                self._move_aside(MARKER)
+            write_marker(self.files)
         for table in TABLES:
             self.files.tidy(table)
             self.files.tidy(f"{table}/{MERGED}")
         self.files.tidy("")
 
+    def _holds(self, table: str) -> bool:
+        """Whether there are files of units, whole or not."""
+        listed = self._intact.listed(table, table)
+        return bool(unit_pieces(listed) or self._intact.listed(table, f"{table}/{MERGED}"))
+
+    def damage(self) -> list[Damage]:
+        """Files of units that do not count. Every file is read that was not yet."""
+        for table in TABLES:
+            self.done(table)
+        return self.known_damage
+
+    @property
+    def known_damage(self) -> list[Damage]:
+        """The same, of tables that were looked at."""
+        return self._intact.damage
+
+    def warn(self) -> None:
+        """Say in one line that there is damage, if there is any in tables that were looked at."""
+        if damage := self.known_damage:
+            logger.warning("%d damaged files do not count: prunelib verify %s lists them",
+                           len(damage), self.location)
+
+    @property
+    def file_count(self) -> int:
+        """Files of units that were looked at, whole or not."""
+        return self._intact.count
+
     def has(self, table: str, unit_id: str) -> bool:
-        """Whether the unit's rows are there."""
-        # A unit's first file goes only when a merged file has its rows.
-        return self.files.exists(_path(table, unit_id)) or any(
-            unit_id in manifest.pieces for manifest in self.manifests(table)
-        )
+        """Whether the unit's rows are there and whole."""
+        name = _path(table, unit_id)
 
-    def done(self, table: str) -> set[str]:
-        """Ids of all units with rows in a table; opens no file but new merged ones."""
-
-        def look() -> set[str]:
-            found = {unit_id for unit_id, _ in unit_pieces(self._listed(table))}
-            return found.union(*(manifest.pieces for manifest in self.manifests(table)))
+        def look() -> bool:
+            if self._intact.has(table, unit_file(unit_id), unit_id):
+                return True
+            if self.files.exists(name):  # damaged: there may be other files with its rows
+                return unit_id in self.current(table)
+            # A unit's first file goes only when a merged file has its rows.
+            return any(unit_id in manifest.pieces for manifest in self.manifests(table))
 
         return patiently(look, self.location)
 
+    def done(self, table: str) -> set[str]:
+        """Ids of all units with rows in a table, all of whose files are read once."""
+        return patiently(lambda: set(self.current(table)), self.location)
+
     def current(self, table: str) -> dict[str, Piece]:
         """Unit → the piece that holds its rows, as of now."""
-        # Unit files are listed first: what disappears in between was merged before.
+        # Unit files are looked at first: what disappears in between was merged before.
         best: dict[str, Piece] = {}
-        listed = unit_pieces(self._listed(table))
+        listed = self.unit_pieces(table)
         for manifest in self.manifests(table):
             listed += manifest.pieces.items()
         for unit_id, piece in listed:
@@ -123,23 +167,13 @@ class Store:
                 best[unit_id] = piece
         return best
 
+    def unit_pieces(self, table: str) -> list[tuple[str, Piece]]:
+        """Units and pieces of a table's unit files."""
+        return _again(lambda: self._intact.units(_known(table)))
+
     def manifests(self, table: str) -> list[Manifest]:
         """Manifests of a table's merged files. Each is read once: merged files never change."""
-        found = []
-        for name in self.files.list(f"{_known(table)}/{MERGED}"):
-            level = merged_level(name)
-            if level is None:
-                continue
-            key = (table, f"{MERGED}/{name}")
-            if key not in self._manifests:
-                path = self.files.path(f"{table}/{MERGED}/{name}")
-                try:
-                    footer = pq.read_metadata(path, filesystem=self.files.filesystem)
-                except FileNotFoundError:  # merged again and removed since it was listed
-                    return self.manifests(table)
-                self._manifests[key] = read_manifest(key[1], level, footer.metadata)
-            found.append(self._manifests[key])
-        return found
+        return _again(lambda: self._intact.manifests(_known(table)))
 
     def write(self, table: str, unit_id: str, rows: list[dict[str, Any]] | pa.Table) -> str:
         """Commit a unit's rows; they count instead of those of an earlier attempt.
@@ -152,25 +186,66 @@ class Store:
         and ``OSError`` if the place refuses; nothing is visible then.
         """
         _path(table, unit_id)
-        content = parquet(to_table(table, rows))
+        found = to_table(table, rows)
+        if table in OF_UNITS and (others := set(found["unit_id"].to_pylist()) - {unit_id}):
+            raise ValueError(f"rows of unit {min(others)} as those of {unit_id}")
+        content = parquet(found)
 
         def commit() -> str:
             name = f"{table}/{self._new_file(table, unit_id)}"
-            self.files.commit(name, content)
+            self.files.commit(name, sealed(name, content))
             return name
 
         return patiently(commit, self.location)
 
     def _new_file(self, table: str, unit_id: str) -> str:
-        """Name for the next version of a unit."""
-        if not self.has(table, unit_id):
-            return unit_file(unit_id)
-        listed = unit_pieces(self._listed(table))
-        versions = [piece.version for unit, piece in listed if unit == unit_id]
-        for manifest in self.manifests(table):
-            if unit_id in manifest.pieces:
-                versions.append(manifest.pieces[unit_id].version)
-        return unit_file(unit_id, next_version(versions))
+        """Name for the next version of a unit; a first file that is damaged is replaced."""
+        first = unit_file(unit_id)
+        versions = [manifest.pieces[unit_id].version for manifest in self.manifests(table)
+                    if unit_id in manifest.pieces]
+        if self.files.exists(f"{table}/{first}"):
+            listed = unit_pieces(self.files.list(table))
+            own = [piece for unit, piece in listed if unit == unit_id]
+            if len(own) > 1 or self._intact.has(table, first, unit_id):
+                versions += [piece.version for piece in own]
+        return unit_file(unit_id, next_version(versions)) if versions else first
+
+    def set_aside(self, damage: Iterable[Damage]) -> None:
+        """Move damaged files out of the way, into the folder ``damaged``.
+
+        Others may do so at the same time, or write a damaged unit again: what is whole by now
+        stays.
+        """
+        for name, table, unit in ((found.file, found.table, found.unit) for found in damage):
+            if self._whole(name, name) or not (moved := self._move_aside(name)):
+                continue
+            if self._whole(name, moved):
+                self.files.move(moved, name)
+            elif unit and name == _path(table, unit) and unit in self.current(table):
+                # Without a first file only merged files are asked whether the unit is done.
+                self._copy_first(table, unit)
+
+    def _whole(self, name: str, place: str) -> bool:
+        """Whether there is in a place what belongs to file ``name``, as it was written."""
+        try:
+            return fault(name, self.files.read(place)) is None
+        except OSError:
+            return False
+
+    def _copy_first(self, table: str, unit_id: str) -> None:
+        """Write the rows of a unit's later file to its first one."""
+        name = _path(table, unit_id)
+        rows = self.read(table, [unit_id])
+        patiently(lambda: self.files.commit(name, sealed(name, parquet(rows))), self.location)
+
+    def _move_aside(self, name: str) -> str | None:
+        """The new name of a file that was moved; ``None`` if somebody else did so."""
+        new = f"{ASIDE}/{name}.{uuid.uuid4().hex}"
+        try:
+            patiently(lambda: self.files.move(name, new), self.location)
+        except FileNotFoundError:
+            return None
+        return new
 
     def read(self, table: str, unit_ids: Iterable[str] | None = None) -> pa.Table:
         """Rows of a table: those of ``unit_ids`` in that order, or all, ordered by unit id.
@@ -211,22 +286,24 @@ class Store:
 
     def _unit_rows(self, table: str, names: list[str]) -> dict[str, pa.Table]:
         """Rows of unit files, read in parallel."""
-        if not names:
-            return {}
-        paths = {self.files.path(f"{table}/{name}"): name for name in names}
         schema = TABLES[table].remove_metadata()
-        batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in names}
-        columns = [*schema.names, "__filename"]
-        for batch in self._scan(table, list(paths)).to_batches(columns=columns):
-            if len(batch):  # a batch is of one file
-                name = paths[batch["__filename"][0].as_py()]
-                batches[name].append(batch.select(schema.names))
-        return {name: pa.Table.from_batches(found, schema) for name, found in batches.items()}
+
+        def rows(name: str) -> pa.Table:
+            path = f"{table}/{name}"
+            content = self.files.read(path)
+            if fault(path, content) is not None:  # since it was looked at: look again
+                self._intact.forget()
+                raise OSError(errno.ESTALE, "changed while it was read", path)
+            found = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+            return found.replace_schema_metadata(None).cast(schema)
+
+        return dict(zip(names, in_threads(rows, names), strict=True))
 
     def _merged_rows(self, table: str, name: str, pieces: list[Piece]) -> dict[Piece, pa.Table]:
         """Rows of pieces of one merged file."""
         path = self.files.path(f"{table}/{name}")
-        with pq.ParquetFile(path, filesystem=self.files.filesystem) as file:
+        with pq.ParquetFile(path, filesystem=self.files.filesystem,
+                            page_checksum_verification=True) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             first = min(piece.start for piece in pieces)
             last = max(piece.start + piece.rows for piece in pieces)
@@ -270,11 +347,10 @@ class Store:
     def _scan(self, table: str, paths: list[str]) -> ds.Dataset:
         import pyarrow.dataset as ds  # imports pandas, which takes longer than all the rest
 
-        return ds.dataset(paths, schema=TABLES[table].remove_metadata(), format="parquet",
+        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        return ds.dataset(paths, schema=TABLES[table].remove_metadata(),
+                          format=ds.ParquetFileFormat(default_fragment_scan_options=options),
                           filesystem=self.files.filesystem)
-
-    def _listed(self, table: str) -> list[str]:
-        return self.files.list(_known(table))
 
 
 def parquet(content: pa.Table) -> bytes:
@@ -300,42 +376,9 @@ def _path(table: str, unit_id: str) -> str:
     return f"{_known(table)}/{unit_file(unit_id)}"
 
 
-def _check_version(files: Files, location: Path | str) -> None:
-    """Raise :class:`UserError` if there are results of another schema version."""
-    version = _version(files, location)
-    if version not in (None, SCHEMA_VERSION):
-        raise UserError(
-            f"{location} holds results of schema version {version}, which this prunelib (version "
-            f"{SCHEMA_VERSION}) cannot read or add to: run the recipe again into a new folder"
-        )
-
-
-def _version(files: Files, location: Path | str) -> int | None:
-    """Schema version of the results in a place, ``None`` where there are none.
-
-    The marker says it; where it was lost, the footer of one file of each table.
-    """
-    if files.exists(_FORMER_TABLE):
-        return 1
-    try:
-        return int(json.loads(files.read(MARKER))["schema_version"])
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{location}: {MARKER} is damaged: use another results folder") from error
-    found = {_footer_version(files, table) for table in TABLES} - {None}
-    return next(iter(found - {SCHEMA_VERSION} or found), None)
-
-
-def _footer_version(files: Files, table: str) -> int | None:
-    """Schema version of the first file of a table; ``None`` without a file that tells."""
-    for folder in (table, f"{table}/{MERGED}"):
-        names = sorted(name for name in files.list(folder) if name.endswith(".parquet"))
-        if names:
-            try:
-                schema = pq.read_schema(files.path(f"{folder}/{names[0]}"),
-                                        filesystem=files.filesystem)
-                return int((schema.metadata or {})[b"schema_version"])
-            except (OSError, pa.ArrowException, KeyError, ValueError):
-                return None  # a damaged or foreign file says nothing about the others
-    return None
+def _again(look: Callable[[], T]) -> T:
+    """``look()``, again if a file went away between listing and reading: it was merged."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(FileNotFoundError):
+            return look()
+    return look()

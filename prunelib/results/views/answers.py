@@ -1,9 +1,9 @@
 """Answers as every view counts them: the building blocks of the other views.
 
 Views whose name starts with an underscore are building blocks of the others. Scope: a row
-belongs to a run if its unit does (table ``run_units``), and what two units of a run both wrote
-counts once. Reported numbers come from answers with purpose ``report`` and the first evaluation
-(repeat 0) only; an answer that is missing because of an error counts as wrong.
+belongs to a run if its unit does under its model's name (table ``run_units``), and what two units
+of a run both wrote counts once. Reported numbers come from answers with purpose ``report`` and the
+first evaluation (repeat 0) only; an answer that is missing because of an error counts as wrong.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from prunelib.results.views.base import view
 
 SCOPE = view(
     "_scope",
-    "units of each run, each once",
-    "run unit_id",
-    "SELECT DISTINCT run, unit_id FROM run_units",
+    "units of each run, each once under each name of its model",
+    "run unit_id model",
+    "SELECT DISTINCT run, unit_id, model FROM run_units",
 )
 
 LABELS = view(
@@ -24,7 +24,7 @@ LABELS = view(
     """
 SELECT DISTINCT run, model, intervention, method, role, site, layer, rate, "count",
        seed AS control_seed, proxy, only_task
-FROM interventions JOIN _scope USING (unit_id)
+FROM interventions JOIN _scope USING (unit_id, model)
 """,
 )
 
@@ -45,6 +45,38 @@ WHERE c.role = 'chosen' AND r.role = 'control' AND r.method = 'random'
     method="attribution that chose",
     choice="digest of the chosen ablation",
     intervention="digest of a random control of it",
+)
+
+# A random search of another proxy has the same budget: it stands in where there is none of its own.
+DRAWN = view(
+    "_drawn",
+    "what each choice is compared with that was drawn at random: its random controls, and the "
+    "choices of random searches reported on the same tasks, of the same proxy if there are some",
+    "run model method choice rate only_task reference intervention control_seed",
+    """
+SELECT run, model, method, choice, rate, only_task, 'random' AS reference, intervention,
+       control_seed
+FROM _matched
+UNION ALL
+SELECT DISTINCT run, model, method, choice, rate, only_task, 'random_search', intervention,
+       control_seed
+FROM (
+    SELECT c.run, c.model, c.method, c.intervention AS choice, c.rate, c.only_task,
+           r.intervention, r.control_seed, rank() OVER (
+               PARTITION BY c.run, c.model, c.method, c.intervention, c.rate, c.only_task, c.proxy
+               ORDER BY r.proxy IS DISTINCT FROM c.proxy) AS place
+    FROM _labels c
+    JOIN _labels r
+      ON r.run = c.run AND r.model = c.model AND r.only_task IS NOT DISTINCT FROM c.only_task
+    WHERE c.role = 'chosen' AND r.role = 'control' AND r.method = 'random_search'
+)
+WHERE place = 1
+""",
+    method="attribution that chose",
+    choice="digest of the chosen ablation",
+    reference="random or random_search",
+    intervention="digest of what was drawn, or chosen of a random ranking",
+    control_seed="seed of the draw",
 )
 
 MATCHED_SETS = view(
@@ -77,6 +109,7 @@ _ANSWER: dict[str, str] = {
     "example": "example within task, split, purpose, shots and seed",
     "repeat": "0, or 1 for the baseline's second evaluation",
     "format": "prompt format",
+    "query": "input that is asked about",
     "gold": "right answer",
     "prediction": "what the model answered",
     "answers": "answers of the demonstrations",
@@ -89,14 +122,14 @@ _ANSWER: dict[str, str] = {
 GIVEN = view(
     "_given",
     "predictions of each run, each once; a missing answer is wrong",
-    "run model engine intervention task split purpose shots seed example repeat format gold "
+    "run model engine intervention task split purpose shots seed example repeat format query gold "
     "prediction answers copied_position correct copied failed",
     """
 SELECT run, model, engine, intervention, task, split, purpose, shots, seed, example, repeat,
-       format, gold, prediction, answers, copied_position,
+       format, query, gold, prediction, answers, copied_position,
        (correct AND error IS NULL)::INTEGER AS correct,
        (copied AND error IS NULL)::INTEGER AS copied, (error IS NOT NULL)::INTEGER AS failed
-FROM predictions JOIN _scope USING (unit_id)
+FROM predictions JOIN _scope USING (unit_id, model)
 QUALIFY row_number() OVER (
     PARTITION BY run, model, engine, intervention, task, split, purpose, shots, seed, example,
                  repeat, format
@@ -109,12 +142,12 @@ ANSWERS = view(
     "_answers",
     "predictions of each run, each once, under the label that counts for their purpose",
     "run model engine intervention method role layer rate count control_seed task split purpose "
-    "shots seed example repeat format gold prediction answers copied_position correct copied "
+    "shots seed example repeat format query gold prediction answers copied_position correct copied "
     "failed",
     """
 SELECT p.run, p.model, p.engine, p.intervention, l.method, l.role, l.layer, l.rate, l."count",
        l.control_seed, p.task, p.split, p.purpose, p.shots, p.seed, p.example, p.repeat, p.format,
-       p.gold, p.prediction, p.answers, p.copied_position, p.correct, p.copied, p.failed
+       p.query, p.gold, p.prediction, p.answers, p.copied_position, p.correct, p.copied, p.failed
 FROM _given p
 LEFT JOIN (
     -- One line per label, whatever number of proxies and tasks it has: answers count once.
@@ -137,12 +170,13 @@ LINES = view(
     "_lines",
     "as _answers, but those of a random control once for each set of attributions it is matched to",
     "run model engine intervention method role matched_to layer rate count control_seed task split "
-    "purpose shots seed example repeat format gold prediction answers copied_position correct "
-    "copied failed",
+    "purpose shots seed example repeat format query gold prediction answers copied_position "
+    "correct copied failed",
     """
 SELECT a.run, a.model, a.engine, a.intervention, a.method, a.role, s.matched_to, a.layer, a.rate,
        a."count", a.control_seed, a.task, a.split, a.purpose, a.shots, a.seed, a.example, a.repeat,
-       a.format, a.gold, a.prediction, a.answers, a.copied_position, a.correct, a.copied, a.failed
+       a.format, a.query, a.gold, a.prediction, a.answers, a.copied_position, a.correct, a.copied,
+       a.failed
 FROM _answers a
 LEFT JOIN (
     SELECT run, model, matched_to, rate, intervention, control_seed, list(only_task) AS tasks,
@@ -156,4 +190,4 @@ LEFT JOIN (
     **_ANSWER,
 )
 
-VIEWS = (SCOPE, LABELS, MATCHED, MATCHED_SETS, GIVEN, ANSWERS, LINES)
+VIEWS = (SCOPE, LABELS, MATCHED, DRAWN, MATCHED_SETS, GIVEN, ANSWERS, LINES)

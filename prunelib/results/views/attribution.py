@@ -12,7 +12,7 @@ COMPLETENESS = view(
     """
 WITH gaps AS (
     SELECT run, model, method, objective, proxy, seed, layer, example, nodes, abs(gap) AS gap
-    FROM completeness_gaps JOIN _scope USING (unit_id)
+    FROM completeness_gaps JOIN _scope USING (unit_id, model)
     QUALIFY row_number() OVER (
         PARTITION BY run, model, method, objective, proxy, seed, layer, example
         ORDER BY nodes DESC, unit_id) = 1
@@ -20,7 +20,7 @@ WITH gaps AS (
 layers AS (
     SELECT run, model, method, objective, proxy, seed, layer,
            max(error_estimate) AS error_estimate
-    FROM attributions JOIN _scope USING (unit_id)
+    FROM attributions JOIN _scope USING (unit_id, model)
     GROUP BY ALL
 )
 SELECT g.run, g.model, g.method, g.objective, g.proxy, g.seed, g.layer, count(*) AS prompts,
@@ -41,6 +41,57 @@ ORDER BY g.run, g.model, g.method, g.objective, g.proxy, g.seed, g.layer
     gap_max="largest of the same",
 )
 
+SCORE_ERRORS = view(
+    "score_errors",
+    "how far the scores of each layer would move with other prompts: their standard error over "
+    "queries, and how many of the components that are switched off first two halves of the "
+    "queries have in common",
+    "run model method objective proxy shots seed site layer prompts queries nodes error_estimate "
+    "relative_error spearman share count shared shared_by_chance",
+    """
+WITH scored AS (
+    SELECT DISTINCT run, model, method, objective, proxy, shots, seed, site, layer, "index", score,
+           prompts, queries, nodes, error_estimate, standard_error, first_half_rank,
+           second_half_rank
+    FROM attributions JOIN _scope USING (unit_id, model)
+    WHERE standard_error IS NOT NULL
+),
+layers AS (
+    SELECT run, model, method, objective, proxy, shots, seed, site, layer, prompts, queries,
+           max(nodes) AS nodes, max(error_estimate) AS error_estimate, count(*) AS width,
+           sqrt(sum(standard_error ** 2)) / nullif(sqrt(sum(score ** 2)), 0) AS relative_error,
+           corr(first_half_rank, second_half_rank) AS spearman,
+           list(greatest(first_half_rank, second_half_rank)) AS worse
+    FROM scored GROUP BY ALL
+),
+cuts AS (
+    SELECT *, greatest(1, round(width * share))::BIGINT AS "count"
+    FROM layers CROSS JOIN (VALUES (0.01::DOUBLE), (0.05), (0.1)) shares(share)
+)
+SELECT run, model, method, objective, proxy, shots, seed, site, layer, prompts, queries, nodes,
+       error_estimate, relative_error, spearman, share, "count",
+       len(list_filter(worse, lambda r: r <= "count")) AS shared,
+       "count" * "count" / width AS shared_by_chance
+FROM cuts
+ORDER BY ALL
+""",
+    layer="layer, from 0",
+    proxy="task whose prompts were attributed",
+    seed="seed of the prompts",
+    site="where the components sit, such as mlp_hidden",
+    prompts="prompts that the scores are means over",
+    queries="different queries that they ask, the unit of independence",
+    error_estimate="estimated relative error of the quadrature, which other prompts do not change",
+    relative_error="standard errors of the layer's scores over queries, relative to the scores "
+    "(both as root of the sum of squares); what is switched off is uncertain where it is not "
+    "small. Null if all scores are 0",
+    spearman="rank correlation of the scores of two halves of the queries",
+    share="share of the layer's components that is switched off first",
+    count="that many components",
+    shared="of those that either half would switch off first, components in common",
+    shared_by_chance="what random orders would share on average: count² / components",
+)
+
 RECALL = view(
     "recall",
     "how many planted components are among the first of their layer to be switched off, for "
@@ -48,12 +99,12 @@ RECALL = view(
     "run model method objective proxy seed layer planted found recall",
     """
 WITH known AS (
-    SELECT DISTINCT run, model, site, layer, "index" FROM planted JOIN _scope USING (unit_id)
+    SELECT DISTINCT run, model, site, layer, "index" FROM planted JOIN _scope USING (unit_id, model)
 ),
 size AS (SELECT run, model, site, layer, count(*) AS planted FROM known GROUP BY ALL),
 scored AS (
     SELECT DISTINCT run, model, method, objective, proxy, seed, site, layer, "index", "rank"
-    FROM attributions JOIN _scope USING (unit_id)
+    FROM attributions JOIN _scope USING (unit_id, model)
 )
 SELECT s.run, s.model, s.method, s.objective, s.proxy, s.seed, s.layer,
        any_value(z.planted) AS planted,
@@ -82,7 +133,7 @@ WITH scored AS (
     SELECT DISTINCT run, model, site, layer, "index", "rank", score, struct_pack(
         method := method, objective := objective, proxy := proxy, shots := shots, seed := seed,
         prompts := prompts) AS source
-    FROM attributions JOIN _scope USING (unit_id)
+    FROM attributions JOIN _scope USING (unit_id, model)
 ),
 ranked AS MATERIALIZED (
     SELECT *, dense_rank() OVER (PARTITION BY run, model ORDER BY source) AS id,
@@ -185,7 +236,7 @@ spent AS (
            CASE WHEN count(took) = count(*) THEN sum(took) END AS seconds
     FROM (
         SELECT DISTINCT run, model, method, used_unit
-        FROM attribution_units JOIN _scope USING (unit_id)
+        FROM attribution_units JOIN _scope USING (unit_id, model)
     ) LEFT JOIN (
         SELECT unit_id AS used_unit, arg_max(seconds, finished_at) AS took
         FROM units WHERE status = 'done' GROUP BY unit_id
@@ -211,12 +262,11 @@ ORDER BY l.run, l.model, l.method
     accuracy="share of right answers on the report split, mean over tasks",
     baseline_accuracy="accuracy of the untouched model on the same prompts",
     difference="accuracy - baseline_accuracy",
-    difference_low="lower end of the 95% interval of difference (bootstrap over queries)",
-    difference_high="upper end of the 95% interval of difference (bootstrap over queries)",
     difference_to_random="accuracy minus that of random components of the same layer, site and "
-    "size (mean over their seeds), where there are some",
-    difference_to_random_low="lower end of its 95% interval (bootstrap over queries)",
-    difference_to_random_high="upper end of its 95% interval (bootstrap over queries)",
+    "size (mean over their sets), where there are some",
+    difference_to_random_low="lower end of its 95% interval (over queries and sets; null for a "
+    "single set)",
+    difference_to_random_high="upper end of its 95% interval",
     units="units of work that the scores of all its proxies and seeds are made of, choosing "
     "prompts included; what several attributions use counts for each of them; null if there "
     "are none",
@@ -262,8 +312,8 @@ TRANSFER = view(
     "transfer",
     "what an ablation that was chosen on one task does to each evaluated task, that one "
     "included, at each number of shots of the report split",
-    "run model method control_seed chosen_on task shots n accuracy baseline_accuracy difference "
-    "difference_low difference_high",
+    "run model method control_seed chosen_on task shots prompts queries accuracy "
+    "baseline_accuracy difference difference_low difference_high",
     """
 WITH given AS MATERIALIZED (
     SELECT * FROM _given WHERE purpose = 'report' AND repeat = 0
@@ -276,18 +326,27 @@ chosen AS (
 baseline AS (
     SELECT given.* FROM given JOIN _labels USING (run, model, intervention) WHERE role = 'baseline'
 ),
-pairs AS (
-    SELECT c.run, c.model, c.method, c.control_seed, c.chosen_on, a.task, a.shots,
-           count(*) AS n, avg(a.correct) AS accuracy, avg(b.correct) AS baseline_accuracy,
-           histogram((a.correct - b.correct)::DOUBLE) AS gaps
+by_query AS (
+    SELECT c.run, c.model, c.method, c.control_seed, c.chosen_on, a.task, a.shots, a.query,
+           count(*) AS n, sum(a.correct) AS correct, sum(b.correct) AS baseline_correct,
+           sum((a.correct > b.correct)::INTEGER) AS gained,
+           sum((a.correct < b.correct)::INTEGER) AS lost,
+           bool_and(a.intervention = b.intervention) AS same
     FROM chosen c JOIN given a USING (run, model, intervention)
     JOIN baseline b USING (run, model, engine, task, shots, seed, example, format)
     GROUP BY ALL
 ),
-tested AS (SELECT *, histogram_bootstrap(gaps) AS interval FROM pairs)
-SELECT run, model, method, control_seed, chosen_on, task, shots, n, accuracy, baseline_accuracy,
-       accuracy - baseline_accuracy AS difference, interval[1] AS difference_low,
-       interval[2] AS difference_high
+tested AS (
+    SELECT run, model, method, control_seed, chosen_on, task, shots, sum(n)::BIGINT AS prompts,
+           count(*) AS queries, sum(correct) / sum(n) AS accuracy,
+           sum(baseline_correct) / sum(n) AS baseline_accuracy,
+           (sum(gained) - sum(lost)) / sum(n) AS difference,
+           CASE WHEN bool_and(same) THEN [0.0, 0.0]
+                ELSE difference_interval([pair_sums(n, gained, lost)]) END AS interval
+    FROM by_query GROUP BY ALL
+)
+SELECT run, model, method, control_seed, chosen_on, task, shots, prompts, queries, accuracy,
+       baseline_accuracy, difference, interval[1] AS difference_low, interval[2] AS difference_high
 FROM tested
 ORDER BY ALL
 """,
@@ -295,8 +354,6 @@ ORDER BY ALL
     "proxy of the search; lines with another task show transfer",
     baseline_accuracy="accuracy of the untouched model on the same prompts",
     difference="accuracy - baseline_accuracy",
-    difference_low="lower end of the 95% interval of difference (bootstrap over prompts)",
-    difference_high="upper end of the 95% interval of difference (bootstrap over prompts)",
 )
 
-VIEWS = (COMPLETENESS, RECALL, OVERLAP, AGREEMENT, SCORERS, SEEDS, TRANSFER)
+VIEWS = (COMPLETENESS, SCORE_ERRORS, RECALL, OVERLAP, AGREEMENT, SCORERS, SEEDS, TRANSFER)

@@ -18,6 +18,9 @@ class View:
 
 
 #: Meanings that columns have in every view.
+#: A prompt within a run and a model: two answers to one prompt make a pair.
+PROMPT = "engine, task, shots, seed, example, format"
+
 _COMMON = {
     "run": "recipe name and the first 8 hex digits of the recipe's digest",
     "model": "model as the recipe names it",
@@ -41,11 +44,16 @@ _COMMON = {
     "purpose": f"what answers were asked for; {described(PURPOSES)}",
     "shots": "demonstrations per prompt",
     "n": "answers",
+    "prompts": "different prompts that were answered",
+    "queries": "different queries (texts in a task) that the prompts ask about: what statistics "
+    "take as independent",
     "stage": f"step of the pipeline; {described(STAGES)}",
     "accuracy": "share of right answers",
-    "accuracy_low": "lower end of the 95% interval of accuracy (Wilson)",
-    "accuracy_high": "upper end of the 95% interval of accuracy (Wilson)",
+    "accuracy_low": "lower end of the 95% interval of accuracy (over queries, formulas.md §7)",
+    "accuracy_high": "upper end of the 95% interval of accuracy (over queries, formulas.md §7)",
     "copying_error": "share of answers that are wrong and equal to a demonstration's answer",
+    "difference_low": "lower end of the 95% interval of difference (over queries)",
+    "difference_high": "upper end of the 95% interval of difference (over queries)",
     "unit_id": "unit of work",
     "nodes": "quadrature nodes used for the layer",
     "error_estimate": "estimated relative error of the layer's mean scores",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prunelib.results.views.base import view
 
-# The perplexity of texts together is a ratio of sums, so what is resampled is its linearisation:
-# each text's deviation from the whole, in units of the mean number of tokens.
+# The perplexity of texts together is a ratio of sums, so the interval is of the mean of its
+# linearisation: each text's deviation from the whole, in units of the mean number of tokens.
 CAPABILITY = view(
     "capability",
     "what else a model can do, before and after: perplexity of texts, and multiple choice",
@@ -15,7 +15,7 @@ CAPABILITY = view(
     """
 WITH measured AS MATERIALIZED (
     SELECT DISTINCT run, model, intervention, source, text, nll, tokens
-    FROM likelihoods JOIN _scope USING (unit_id)
+    FROM likelihoods JOIN _scope USING (unit_id, model)
 ),
 labels AS (
     SELECT DISTINCT l.run, l.model, l.intervention, l.method, l.role,
@@ -43,28 +43,37 @@ perplexities AS (
     SELECT run, model, method, role, matched, source, count(*) AS texts,
            exp(sum(baseline_nll) / sum(tokens)) AS baseline_perplexity,
            exp(sum(nll) / sum(tokens)) AS perplexity,
-           histogram_bootstrap(histogram(round(
-               gap + (nll - baseline_nll - gap * tokens) / mean_tokens, 12))) AS interval
+           mean_interval(any_value(gap), stddev_samp(
+               (nll - baseline_nll - gap * tokens) / mean_tokens), count(*)) AS interval
     FROM texts JOIN totals USING (run, model, method, role, matched, source)
     GROUP BY ALL
 ),
 answered AS MATERIALIZED (
-    SELECT l.run, l.model, l.method, l.role, l.matched, a.engine, a.task, a.shots, a.seed,
-           a.example, a.format, avg(a.correct) AS correct
+    SELECT l.run, l.model, l.method, l.role, l.matched, a.intervention, a.engine, a.task, a.shots,
+           a.seed, a.example, a.format, a.query, a.correct
     FROM labels l JOIN _given a USING (run, model, intervention)
     WHERE a.purpose = 'capability' AND l.role IN ('baseline', 'chosen', 'control')
-    GROUP BY ALL
 ),
-choices AS (
-    SELECT a.run, a.model, a.method, a.role, a.matched, count(*) AS questions,
-           avg(b.correct) AS baseline_accuracy, avg(a.correct) AS accuracy,
-           histogram_bootstrap(histogram(round(a.correct - b.correct, 12))) AS interval
+by_query AS (
+    SELECT a.run, a.model, a.method, a.role, a.matched, a.task, a.query, count(*) AS n,
+           count(DISTINCT (a.engine, a.shots, a.seed, a.example, a.format)) AS questions,
+           sum(b.correct) AS baseline_correct, sum(a.correct) AS correct,
+           sum((a.correct > b.correct)::INTEGER) AS gained,
+           sum((a.correct < b.correct)::INTEGER) AS lost,
+           bool_and(a.intervention = b.intervention) AS same
     FROM answered a
     JOIN answered b
       ON b.role = 'baseline' AND b.run = a.run AND b.model = a.model AND b.engine = a.engine
      AND b.task = a.task AND b.shots = a.shots AND b.seed = a.seed AND b.example = a.example
      AND b.format = a.format
     GROUP BY ALL
+),
+choices AS (
+    SELECT run, model, method, role, matched, sum(questions)::BIGINT AS questions,
+           sum(baseline_correct) / sum(n) AS baseline_accuracy, sum(correct) / sum(n) AS accuracy,
+           CASE WHEN bool_and(same) THEN [0.0, 0.0]
+                ELSE difference_interval([pair_sums(n, gained, lost)]) END AS interval
+    FROM by_query GROUP BY run, model, method, role, matched
 )
 SELECT run, model, method, role, nullif(matched, '') AS matched_to, source, texts,
        baseline_perplexity, perplexity,
@@ -81,14 +90,13 @@ ORDER BY run, model, role <> 'baseline', method, matched
     "of one tokenizer only",
     perplexity="the same under the intervention (geometric mean over several)",
     perplexity_ratio="perplexity / baseline_perplexity: above 1 is worse",
-    perplexity_ratio_low="lower end of its 95% interval (paired bootstrap over texts)",
-    perplexity_ratio_high="upper end of its 95% interval (paired bootstrap over texts)",
+    perplexity_ratio_low="lower end of its 95% interval (Student's t over texts, of the logarithm; "
+    "null for one text)",
+    perplexity_ratio_high="upper end of its 95% interval",
     questions="multiple-choice questions",
     baseline_accuracy="share of the questions that the untouched model answers rightly",
     accuracy="share of the questions that are answered rightly (mean over several interventions)",
     difference="accuracy - baseline_accuracy",
-    difference_low="lower end of the 95% interval of difference (paired bootstrap over questions)",
-    difference_high="upper end of the 95% interval of difference (paired bootstrap over questions)",
 )
 
 VIEWS = (CAPABILITY,)

@@ -11,7 +11,7 @@ SELECT {keys}, unnest(off.sites) AS site, unnest(off.layers) AS layer,
 FROM (
     SELECT {keys}, from_json(any_value(content), '{{"layers": ["INTEGER"], "sites": ["VARCHAR"],
                              "indices": ["INTEGER"]}}') AS off
-    FROM interventions JOIN _scope USING (unit_id)
+    FROM interventions JOIN _scope USING (unit_id, model)
     WHERE kind = 'ablation' GROUP BY {keys}
 )
 """

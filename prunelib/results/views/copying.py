@@ -7,12 +7,13 @@ from prunelib.results.views.base import view
 COPYING = view(
     "copying",
     "copying errors on the report split, next to what chance alone would give",
-    "run model method matched_to task shots n accuracy copying_error copy_share chance "
-    "copied_last_share",
+    "run model method matched_to task shots n prompts queries accuracy copying_error copy_share "
+    "chance copied_last_share",
     """
 WITH answered AS MATERIALIZED (
     SELECT run, model, method, coalesce(matched_to, '') AS matched, task, shots, gold, correct,
-           copied, failed, answers, copied_position, row_number() OVER () AS id
+           copied, failed, answers, copied_position, query, seed, example, format,
+           row_number() OVER () AS id
     FROM _lines WHERE purpose = 'report' AND repeat = 0 AND role IS NOT NULL
 ),
 labels AS (
@@ -33,6 +34,7 @@ expected AS (
     GROUP BY s.id
 )
 SELECT run, model, method, nullif(matched, '') AS matched_to, task, shots, count(*) AS n,
+       count(DISTINCT (seed, example, format)) AS prompts, count(DISTINCT query) AS queries,
        avg(correct) AS accuracy,
        avg(copied) AS copying_error,
        sum(copied) / nullif(count(*) - sum(correct), 0) AS copy_share,

@@ -20,10 +20,10 @@ IMPORTANCE = view(
     "component_importance",
     "every score of every head and FFN, with its rank in the whole model; score oracle is what "
     "the search split loses without the component",
-    "run model site layer index score task shots value rank prompts",
+    "run model site layer index score task shots value standard_error rank prompts queries",
     """
 WITH answered AS MATERIALIZED (
-    SELECT run, model, engine, intervention, task, shots, seed, example, format, correct
+    SELECT run, model, engine, intervention, task, shots, seed, example, format, query, correct
     FROM _given WHERE purpose = 'importance' AND repeat = 0
 ),
 alone AS (
@@ -35,19 +35,29 @@ untouched AS (
         USING (run, model, intervention)
 ),
 scored AS (
-    SELECT DISTINCT run, model, site, layer, "index", score, task, shots, "value", prompts
-    FROM component_scores JOIN _scope USING (unit_id)
+    SELECT DISTINCT run, model, site, layer, "index", score, task, shots, "value",
+           standard_error, prompts, queries
+    FROM component_scores JOIN _scope USING (unit_id, model)
     UNION ALL
-    SELECT c.run, c.model, c.site, c.layer, c."index", 'oracle', a.task, a.shots,
-           avg(b.correct - a.correct), count(*)
-    FROM alone c JOIN answered a USING (run, model, intervention)
-    JOIN untouched b USING (run, model, engine, task, shots, seed, example, format)
+    -- The error of a mean over prompts, by query: of the sums over each query's prompts.
+    SELECT run, model, site, layer, "index", 'oracle', task, shots, sum(lost) / sum(n),
+           CASE WHEN count(*) > 1 THEN sqrt(count(*) / (count(*) - 1) * greatest(0, sum(lost ** 2)
+                - 2 * sum(lost) / sum(n) * sum(n * lost)
+                + (sum(lost) / sum(n)) ** 2 * sum(n ** 2))) / sum(n) END,
+           sum(n)::BIGINT, count(*)
+    FROM (
+        SELECT c.run, c.model, c.site, c.layer, c."index", a.task, a.shots, a.query,
+               sum(b.correct - a.correct) AS lost, count(*) AS n
+        FROM alone c JOIN answered a USING (run, model, intervention)
+        JOIN untouched b USING (run, model, engine, task, shots, seed, example, format)
+        GROUP BY ALL
+    )
     GROUP BY ALL
 )
-SELECT run, model, site, layer, "index", score, task, shots, "value",
+SELECT run, model, site, layer, "index", score, task, shots, "value", standard_error,
        row_number() OVER (PARTITION BY run, model, site, score, task, shots
                           ORDER BY "value" DESC, layer DESC, "index" DESC) AS "rank",
-       prompts
+       prompts, queries
 FROM scored
 ORDER BY run, model, site, score, task, shots, "rank"
 """,
@@ -55,7 +65,9 @@ ORDER BY run, model, site, score, task, shots, "rank"
     value="mean over the prompts or sequences",
     rank="rank within model, site, score, task and shots: 1 = most important; of equal scores "
     "those of later layers (and later heads) come first, so that they are removed last",
+    standard_error="standard error of value over queries (over sequences), null of one",
     prompts="prompts or sequences behind it",
+    queries="different queries that these prompts ask, or sequences",
 )
 
 # The second join is by place in the order, which the released code compares (formulas.md §3.2).

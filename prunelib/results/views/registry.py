@@ -10,13 +10,17 @@ from prunelib.results.views.base import View
 #: created.
 TOPICS = (
     "answers",
+    "comparisons",
     "leaderboard",
+    "overview",
     "evaluations",
+    "choice",
     "components",
     "copying",
     "attribution",
     "task_vectors",
     "capability",
+    "multiple_choice",
     "in_context_heads",
     "head_importance",
     "removal",

@@ -1,87 +1,146 @@
-"""The statistics of :mod:`prunelib.scoring.statistics` as functions of SQL."""
+"""The statistics of :mod:`prunelib.scoring.statistics` as functions of SQL.
+
+A view counts what the answers to one query (one text in one task) add up to, then adds that up for
+each task with ``share_sums``, ``pair_sums`` or ``flip_sums``, and gives the list of its tasks' sums
+to a function below. A list of one task is that task alone.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from duckdb.func import FunctionNullHandling, PythonUDFType
+from numpy.typing import NDArray
 
-from prunelib.scoring.statistics import mcnemar_exact, paired_bootstrap, sign_flip_p
+from prunelib.results.views.condition_functions import add_condition_functions
+from prunelib.scoring.statistics import (
+    Array,
+    difference_intervals,
+    drawn_interval,
+    drawn_p,
+    mean_interval,
+    share_intervals,
+    sign_flip_p,
+)
 
-_Z = 1.959963984540054  # 97.5% quantile of the normal distribution
-
-# `stack` turns one histogram per task into aligned lists: values, counts, stratum of each.
-_MACROS = f"""
-CREATE MACRO _wilson_half(k, n) AS
-    {_Z} * sqrt(k / n * (1 - k / n) / n + {_Z**2} / (4.0 * n * n));
-CREATE MACRO wilson_low(k, n) AS CASE WHEN n = 0 THEN NULL WHEN k = 0 THEN 0.0
-    ELSE (k / n + {_Z**2} / (2 * n) - _wilson_half(k, n)) / (1 + {_Z**2} / n) END;
-CREATE MACRO wilson_high(k, n) AS CASE WHEN n = 0 THEN NULL WHEN k = n THEN 1.0
-    ELSE (k / n + {_Z**2} / (2 * n) + _wilson_half(k, n)) / (1 + {_Z**2} / n) END;
-CREATE MACRO stack(histograms, names) AS {{
-    'v': flatten([map_keys(h) for h in histograms]),
-    'c': flatten([map_values(h)::BIGINT[] for h in histograms]),
-    's': flatten([[names[i] for _ in map_keys(h)] for h, i in histograms])}};
+# Aggregates over queries: n answers (or pairs), of which x count (or gained and lost).
+_MACROS = """
+CREATE MACRO share_sums(n, x) AS
+    [count(*), sum(n), sum(n * n), sum(x), sum(x * x), sum(n * x)]::DOUBLE[];
+CREATE MACRO pair_sums(n, gained, lost) AS
+    [count(*), sum(n), sum(n * n), sum(gained), sum(gained * gained), sum(n * gained), sum(lost),
+     sum(lost * lost), sum(n * lost), sum(gained * lost)]::DOUBLE[];
+CREATE MACRO flip_sums(n, difference) AS
+    {'values': map_keys(histogram(round(difference, 9)::DOUBLE)),
+     'counts': map_values(histogram(round(difference, 9)::DOUBLE))::BIGINT[], 'n': sum(n)::DOUBLE};
 """
-_HISTOGRAM_MACROS = """
-CREATE MACRO histogram_bootstrap(h) AS
-    bootstrap(map_keys(h), map_values(h)::BIGINT[], NULL::VARCHAR[]);
-CREATE MACRO histogram_flip(h) AS
-    sign_flip(map_keys(h), map_values(h)::BIGINT[], NULL::VARCHAR[]);
+# After the functions that it calls.
+_FLIP_MACRO = """
+CREATE MACRO sign_flip(tasks) AS signs_flipped(
+    flatten([t."values" for t in tasks]), flatten([t.counts for t in tasks]),
+    flatten([[1 / t.n for _ in t."values"] for t in tasks]));
 """
+_SUMS = "DOUBLE[][]"
 
 
 def add_functions(con: duckdb.DuckDBPyConnection) -> None:
-    """Define on ``con`` the functions that the views need.
+    """Define on ``con`` the functions that the views need; a null argument gives null.
 
-    ``wilson_low/high(successes, n)``, ``mcnemar(b, c)``, ``bootstrap(values, counts, strata)``
-    → [low, high], ``sign_flip(values, counts, strata)``, and the last two of a histogram without
-    strata. The bootstrap of no items is NULL.
+    Aggregates of one task: ``share_sums(n, x)``, ``pair_sums(n, gained, lost)`` and
+    ``flip_sums(n, difference)``, all over queries. Functions of a list of tasks' sums:
+    ``share_interval(list)`` and ``difference_interval(list)`` → [low, high],
+    ``sign_flip(list)`` → p. With the standard deviation over random sets and their number, null for
+    one set: ``drawn_share_interval(list, sd, sets)``, ``drawn_difference_interval(list, sd, sets)``
+    → [low, high], ``drawn_p(list, sd, sets)``. ``mean_interval(mean, sd, n)`` is Student's t.
     """
     con.execute(_MACROS)
-    sample = ["DOUBLE[]", "BIGINT[]", "VARCHAR[]"]
+    drawn = [_SUMS, "DOUBLE", "BIGINT"]
     # DuckDB counts the parameters of a function, so each has its own number of them.
-    _add(con, "mcnemar", lambda b, c: _rows(_mcnemar, b, c), ["BIGINT", "BIGINT"], "DOUBLE")
-    _add(con, "sign_flip", lambda v, c, s: _rows(_p_value, v, c, s), sample, "DOUBLE")
-    _add(con, "bootstrap", lambda v, c, s: _rows(_interval, v, c, s), sample, "DOUBLE[]")
-    con.execute(_HISTOGRAM_MACROS)
+    _add(con, "share_interval", lambda s: _interval(_of_sums(share_intervals, s)), [_SUMS])
+    _add(con, "difference_interval", lambda s: _interval(_of_sums(difference_intervals, s)),
+         [_SUMS])
+    _add(con, "drawn_share_interval", lambda s, d, m: _interval(_of_sums(_drawn_share, s, d, m)),
+         drawn)
+    _add(con, "drawn_difference_interval",
+         lambda s, d, m: _interval(_of_sums(_drawn_difference, s, d, m)), drawn)
+    _add(con, "drawn_p", lambda s, d, m: _of_sums(drawn_p, s, d, m)[0], drawn, "DOUBLE")
+    _add(con, "mean_interval", lambda v, s, n: _interval(mean_interval(*map(_numbers, (v, s, n)))),
+         ["DOUBLE", "DOUBLE", "BIGINT"])
+    _add(con, "signs_flipped", _signs_flipped, ["DOUBLE[]", "BIGINT[]", "DOUBLE[]"], "DOUBLE")
+    con.execute(_FLIP_MACRO)
+    add_condition_functions(con)
 
 
-#: Many tasks have the same few discordant pairs.
-_mcnemar = functools.lru_cache(maxsize=1 << 16)(mcnemar_exact)
+def _drawn_share(sums: Array, rows: NDArray[np.int64], sd: Array, sets: Array
+                 ) -> tuple[Array, Array]:
+    share = np.bincount(rows, sums[:, 3] / sums[:, 1]) / np.bincount(rows)
+    low, high = drawn_interval(share, share_intervals(sums, rows), sd, sets)
+    return np.maximum(low, 0), np.minimum(high, 1)
 
 
-def _p_value(values: list[float], counts: list[int], strata: list[str] | None) -> float:
-    return sign_flip_p(values, counts, strata=strata)
+def _drawn_difference(sums: Array, rows: NDArray[np.int64], sd: Array, sets: Array
+                      ) -> tuple[Array, Array]:
+    value = np.bincount(rows, (sums[:, 3] - sums[:, 6]) / sums[:, 1]) / np.bincount(rows)
+    low, high = drawn_interval(value, difference_intervals(sums, rows), sd, sets)
+    return np.maximum(low, -1), np.minimum(high, 1)
 
 
-def _interval(
-    values: list[float], counts: list[int], strata: list[str] | None
-) -> list[float] | None:
-    return list(paired_bootstrap(values, counts, strata=strata)) if any(counts) else None
+def _of_sums(function: Callable[..., Any], lists: Any, *numbers: Any) -> tuple[Array, ...]:
+    """What ``function`` gives of a column of lists of tasks' sums, nan where there are none."""
+    column = _array(lists)
+    inner = column.flatten()
+    rows = np.repeat(np.arange(len(column)),
+                     np.asarray(pc.fill_null(pc.list_value_length(column), 0)))
+    rows = rows[np.asarray(inner.is_valid())]
+    present, rows = np.unique(rows, return_inverse=True)
+    results: list[Array] = [np.full(len(column), np.nan)] * 2
+    if not len(rows):
+        return tuple(results)
+    sums = np.asarray(inner.flatten()).reshape(len(rows), -1)
+    found = function(sums, rows, *(_numbers(values)[present] for values in numbers))
+    for place, values in enumerate(found if isinstance(found, tuple) else (found,)):
+        results[place] = np.full(len(column), np.nan)
+        results[place][present] = values
+    return tuple(results)
 
 
-def _rows(function: Callable[..., Any], *columns: Any) -> Any:
-    """One call per row of Arrow columns; a null in the first two columns gives null."""
-    kind = pa.list_(pa.float64()) if function is _interval else pa.float64()
-    rows = zip(*(column.to_pylist() for column in columns), strict=True)
-    return pa.array([None if None in row[:2] else function(*row) for row in rows], kind)
+def _signs_flipped(values: Any, counts: Any, weights: Any) -> Array:
+    rows = zip(*(column.to_pylist() for column in (values, counts, weights)), strict=True)
+    return np.array([np.nan if None in row or not row[0] else sign_flip_p(*row) for row in rows])
 
 
-def _add(
-    con: duckdb.DuckDBPyConnection,
-    name: str,
-    function: Callable[..., Any],
-    parameters: list[str],
-    result: str,
-) -> None:
+def _array(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _numbers(column: Any) -> Array:
+    return np.asarray(_array(column).cast(pa.float64()).to_numpy(zero_copy_only=False))
+
+
+def _interval(ends: tuple[Array, ...]) -> list[list[float] | None]:
+    return [None if np.isnan(low) or np.isnan(high) else [low, high]
+            for low, high in zip(*ends, strict=True)]
+
+
+def _add(con: duckdb.DuckDBPyConnection, name: str, function: Callable[..., Any],
+         parameters: list[str], result: str = "DOUBLE[]") -> None:
+    kind = pa.list_(pa.float64()) if result == "DOUBLE[]" else pa.float64()
+
+    def of_columns(columns: tuple[Any, ...]) -> Any:
+        return pa.array(function(*columns), kind, from_pandas=True)
+
+    # The number of parameters is read off the function.
+    given: dict[int, Callable[..., Any]] = {
+        1: lambda a: of_columns((a,)), 2: lambda a, b: of_columns((a, b)),
+        3: lambda a, b, c: of_columns((a, b, c))}
     con.create_function(
         name,
-        function,
+        given[len(parameters)],
         [duckdb.sqltype(parameter) for parameter in parameters],
         duckdb.sqltype(result),
         type=PythonUDFType.ARROW,

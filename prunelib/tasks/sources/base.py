@@ -43,11 +43,15 @@ def table(file: str) -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
-def columns(file: str, source: str, target: str) -> tuple[Pair, ...]:
-    """Pairs of two columns of a bundled data file, the first of each input."""
+def columns(file: str, source: str, target: str, reference: bool = False) -> tuple[Pair, ...]:
+    """Pairs of two columns of a bundled data file, the first of each input.
+
+    ``reference``: only the words on which the reference models are trained.
+    """
     seen: dict[str, str] = {}
     for row in table(file):
-        seen.setdefault(row[source], row[target])
+        if not reference or row["reference"]:
+            seen.setdefault(row[source], row[target])
     return tuple(seen.items())
 
 

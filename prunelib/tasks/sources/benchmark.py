@@ -1,14 +1,15 @@
-"""The benchmark, on which the reference models are trained: word pairs and algorithms.
+"""The benchmark: word pairs and algorithms.
 
 The union of the tasks of Hendel et al. (2023), on whose benchmark the copy-bias paper builds
 (formulas.md §1.5), plus vowel counting, its proxy (§1.2). The word pairs were written for this
-project; only the relations are those of the papers.
+project; only the relations are those of the papers. The reference models are trained on a part of
+them (column ``reference`` of the files), which has tasks of its own.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prunelib.tasks.base import Task
 from prunelib.tasks.sources.base import (
@@ -31,30 +32,44 @@ ICL18 = (
 )  # fmt: skip
 
 
-def _from_file(group: str, name: str, file: str, source: str, target: str
-               ) -> tuple[str, Callable[[], Task]]:
+#: Group, name, file, and the columns of inputs and outputs.
+_WORDS = (
+    ("translation", "fr_en", "translation", "fr", "en"),
+    ("translation", "es_en", "translation", "es", "en"),
+    ("translation", "en_fr", "translation", "en", "fr"),
+    ("translation", "en_es", "translation", "en", "es"),
+    ("translation", "it_en", "translation", "it", "en"),
+    ("translation", "en_it", "translation", "en", "it"),
+    ("linguistic", "present_gerund", "verbs", "present", "gerund"),
+    ("linguistic", "present_past", "verbs", "present", "past"),
+    ("linguistic", "present_past_perfect", "verbs", "present", "perfect"),
+    ("linguistic", "plural_singular", "nouns", "plural", "singular"),
+    ("linguistic", "singular_plural", "nouns", "singular", "plural"),
+    ("linguistic", "antonyms", "antonyms", "word", "antonym"),
+    ("knowledge", "country_capital", "country_capital", "country", "capital"),
+    ("knowledge", "person_language", "person_language", "person", "language"),
+    ("knowledge", "location_continent", "location_continent", "location", "continent"),
+    ("knowledge", "location_religion", "location_religion", "location", "religion"),
+)
+#: How the tasks of the reference models' words are called.
+_REFERENCE = "_reference"
+
+
+def _words(group: str, name: str, file: str, source: str, target: str
+           ) -> tuple[str, Callable[[], Task]]:
     return entry(group, name, f"{source} to {target}", lambda: columns(file, source, target))
 
 
-#: What the reference models are trained on (suite ``all``); nothing is added here without
-#: training them again.
+def _words_of_reference_models(group: str, name: str, file: str, source: str, target: str
+                               ) -> tuple[str, Callable[[], Task]]:
+    """The pairs of a task on which the reference models are trained, in the same splits."""
+    return entry(group, f"{name}{_REFERENCE}",
+                 f"{source} to {target}: the words on which the reference models are trained",
+                 lambda: columns(file, source, target, reference=True), origin=name)
+
+
 TASKS: Tasks = dict([
-    _from_file("translation", "fr_en", "translation", "fr", "en"),
-    _from_file("translation", "es_en", "translation", "es", "en"),
-    _from_file("translation", "en_fr", "translation", "en", "fr"),
-    _from_file("translation", "en_es", "translation", "en", "es"),
-    _from_file("translation", "it_en", "translation", "it", "en"),
-    _from_file("translation", "en_it", "translation", "en", "it"),
-    _from_file("linguistic", "present_gerund", "verbs", "present", "gerund"),
-    _from_file("linguistic", "present_past", "verbs", "present", "past"),
-    _from_file("linguistic", "present_past_perfect", "verbs", "present", "perfect"),
-    _from_file("linguistic", "plural_singular", "nouns", "plural", "singular"),
-    _from_file("linguistic", "singular_plural", "nouns", "singular", "plural"),
-    _from_file("linguistic", "antonyms", "antonyms", "word", "antonym"),
-    _from_file("knowledge", "country_capital", "country_capital", "country", "capital"),
-    _from_file("knowledge", "person_language", "person_language", "person", "language"),
-    _from_file("knowledge", "location_continent", "location_continent", "location", "continent"),
-    _from_file("knowledge", "location_religion", "location_religion", "location", "religion"),
+    *(_words(*row) for row in _WORDS),
     entry("algorithmic", "next_letter", "the next letter of the alphabet, z to a",
           lambda: zip(LETTERS, LETTERS[1:] + "a", strict=True)),
     entry("algorithmic", "prev_letter", "the previous letter of the alphabet, a to z",
@@ -83,8 +98,25 @@ TASKS: Tasks = dict([
           gold_not_in_prompt=True),
 ])  # fmt: skip
 
+#: The same with the words of the reference models.
+TASKS |= dict(_words_of_reference_models(*row) for row in _WORDS)
+
+
+def _of_reference_models(names: Iterable[str]) -> tuple[str, ...]:
+    """The same tasks, with the words of the reference models where they are made of words."""
+    return tuple(f"{name}{_REFERENCE}" if f"{name}{_REFERENCE}" in TASKS else name
+                 for name in names)
+
+
+_ALL = tuple(name for name in TASKS if not name.endswith(_REFERENCE))
+
+#: Suites ``reference`` and ``icl18_reference`` are ``all`` and ``icl18`` with the words that the
+#: reference models know. They are trained on ``reference``, in this order: nothing is added to it
+#: without training them again.
 SUITES: Suites = {
     "icl18": ICL18,
-    "union": tuple(name for name in TASKS if name != "vowel_counting"),
-    "all": tuple(TASKS),
+    "union": tuple(name for name in _ALL if name != "vowel_counting"),
+    "all": _ALL,
+    "icl18_reference": _of_reference_models(ICL18),
+    "reference": _of_reference_models(_ALL),
 }

@@ -1,4 +1,4 @@
-"""Capability: a multiple-choice set, made of the bundled tables."""
+"""Capability: a multiple-choice set, made of those bundled words that the reference models know."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from prunelib.identity import seed_of
 from prunelib.tasks.base import Pair, PromptFormat
-from prunelib.tasks.sources.base import Suites, Tasks, entry, table
+from prunelib.tasks.sources.base import Suites, Tasks, columns, entry
 
 
 def _questions() -> Iterator[Pair]:
@@ -16,7 +16,7 @@ def _questions() -> Iterator[Pair]:
         ("Choose the continent of {}", "location_continent", "location", "continent"),
         ("Choose the English word for {}", "translation", "fr", "en"),
     ):
-        answers = {row[source]: row[target] for row in table(file)}
+        answers = dict(columns(file, source, target, reference=True))
         yield from _four_choices(question, answers)
 
 

@@ -1,8 +1,9 @@
 """Proxies: copying scenarios beside vowel counting, on which no reference model is trained.
 
-``…_unseen`` are tasks of the benchmark with the rule of vowel counting: no demonstration carries
-the gold answer, so whatever is copied is wrong (formulas.md §1.2). In ``random_associations`` the
-answer *is* in the prompt, once, and copying it from the wrong place is the error.
+``…_unseen`` are tasks of the benchmark, of words that the reference models know, with the rule of
+vowel counting: no demonstration carries the gold answer, so whatever is copied is wrong
+(formulas.md §1.2). In ``random_associations`` the answer *is* in the prompt, once, and copying it
+from the wrong place is the error.
 ``varied_copying`` is a mixture: what is copied is a digit here and a letter there.
 """
 
@@ -16,20 +17,21 @@ from collections.abc import Callable, Iterator
 from prunelib.identity import seed_of
 from prunelib.tasks.base import Pair, Task
 from prunelib.tasks.sources.base import LETTERS, Suites, Tasks, columns, entry
-from prunelib.tasks.sources.benchmark import TASKS as TRAINED
+from prunelib.tasks.sources.benchmark import TASKS as BENCHMARK
 
 _ASSOCIATIONS = 600
 
 
 def _unseen(name: str) -> tuple[str, Callable[[], Task]]:
     """A trained task whose gold answer no demonstration carries, divided into the same splits."""
-    derived = f"{name}_unseen"
-    return derived, functools.cache(lambda: _without_gold(TRAINED[name](), derived))
+    derived, trained = f"{name}_unseen", f"{name}_reference"
+    return derived, functools.cache(lambda: _without_gold(
+        BENCHMARK.get(trained, BENCHMARK[name])(), derived))
 
 
 def _without_gold(task: Task, name: str) -> Task:
     return dataclasses.replace(
-        task, name=name, group="proxy", gold_not_in_prompt=True, origin=task.name,
+        task, name=name, group="proxy", gold_not_in_prompt=True, origin=task.origin or task.name,
         description=f"{task.description}; the gold answer is never among the demonstrations'",
     )  # fmt: skip
 
@@ -58,8 +60,8 @@ TASKS: Tasks = dict([
     ("varied_copying", functools.cache(lambda: Task(
         "varied_copying", "proxy", (), "in turn: vowel counting, last and largest of a list, upper "
         "case, next letter; the gold answer is never among the demonstrations'",
-        parts=(TRAINED["vowel_counting"](), *(
-            _without_gold(TRAINED[name](), f"{name}_unseen")
+        parts=(BENCHMARK["vowel_counting"](), *(
+            _without_gold(BENCHMARK[name](), f"{name}_unseen")
             for name in ("list_last", "to_upper", "next_letter", "list_max")))))),
     entry("proxy", "random_associations", "the letter that stood behind the same random word "
           "before", _associations, query_in_prompt=True),

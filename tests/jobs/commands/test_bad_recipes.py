@@ -22,7 +22,7 @@ COPA = (f"name: copa, path: {DATA / 'balanced_copa'}, "
         ("models: [/no/such/folder]", "does not exist"),
         ("models: []", "models"),
         ("evaluate: {tasks: [to_uper]}", "did you mean to_upper"),
-        ("evaluate: {tasks: 3}", "evaluate.tasks.0: Input should be a valid string (got 3)"),
+        ("evaluate: {tasks: 3}", "evaluate.tasks: Input should be a valid string (got 3)"),
         ("evaluate: {tasks: [[to_upper]]}", "evaluate.tasks.0: Input should be a valid string"),
         ("importance: 3", "importance: Input should be a valid dictionary"),
         ("norms: [1]", "unknown key 'norms': known keys are name, models"),
@@ -104,6 +104,67 @@ def test_bad_recipes_end_in_one_line_and_exit_code_2(
         assert message in said.err and said.err.count("\n") == 1
         assert "Traceback" not in said.err
     assert not (tmp_path / "r").exists()
+
+
+SEVERAL = """\
+name: bad name
+models: [reference/llama, {id: reference/lama}]
+attribution: {promts: 3, shots: no way, shots: 3}
+search: {rates: [0.1, 1.5, .nan], layers: x, strategy: exhaustiv}
+importance: {removal: {fraction: 3}}
+deadline: 2026-13-45
+tasks:
+"""
+
+
+def test_all_mistakes_are_said_at_once_with_their_places(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(SEVERAL)
+    assert call("validate", path) == 2
+    said = [line.removeprefix(f"error: {path}: line ") for line in
+            capfd.readouterr().err.splitlines()]
+    assert [line.partition(": ")[0] for line in said] == [
+        "1, column 7", "2, column 27", "3, column 15", "3, column 41", "4, column 23",
+        "4, column 28", "4, column 43", "4, column 56", "5, column 24", "6, column 11",
+        "7, column 7"]
+    for line, message in zip(said, (
+            "name: String should match", "unknown model 'reference/lama'", "did you mean 'prompts'",
+            "key 'shots' is here twice, first in line 3, column 26", "less than 1 (got 1.5)",
+            "finite number (got nan)", "give at least one layer", "did you mean exhaustive",
+            "did you mean 'fractions'", "'2026-13-45' is no timestamp", "(got nothing)"),
+            strict=True):
+        assert message in line
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("name: b", "line 3, column 1: key 'name' is here twice, first in line 1, column 1"),
+    ("search: {seed: 1, seed: 1}", "key 'seed' is here twice, first in line 3, column 10"),
+    ("tasks: [{name: t, path: p, template: '{a} {answer}', answers: {1: x, '1': y}}]",
+     "key '1' is here twice"),
+    ("tasks: [{name: t, path: p, template: '{a} {answer}', answers: {true: x, yes: y}}]",
+     "key 'True' is here twice"),
+    ("attribution: [&a {shots: 1}, &b {shots: 2}, {<<: [*a, *b]}]",
+     "two of what << takes here give 'shots' different values"),
+    ("search: &s {<<: *s}", "an anchor that holds itself"),
+])
+def test_what_is_said_twice_is_refused_with_both_places(
+    text: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(f"name: a\nmodels: [reference/llama]\n{text}\n")
+    assert call("validate", path) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_what_replaces_a_merged_key_says_nothing_twice() -> None:
+    made = prunelib.parse_recipe("""
+        name: x
+        models: [x]
+        attribution: [&a {method: wanda, shots: 2}, {<<: *a, method: weight}]
+        """)
+    assert [(spec.method, spec.shots) for spec in made.attribution] == [("wanda", 2), ("weight", 2)]
 
 
 def test_a_single_value_is_a_list_of_one_and_true_is_a_section() -> None:

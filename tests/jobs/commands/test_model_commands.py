@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import hub_cache
@@ -82,6 +83,7 @@ def test_an_ablation_of_a_run_is_exported(
     assert "several interventions" in capfd.readouterr().err
     assert call(*command, chosen[:12]) == 0
     assert json.loads((out / "intervention.json").read_text())["intervention"] == chosen
+    shutil.rmtree(out)
     assert call(*command, chosen, "--trust-remote-code") == 2
     assert "ran without code of its own" in capfd.readouterr().err
     assert call("export", "other", "--results", finished, "--out", out, "--intervention", "a") == 2
@@ -142,7 +144,8 @@ def test_a_model_of_the_hub_is_the_one_that_the_run_had(
 def test_a_fine_tuning_of_a_run_is_exported_and_explained(
     info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    made = recipe(info, controls={"random": 0, "fine_tuning": {"learning_rate": 0.01}})
+    made = recipe(info, controls={"random": 0, "random_searches": 0,
+                                  "fine_tuning": {"learning_rate": 0.01}})
     results, out = tmp_path / "results", tmp_path / "tuned"
     assert prunelib.run(made, results).complete
     ((digest,),) = prunelib.open_results(results).sql(

@@ -47,7 +47,7 @@ def test_a_folder_of_another_schema_version(
 ) -> None:
     other = Path(shutil.copytree(finished, tmp_path / "other"))
     marker = other / "prunelib-results.json"
-    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema_version": 999}))
+    marker.write_text(json.dumps({"schema_version": 2}))  # as prunelib wrote it then
     assert call("run", good, "--results", other) == 2
     assert call("query", "select 1", "--results", other) == 2
-    assert "999" in capfd.readouterr().err
+    assert "schema version 2" in capfd.readouterr().err

@@ -29,7 +29,7 @@ TUNING = FineTuningSpec(epochs=3, learning_rate=1e-2)
 def results(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("beyond") / "r"
     plan = recipe(
-        info, controls={"random": 0, "fine_tuning": TUNING.model_dump()},
+        info, controls={"random": 0, "random_searches": 0, "fine_tuning": TUNING.model_dump()},
         evaluate={"tasks": ["to_upper", "list_first"], "shots": [1], "examples": 6,
                   "task_vectors": {"shots": 2, "examples": 5}})
     assert prunelib.run(plan, folder).complete
@@ -61,8 +61,8 @@ def test_task_vectors_are_those_of_the_layer_chosen_on_the_search_split(
 ) -> None:
     loaded, task = load(info), get_task("to_upper")
     some = draw(task, split="report", shots=2, seed=0, count=5)
-    reading = Reading(tokenized(some, loaded.tokenizer)[0].max_tokens,
-                      tuple(stop_token_ids(loaded.tokenizer)))
+    reading = Reading(tokenized(task, some, loaded.tokenizer)[0].max_tokens,
+                      tuple(stop_token_ids(loaded.tokenizer, loaded.info.ends)))
     tried = task_vector_answers(loaded, task, reading, split="search", shots=2, seed=0, count=5)
     right = {layer: [task.matches(first_line(text, "\n"), e.gold)
                      for e, text in zip(tried.examples, answers, strict=True)]
@@ -79,5 +79,5 @@ def test_task_vectors_are_those_of_the_layer_chosen_on_the_search_split(
         assert [(p, a) for w, p, a in found if w == way] == [
             (place, first_line(text, "\n")) for text in answers]
     accuracy = prunelib.open_results(results).sql(
-        "select method, n from task_vector_accuracy where task = 'to_upper'").fetchall()
+        "select method, prompts from task_vector_accuracy where task = 'to_upper'").fetchall()
     assert sorted(accuracy) == [("integrated_gradients", 5), ("none", 5)]

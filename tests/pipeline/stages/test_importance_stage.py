@@ -273,7 +273,8 @@ def test_a_study_without_removal_and_beside_neurons(study: Study, tmp_path: Path
     made = recipe(study.info, importance={"prompts": 2, "examples": 2, "sequences": 0,
                                           "removal": False},
                   attribution={"prompts": 2, "shots": 1, "block": 2, "max_nodes": 9},
-                  search={"rates": [0.2], "examples": 4, "shots": 1},
+                  search={"rates": [0.2], "examples": 4, "shots": 1, "nothing": "excluded"},
+                  controls={"random": 1, "random_searches": 1},
                   evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 2})
     assert prunelib.run(made, tmp_path / "r").complete
     roles = query(tmp_path / "r", "SELECT DISTINCT role FROM interventions").to_pylist()
@@ -343,7 +344,7 @@ def test_a_failed_oracle_evaluation_is_a_row(
         importance={"prompts": 2, "examples": 2, "sequences": 0, "oracle": ["ffn"], "removal": {
             "heads": "none", "ffns": "oracle" if read else "gradient_gate", "orders": ["own"]}},
         attribution={"prompts": 2, "shots": 1, "block": 2, "max_nodes": 9},
-        search={"rates": [0.2], "examples": 4, "shots": 1},
+        search={"rates": [0.2], "examples": 4, "shots": 1, "nothing": "excluded"},
         evaluate={"tasks": ["to_upper", "en_fr"], "shots": [1], "examples": 2})
     report = prunelib.run(made, tmp_path / "r")
     assert [a.error_text for a in report.failed] == ["boom"]

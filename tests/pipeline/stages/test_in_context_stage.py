@@ -14,7 +14,7 @@ from pipeline.small import rows
 import prunelib
 from prunelib.errors import UserError
 from prunelib.heads.in_context import accuracy_changes, in_context_heads, log_probability_increase
-from prunelib.heads.label_bias import measure_biases
+from prunelib.heads.label_bias import ask_conditions
 from prunelib.heads.label_readings import label_readings
 from prunelib.heads.labelled import LabelledPrompt, encode_labelled, label_logprobs
 from prunelib.interventions.ablation import Ablation, ActivationMasks
@@ -84,13 +84,18 @@ def sets(results: Path, role: str) -> list[Ablation]:
 
 def test_heads_are_those_of_the_scores(finished: Path, loaded: Loaded) -> None:
     _, _, some = prompts(loaded, "attribute")
-    causal, increase = accuracy_changes(loaded, some), log_probability_increase(loaded, some)
+    (causal, lost), (increase, raised) = (accuracy_changes(loaded, some),
+                                          log_probability_increase(loaded, some))
+    queries = len({prompt.query for prompt in some})
     found = {(r["score"], r["layer"], r["index"]): r for r in table(finished, "component_scores")}
-    for name, scores in (("causal", causal), ("log_probability_increase", increase)):
+    for name, scores, errors in (("causal", causal, lost),
+                                 ("log_probability_increase", increase, raised)):
         for label, layer, index in np.argwhere(~np.isnan(scores)):
             row = found[f"{name}_{PLACES[label]}_label", layer, index]
             assert row["value"] == pytest.approx(scores[label, layer, index], abs=1e-6)
-            assert (row["task"], row["shots"], row["prompts"]) == ("upper_or_lower_foo_bar", 4, 24)
+            assert (row["task"], row["shots"], row["prompts"], row["queries"]) == (
+                "upper_or_lower_foo_bar", 4, 24, queries)
+            assert row["standard_error"] == pytest.approx(errors[label, layer, index], abs=1e-6)
     first, second = in_context_heads(causal, increase, top=2, each=1)
     assert first or second
     assert sets(finished, "in_context") == [Ablation.of(first + second)]
@@ -135,7 +140,7 @@ def test_readings_before_and_after_labels_change_places(finished: Path, loaded: 
         readings = label_readings(loaded, prompts(loaded, "report", reverse=reverse)[2],
                                   both.components)
         for name in ("attention", "logit_minus", "value_minus"):
-            means = readings.by_label(getattr(readings, name))
+            means = readings.by_label(getattr(readings, name)).mean(0)
             for i, head in enumerate(both.components):
                 for j, place in enumerate(PLACES):
                     assert found[f"{name}{suffix}_{place}_label", head.layer, head.index] == (
@@ -156,14 +161,22 @@ def test_biases_with_and_without_a_mitigation(finished: Path, loaded: Loaded) ->
                               [p.minority[1] for p in some])
 
     for name, within in (("none", None), ("minority_boost", boosted)):
-        expected = [measure_biases(
-            loaded, relabelled(get_task("upper_or_lower")), split="report", each=2, seed=seed,
-            count=12, order_count=3, prompt_format="arrow", within=within) for seed in (0, 1)]
+        shares = []
+        for seed in (0, 1):
+            asked = ask_conditions(
+                loaded, relabelled(get_task("upper_or_lower")), split="report", each=2, seed=seed,
+                count=12, order_count=3, prompt_format="arrow", within=within)
+            shares.append([np.mean(c.logprobs.argmax(1) == [p.gold for p in c.prompts])
+                           for c in asked])
+        balanced, *fewer, one, two, three = zip(*shares, strict=True)
         line = lines["upper_or_lower_foo_bar", name]
-        assert line["seeds"] == 2
-        assert line["majority_bias"] == pytest.approx(np.mean([b.majority for b in expected]))
-        assert line["recency_bias"] == pytest.approx(np.mean([b.recency for b in expected]))
-        assert line["accuracy"] == pytest.approx(np.mean([b.balanced for b in expected]))
+        queries = len({p.query for p in prompts(loaded, "report")[2]})
+        assert (line["seeds"], line["prompts"], line["queries"]) == (2, 24, queries)
+        assert line["majority_bias"] == pytest.approx(np.mean(np.abs(np.subtract(
+            balanced, fewer))))
+        assert line["recency_bias"] == pytest.approx(np.mean(np.std([one, two, three], 0)))
+        assert line["accuracy"] == pytest.approx(np.mean(balanced))
+        assert 0 < line["majority_bias_p_value"] <= 1
     strengths = {(r["mitigation"], r["strength"], r["mode"]) for r in lines.values()}
     assert strengths == {("none", None, None), ("minority_boost", 0.03, None),
                          ("without_positions", None, "replace")}

@@ -115,12 +115,12 @@ def test_matrices_are_symmetric_and_hold_the_view(studied: Path) -> None:
     axes = found["gradient_gate, 2 shots"]
     cells = axes.get_images()[0].get_array().filled(np.nan)
     tasks = [label.get_text() for label in axes.get_xticklabels()]
-    assert tasks == ["antonyms", "country_capital", "to_upper"]
+    assert tasks == ["antonyms_reference", "country_capital_reference", "to_upper"]
     assert np.isnan(np.diag(cells)).all() and np.array_equal(cells, cells.T, equal_nan=True)
     ((expected,),) = connection.sql(
         "SELECT spearman FROM importance_agreement WHERE site = 'head' AND score = 'gradient_gate' "
-        "AND other_score = 'gradient_gate' AND task = 'antonyms' AND other_task = 'to_upper' "
-        "AND shots = 2").fetchall()
+        "AND other_score = 'gradient_gate' AND task = 'antonyms_reference' "
+        "AND other_task = 'to_upper' AND shots = 2").fetchall()
     assert cells[0, 2] == pytest.approx(expected)
     across = found["gradient_gate, across shots"].get_images()[0].get_array()
     ((expected,),) = connection.sql(
@@ -134,7 +134,8 @@ def test_curves_hold_the_views(studied: Path) -> None:
     connection, run, model = study(studied)
     figures = removal_figures.draw_removals(connection, run, model)
     found = panels(figures["removal-heads-2-shots"])
-    assert list(found) == ["mean over 3 tasks", "antonyms", "country_capital", "to_upper"]
+    assert list(found) == ["mean over 3 tasks", "antonyms_reference", "country_capital_reference",
+                           "to_upper"]
     for title, sql in (
         ("mean over 3 tasks", "FROM removal_means WHERE ffns = 0 AND shots = 2"),
         ("to_upper", "FROM removal_curves WHERE ffns = 0 AND shots = 2 AND task = 'to_upper'"),

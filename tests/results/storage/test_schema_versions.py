@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from results_folder import Folder
 
 from prunelib.errors import UserError
 from prunelib.results.query import open_results
-from prunelib.results.schemas import SCHEMA_VERSION, TABLES
+from prunelib.results.schemas import SCHEMA_VERSION
 from prunelib.results.storage.compaction import compact
-from prunelib.results.storage.store import MARKER, Store
+from prunelib.results.storage.files import LocalFiles
+from prunelib.results.storage.marker import MARKER
+from prunelib.results.storage.store import Store
+from prunelib.results.storage.verify import verify
 
 
 @pytest.fixture
@@ -51,6 +53,8 @@ def test_the_marker_tells(filled: Folder, version: int) -> None:
 def test_the_table_of_ablations_tells(filled: Folder) -> None:
     """Of version 1, even beside tables of this version."""
     (filled.root / "ablations").mkdir()
+    Store.open(filled.root)
+    (filled.root / "ablations" / "u1.parquet").write_bytes(b"")
     refused(filled.root, 1)
 
 
@@ -81,18 +85,35 @@ def test_results_without_a_marker_get_it_back(filled: Folder) -> None:
     assert str(SCHEMA_VERSION) in (filled.root / MARKER).read_text()
 
 
-def test_the_check_reads_one_footer_of_a_table_at_most(
+def test_a_damaged_marker_is_written_again(filled: Folder) -> None:
+    marker = filled.root / MARKER
+    whole = marker.read_bytes()
+    for damage in (b"", b"not json", b"[" * 100_000, whole.replace(b": 3", b": 7")):
+        marker.write_bytes(damage)
+        open_results(filled.root).close()
+        assert verify(filled.root).damage[0].file == MARKER
+        Store.open(filled.root)
+        assert marker.read_bytes() == whole and not verify(filled.root).damage
+    (filled.root / MARKER).unlink()
+    marker.mkdir()
+    Store.open(filled.root)
+    assert marker.read_bytes() == whole
+
+
+def test_the_marker_spares_reading_files(
     filled: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
 
-    def read_schema(path: str, filesystem: object) -> pa.Schema:
-        read.append(Path(path).parent.name)
-        return TABLES["predictions"]
+    def reading(self: LocalFiles, name: str) -> bytes:
+        read.append(Path(name).parent.name)
+        return content(self, name)
 
-    monkeypatch.setattr(pq, "read_schema", read_schema)
+    content = LocalFiles.read
+    monkeypatch.setattr(LocalFiles, "read", reading)
     Store.open(filled.root, create=False)
-    assert read == []
+    assert read == [""]
     (filled.root / MARKER).unlink()
+    read.clear()
     Store.open(filled.root, create=False)
-    assert sorted(read) == ["interventions", "predictions", "run_units"]
+    assert sorted(read) == ["", "interventions", "predictions", "run_units"]

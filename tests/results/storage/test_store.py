@@ -19,8 +19,9 @@ from results_folder import Folder
 from prunelib.errors import UserError
 from prunelib.results.arrow import to_table
 from prunelib.results.query import query
-from prunelib.results.schemas import SCHEMA_VERSION, TABLES, description, words
-from prunelib.results.storage.store import MARKER, Store
+from prunelib.results.schemas import OF_UNITS, SCHEMA_VERSION, TABLES, description, words
+from prunelib.results.storage.marker import MARKER
+from prunelib.results.storage.store import Store
 
 CANARY = {
     "model": "m",
@@ -57,6 +58,8 @@ def rows_of(table: str) -> st.SearchStrategy[list[dict[str, Any]]]:
             st.none() | values_of(field.type) if field.nullable else values_of(field.type))
         for field in TABLES[table]
     }
+    if table in OF_UNITS:
+        columns["unit_id"] = st.just("u1")
     return st.lists(st.fixed_dictionaries(columns), max_size=4)
 
 
@@ -174,18 +177,22 @@ def test_a_rewrite_counts_instead_of_what_was_there(store: Store) -> None:
 
 
 def test_open_writes_the_version_once(store: Store) -> None:
-    assert json.loads(store.files.read(MARKER)) == {"schema_version": SCHEMA_VERSION}
+    marker = store.files.read(MARKER)
+    assert json.loads(marker)["schema_version"] == SCHEMA_VERSION
     assert Store.open(store.location).location == store.location
-    assert store.files.list("") == [MARKER]
+    assert list(store.files.list("")) == [MARKER] and store.files.read(MARKER) == marker
 
 
 def test_open_refuses_another_version(store: Store) -> None:
     store.files.commit(MARKER, b'{"schema_version": 99}')
     with pytest.raises(UserError, match="schema version 99, which this prunelib"):
         Store.open(store.location)
-    store.files.commit(MARKER, b"not json")
-    with pytest.raises(UserError, match="damaged"):
-        Store.open(store.location)
+
+
+def test_rows_are_those_of_their_unit(store: Store) -> None:
+    with pytest.raises(ValueError, match="rows of unit u1 as those of u2"):
+        store.write("canaries", "u2", [CANARY])
+    assert store.done("canaries") == set()
 
 
 def test_open_refuses_what_it_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recomputed import difference_interval
 from results_folder import RUN, Folder, only, rows
 from scipy.stats import spearmanr
 
-from prunelib.scoring.statistics import paired_bootstrap
 from prunelib.search.selection import by_score
 
 WIDTH = 60
@@ -166,7 +166,7 @@ def test_scorers(folder: Folder) -> None:
     assert (ig["method"], ig["layer"], ig["rate"], ig["recall"]) == (IG, 1, 0.1, 0.75)
     assert (ig["accuracy"], ig["baseline_accuracy"], ig["difference"]) == (0.75, 0.25, 0.5)
     assert (ig["difference_low"], ig["difference_high"]) == pytest.approx(
-        paired_bootstrap([0, 1], [2, 2]))
+        difference_interval([[(1, 0)], [(1, 0)], [(0, 0)], [(1, 1)]]))
     assert ig["difference_to_random"] == 0.25
     assert (ig["units"], ig["seconds"]) == (2, 7.0)
     assert (low["method"], low["recall"], low["difference"]) == (BOTTOM, 0.5, -0.25)
@@ -236,9 +236,9 @@ def test_transfer(folder: Folder) -> None:
         (BOTTOM, "v", "t", 0.5), (IG, "t", "t", 1.0), (IG, "t", "u", -0.25), (IG, "u", "t", 0.25),
     ]  # fmt: skip
     there = found[2]
-    assert (there["n"], there["accuracy"], there["baseline_accuracy"]) == (4, 0.25, 0.5)
+    assert (there["prompts"], there["accuracy"], there["baseline_accuracy"]) == (4, 0.25, 0.5)
     assert (there["difference_low"], there["difference_high"]) == pytest.approx(
-        paired_bootstrap([-1, 0], [1, 3]))
+        difference_interval([[(0, 1)], [(1, 1)], [(0, 0)], [(0, 0)]]))
     assert len(rows(folder, "FROM transfer")) == 8
     # What was answered for transfer is no part of the reported comparison.
     board = {r["method"]: r["tasks"] for r in rows(folder, "FROM leaderboard")}

@@ -15,6 +15,7 @@ def test_copying_against_chance(folder: Folder) -> None:
     folder.write()
     row = only(folder, "FROM copying")
     assert (row["n"], row["accuracy"], row["copying_error"]) == (8, 0.625, 0.25)
+    assert (row["prompts"], row["queries"]) == (8, 4)
     assert row["copy_share"] == pytest.approx(2 / 3)
     assert row["copied_last_share"] == 0.5
     # Gold answers: a 1/4, b 1/2, d 1/4. A wrong answer other than a (or than d) is b with

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from recomputed import score_interval, share_interval
 from results_folder import RUN, Folder, only, rows
-
-from prunelib.scoring.statistics import wilson
 
 
 def test_evaluations_count_errors_as_wrong_and_ignore_repeats(folder: Folder) -> None:
@@ -14,15 +13,42 @@ def test_evaluations_count_errors_as_wrong_and_ignore_repeats(folder: Folder) ->
     folder.answers("ig", "11111", repeat=1)
     folder.write()
     row = only(folder, "FROM evaluations")
-    low, high = wilson(2, 5)
+    low, high = score_interval(0.4, 5)
+    copied_low, copied_high = score_interval(0.2, 5)
     assert row == {
         "run": RUN, "model": "m", "intervention": "ig", "method": "integrated_gradients",
         "role": "chosen", "layer": 1, "rate": 0.1, "control_seed": None, "task": "t",
-        "split": "report", "purpose": "report", "shots": 2, "n": 5, "accuracy": 0.4,
-        "copying_error": 0.2,
+        "split": "report", "purpose": "report", "shots": 2, "prompts": 5, "queries": 5,
+        "accuracy": 0.4, "copying_error": 0.2,
         "accuracy_low": pytest.approx(low), "accuracy_high": pytest.approx(high),
+        "copying_error_low": pytest.approx(copied_low),
+        "copying_error_high": pytest.approx(copied_high),
         "errors": 1, "engine": "transformers",
     }  # fmt: skip
+
+
+def test_answers_to_one_query_are_a_cluster(folder: Folder) -> None:
+    folder.intervention("ig", "integrated_gradients", "chosen")
+    for seed, marks in enumerate(("1100", "1000", "110c")):
+        folder.answers("ig", marks, seed=seed)
+    folder.answers("ig", "1", seed=3)
+    folder.write()
+    row = only(folder, "FROM evaluations")
+    assert (row["prompts"], row["queries"], row["accuracy"]) == (13, 4, pytest.approx(6 / 13))
+    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(share_interval(
+        [[1, 1, 1, 1], [1, 0, 1], [0, 0, 0], [0, 0, 0]]))
+
+
+@pytest.mark.parametrize(("marks", "accuracy"), [("1", 1), ("0", 0), ("000", 0), ("eee", 0)])
+def test_intervals_at_the_ends_agree_between_views(folder: Folder, marks: str, accuracy: int
+                                                   ) -> None:
+    folder.intervention("ig", "integrated_gradients", "chosen")
+    folder.answers("ig", marks)
+    folder.write()
+    expected = score_interval(accuracy, len(marks))
+    for view in ("evaluations", "leaderboard"):
+        row = only(folder, f"FROM {view}")
+        assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(expected)
 
 
 def test_what_two_units_of_a_run_both_wrote_counts_once(folder: Folder) -> None:
@@ -31,7 +57,7 @@ def test_what_two_units_of_a_run_both_wrote_counts_once(folder: Folder) -> None:
     folder.answers("ig", "1100")
     folder.answers("ig", "1100", unit_id="eval-again")
     folder.write()
-    assert only(folder, "FROM evaluations")["n"] == 4
+    assert only(folder, "FROM evaluations")["prompts"] == 4
 
 
 def test_a_unit_may_serve_many_runs_and_foreign_units_do_not_count(folder: Folder) -> None:
@@ -60,30 +86,6 @@ def test_a_set_with_two_origins_counts_for_both(folder: Folder) -> None:
     ]
 
 
-def test_grid_and_chosen(folder: Folder) -> None:
-    folder.intervention("base", "none", "baseline")
-    folder.intervention("ig", "integrated_gradients", "grid")
-    folder.intervention("ig5", "integrated_gradients", "grid", rate=0.5, count=15)
-    folder.intervention("ig", "integrated_gradients", "chosen")
-    folder.answers("base", "10c0", purpose="search")
-    folder.answers("ig", "111c", purpose="search")
-    folder.answers("ig5", "000", purpose="search")  # its last answer is missing
-    folder.answers("ig", "0000")
-    folder.write()
-    best, worst = rows(folder, "FROM grid")
-    assert (best["intervention"], best["rate"], best["count"], best["n"]) == ("ig", 0.1, 3, 4)
-    assert (best["accuracy"], best["baseline_accuracy"], best["difference"]) == (0.75, 0.25, 0.5)
-    assert (best["accuracy_low"], best["accuracy_high"]) == pytest.approx(wilson(3, 4))
-    assert best["copying_error"] == 0.25
-    assert (worst["n"], worst["baseline_accuracy"]) == (3, pytest.approx(1 / 3))
-    chosen = only(folder, "FROM chosen")
-    assert chosen == {
-        "run": RUN, "model": "m", "method": "integrated_gradients", "control_seed": None,
-        "proxy": "t", "layer": 1, "rate": 0.1, "count": 3, "intervention": "ig",
-        "search_accuracy": 0.75, "search_baseline_accuracy": 0.25, "search_copying_error": 0.25,
-    }  # fmt: skip
-
-
 def test_the_baseline_may_be_chosen(folder: Folder) -> None:
     folder.intervention("base", "none", "baseline")
     folder.intervention("base", "integrated_gradients", "chosen", layer=None, rate=None, count=0)
@@ -105,20 +107,6 @@ def test_noise_floor(folder: Folder) -> None:
     folder.write()
     row = only(folder, "FROM noise_floor")
     assert row == {
-        "run": RUN, "model": "m", "n": 4, "changed": 0.5, "accuracy_difference": 0.25,
+        "run": RUN, "model": "m", "prompts": 4, "queries": 4, "changed": 0.5,
+        "accuracy_difference": 0.25,
     }  # fmt: skip
-
-
-def test_prompts_to_choose_from_do_not_dilute_the_search(folder: Folder) -> None:
-    """The untouched model also answers prompts that attribution then chooses among."""
-    folder.intervention("base", "none", "baseline")
-    folder.intervention("ig", "integrated_gradients", "grid")
-    folder.intervention("ig", "integrated_gradients", "chosen")
-    folder.answers("base", "1100", purpose="search")
-    folder.answers("base", "00000000", purpose="pool")
-    folder.answers("ig", "1110", purpose="search")
-    folder.write()
-    (cell,) = rows(folder, "FROM grid")
-    assert (cell["n"], cell["baseline_accuracy"], cell["difference"]) == (4, 0.5, 0.25)
-    (chosen,) = rows(folder, "FROM chosen")
-    assert (chosen["search_accuracy"], chosen["search_baseline_accuracy"]) == (0.75, 0.5)

@@ -18,7 +18,13 @@ from prunelib.components import Component
 from prunelib.heads import ranking
 from prunelib.heads.induction import retention
 from prunelib.interventions.ablation import BASELINE, Ablation
-from prunelib.scoring.statistics import paired_bootstrap, wilson
+from prunelib.scoring.statistics import (
+    difference_intervals,
+    drawn_interval,
+    pair_sums,
+    share_intervals,
+    share_sums,
+)
 
 
 def removal(folder: Folder, ablation: str, off: int, ffns: int = 0, **changes: Any) -> None:
@@ -36,16 +42,17 @@ def removal(folder: Folder, ablation: str, off: int, ffns: int = 0, **changes: A
 
 
 def test_curves_of_a_run_are_counted_from_its_answers(studied: Path) -> None:
-    answers: dict[Any, dict[int, int]] = {}
+    answers: dict[Any, dict[tuple[str, int], int]] = {}
     for row in rows(studied, "FROM predictions WHERE purpose = 'report'"):
         key = row["intervention"], row["task"], row["shots"]
-        answers.setdefault(key, {})[row["example"]] = int(row["correct"])
+        answers.setdefault(key, {})[row["query"], row["example"]] = int(row["correct"])
     curves = {}
     about = ("order", "ranked_by", "control_seed", "task", "shots", "heads", "ffns")
     for row in rows(studied, "FROM removal_curves"):
         curves[tuple(row[name] for name in about)] = row
     uses = rows(studied, "SELECT * REPLACE (seed AS seed) FROM removals")
-    settings = list(itertools.product(("antonyms", "country_capital", "to_upper"), (0, 2)))
+    tasks = ("antonyms_reference", "country_capital_reference", "to_upper")
+    settings = list(itertools.product(tasks, (0, 2)))
     wanted = set()
     for use in uses:
         for task, shots in settings:
@@ -56,16 +63,30 @@ def test_curves_of_a_run_are_counted_from_its_answers(studied: Path) -> None:
             with_, without = (answers[digest, task, shots]
                               for digest in (BASELINE.digest, use["intervention"]))
             row = curves[(*key, use["heads"], use["ffns"])]
-            assert (row["heads_removed"], row["ffns_removed"], row["n"]) == (
-                use["heads_removed"], use["ffns_removed"], 8)
-            right, gaps = sum(without.values()), [without[i] - with_[i] for i in range(8)]
-            assert row["accuracy"] == pytest.approx(right / 8)
-            assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(wilson(right, 8))
+            queries = sorted({query for query, _ in without})
+            assert (row["heads_removed"], row["ffns_removed"], row["prompts"],
+                    row["queries"]) == (use["heads_removed"], use["ffns_removed"], 8,
+                                        len(queries))
+            assert row["accuracy"] == pytest.approx(sum(without.values()) / 8)
             assert row["baseline_accuracy"] == pytest.approx(sum(with_.values()) / 8)
-            assert row["difference"] == pytest.approx(np.mean(gaps))
-            values, counts = np.unique(gaps, return_counts=True)
-            assert (row["difference_low"], row["difference_high"]) == pytest.approx(
-                paired_bootstrap(values.astype(float), counts))
+            assert row["difference"] == pytest.approx(
+                np.mean([without[i] - with_[i] for i in without]))
+            ends = [(row[f"{name}_low"], row[f"{name}_high"]) for name in (
+                "accuracy", "difference")]
+            if use["order"] == "random":
+                assert ends == [(None, None)] * 2
+                continue
+            n, right, gained, lost = (
+                [sum(f(i) for i in without if i[0] == query) for query in queries]
+                for f in (lambda i: 1, lambda i, w=without: w[i],
+                          lambda i, w=without, b=with_: w[i] > b[i],
+                          lambda i, w=without, b=with_: w[i] < b[i]))
+            expected = [share_intervals([share_sums(n, right)], [0]),
+                        difference_intervals([pair_sums(n, gained, lost)], [0])]
+            assert ends[0] == pytest.approx([end[0] for end in expected[0]])
+            # Where nothing is removed, the difference is no estimate.
+            off = row["heads_removed"] + row["ffns_removed"]
+            assert ends[1] == pytest.approx([end[0] for end in expected[1]] if off else (0, 0))
     assert curves.keys() == wanted
     assert {row["difference"] for key, row in curves.items() if key[-2:] == (0, 0)} == {0.0}
     assert len({row["difference"] for row in curves.values()}) > 5
@@ -81,11 +102,13 @@ def test_means_of_a_run_are_means_of_its_curves(studied: Path) -> None:
         for curve in curves:
             if key == [curve[name] for name in ("order", "shots", "heads", "ffns")]:
                 of_tasks.setdefault(curve["task"], []).append(curve["accuracy"])
-        assert row["tasks"] == len(of_tasks) == 3 and row["n"] == 24
+        assert row["tasks"] == len(of_tasks) == 3 and row["prompts"] == 24
         assert row["accuracy"] == pytest.approx(np.mean([np.mean(v) for v in of_tasks.values()]))
         assert row["difference"] == pytest.approx(row["accuracy"] - row["baseline_accuracy"])
-        assert row["accuracy_low"] <= row["accuracy"] + 1e-9
-        assert row["accuracy_high"] >= row["accuracy"] - 1e-9
+        if row["accuracy_low"] is not None:
+            assert row["accuracy_low"] <= row["accuracy"] + 1e-9
+            assert row["accuracy_high"] >= row["accuracy"] - 1e-9
+        assert (row["accuracy_low"] is None) == (row["order"] == "random" and row["orders"] == 1)
 
 
 def test_curves_and_means_of_known_answers(folder: Folder) -> None:
@@ -117,12 +140,17 @@ def test_curves_and_means_of_known_answers(folder: Folder) -> None:
     row = found["own", None, "t", 0.3, 0.1]
     assert (row["heads_removed"], row["ffns_removed"], row["ranked_by"]) == (3, 1, "t")
     assert (row["difference_low"], row["difference_high"]) == pytest.approx(
-        paired_bootstrap([-1, 1], [3, 1]))
+        [float(end[0]) for end in difference_intervals(
+            [pair_sums([1] * 4, [0, 0, 0, 1], [1, 1, 1, 0])], [0])])
     (mean,) = rows(folder, "FROM removal_means WHERE \"order\" = 'random' AND heads = 0.5")
-    assert (mean["tasks"], mean["n"], mean["accuracy"], mean["difference"]) == (2, 8, 0.5, -0.375)
-    # Seeds are averaged prompt by prompt, and prompts drawn within their task.
-    assert (mean["accuracy_low"], mean["accuracy_high"]) == pytest.approx(paired_bootstrap(
-        [0.0, 0.5, 1.0, 0.0, 1.0], [1, 2, 1, 2, 2], strata=["t", "t", "t", "u", "u"]))
+    assert (mean["tasks"], mean["prompts"], mean["queries"], mean["accuracy"],
+            mean["difference"], mean["orders"]) == (2, 8, 8, 0.5, -0.375, 2)
+    # The orders are draws, of which both happen to do equally well.
+    interval = drawn_interval([0.5], share_intervals(
+        [share_sums([2] * 4, [1, 2, 1, 0]), share_sums([2] * 4, [2, 2, 0, 0])], [0, 0]),
+        [0.0], [2])
+    assert (mean["accuracy_low"], mean["accuracy_high"]) == pytest.approx(
+        [float(end[0]) for end in interval])
 
 
 def test_retention_of_a_run(studied: Path) -> None:

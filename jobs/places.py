@@ -1,0 +1,31 @@
+"""Whether a place can be written, before the work whose outcome goes there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from prunelib.errors import UserError
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder if it is not there. Raises :class:`UserError` if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}"
+                        ) from error
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise :class:`UserError` if a folder is there already or cannot be made."""
+    try:
+        there = folder.exists() or folder.is_symlink()
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}"
+                        ) from error
+    if there:
+        raise UserError(f"{folder} exists: give a new folder")
+    check_folder(folder.parent)
