@@ -151,16 +151,23 @@ def query(path: Path | str, sql: str, timeout: float = 0) -> pa.Table:
     with open_results(path) as con:
         if not timeout:
             return run_query(con, sql)
-        timer = threading.Timer(timeout, con.interrupt)
-        timer.start()
+        done, late = threading.Event(), threading.Event()
+
+        def stop() -> None:
+            if not done.wait(timeout):
+                late.set()
+                while not done.wait(0.2):  # one before the query begins would be lost
+                    con.interrupt()
+
+        threading.Thread(target=stop, daemon=True).start()
         try:
             return run_query(con, sql)
         except UserError as error:
-            if isinstance(error.__cause__, duckdb.InterruptException):
+            if late.is_set() and isinstance(error.__cause__, duckdb.InterruptException):
                 raise UserError(f"no answer within {timeout:g} s") from error
             raise
         finally:
-            timer.cancel()
+            done.set()
 
 
 def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from prunelib.results.schemas import SCHEMA_VERSION, TABLES
 from prunelib.results.storage.marker import MARKER
 from prunelib.results.views.registry import VIEWS
 
+ROOT = Path(__file__).parents[2]
 READS = [
     "FROM read_csv('{secret}')",
     "FROM read_text('{secret}')",
@@ -176,9 +177,13 @@ def test_a_query_is_stopped_by_a_timeout_and_by_ctrl_c(filled: Folder) -> None:
     with pytest.raises(UserError, match=r"no answer within 0\.2 s"):
         query(filled.root, ENDLESS, timeout=0.2)
     assert query(filled.root, "SELECT 1 AS a", timeout=60).num_rows == 1
-    threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        query(filled.root, ENDLESS)
+    asked = f"from prunelib.results.query import query; query({str(filled.root)!r}, {ENDLESS!r})"
+    with subprocess.Popen([sys.executable, "-c", asked], stderr=subprocess.PIPE, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}) as running:
+        while running.poll() is None:  # pressed again, should one come before the query begins
+            time.sleep(1)
+            running.send_signal(signal.SIGINT)
+        assert running.stderr and "KeyboardInterrupt" in running.stderr.read()
 
 
 def test_memory_has_a_limit_and_nothing_goes_to_disk(filled: Folder) -> None:
