@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from prunelib.engines.base import Prompt
+from prunelib.engines.base import Forced, Prompt
 from prunelib.errors import UnitError
 from prunelib.models.info import read_parsed
 from prunelib.tasks.chat import turn_end_ids
@@ -83,8 +83,31 @@ def prompt_error(prompt: Prompt, context: int, vocabulary: int) -> str | None:
     return None
 
 
-def forced_error(prompt: Sequence[int], continuation: Sequence[int], context: int,
-                 vocabulary: int) -> str | None:
+def forced_texts(
+    prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], context: int,
+    vocabulary: int,
+) -> tuple[dict[tuple[int, ...], list[int]], dict[int, Forced]]:
+    """What a model reads for teacher forcing, each text once.
+
+    A text is a prompt and all of its continuation but the last token, which is only asked about.
+
+    Returns:
+        Text → places of the pairs that need it, and place → error of the pairs that cannot be
+        scored.
+    """
+    texts: dict[tuple[int, ...], list[int]] = {}
+    errors: dict[int, Forced] = {}
+    for i, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+        error = _forced_error(prompt, continuation, context, vocabulary)
+        if error is None:
+            texts.setdefault((*prompt, *continuation[:-1]), []).append(i)
+        else:
+            errors[i] = Forced((), (), error)
+    return texts, errors
+
+
+def _forced_error(prompt: Sequence[int], continuation: Sequence[int], context: int,
+                  vocabulary: int) -> str | None:
     """What keeps a continuation from being scored after a prompt, or ``None``.
 
     A model reads both up to the last token but one, and then gives the last one.

@@ -10,7 +10,7 @@ from prunelib.engines.base import Canary, Completion, Forced, Prompt
 from prunelib.engines.canary import check_canary
 from prunelib.engines.limits import (
     check_scorable,
-    forced_error,
+    forced_texts,
     model_limits,
     prompt_error,
     stop_token_ids,
@@ -105,14 +105,7 @@ class TransformersEngine:
         error of that one alone.
         """
         self._check_live()
-        done: dict[int, Forced] = {}
-        texts: dict[tuple[int, ...], list[int]] = {}
-        for i, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-            error = forced_error(prompt, continuation, self._context, self._vocabulary)
-            if error is None:
-                texts.setdefault((*prompt, *continuation[:-1]), []).append(i)
-            else:
-                done[i] = Forced((), (), error)
+        texts, done = forced_texts(prompts, continuations, self._context, self._vocabulary)
         rows = list(texts)
         longest = [max(len(continuations[i]) for i in texts[row]) for row in rows]
         sizes = {place: (len(row), 1) for place, row in enumerate(rows)}

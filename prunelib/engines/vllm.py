@@ -18,7 +18,7 @@ from prunelib.engines.canary import TOLERANCE, check_canary
 from prunelib.engines.limits import (
     ENDLESS,
     check_scorable,
-    forced_error,
+    forced_texts,
     model_limits,
     prompt_error,
     stop_token_ids,
@@ -172,14 +172,7 @@ class VllmEngine:
         that. A bad prompt gives an error of that one alone.
         """
         self._check_live()
-        done: dict[int, Forced] = {}
-        texts: dict[tuple[int, ...], list[int]] = {}
-        for i, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-            error = forced_error(prompt, continuation, self._context, self._vocabulary)
-            if error is None:
-                texts.setdefault((*prompt, *continuation[:-1]), []).append(i)
-            else:
-                done[i] = Forced((), (), error)
+        texts, done = forced_texts(prompts, continuations, self._context, self._vocabulary)
         asked = []
         for text, members in texts.items():
             last = sorted({continuations[i][-1] for i in members})

@@ -36,7 +36,7 @@ from prunelib.tasks.dataset_columns import PREPARATIONS
 from prunelib.tasks.dataset_files import Row, find, is_local, read, resolve_revision
 from prunelib.tasks.dataset_presets import KNOWN
 from prunelib.tasks.dataset_questions import as_text, question, used_columns
-from prunelib.tasks.registry import TASKS
+from prunelib.tasks.registry import free_name
 from prunelib.tasks.templates import has_choice, template_columns
 
 
@@ -121,9 +121,7 @@ class DatasetSpec(BaseModel):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str) -> str:
-        if name in TASKS:
-            raise UserError(f"'{name}' is the name of a bundled task: give the data set another")
-        return name
+        return free_name(name, "the data set")
 
     @field_validator("template")
     @classmethod

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.tasks.base import Task
-from prunelib.tasks.registry import TASKS
+from prunelib.tasks.registry import free_name
 from prunelib.tasks.text_files import Mapping, as_columns, delimited, json_lines, json_value
 
 #: What files of pairs are called, and what parts the fields of a table.
@@ -71,9 +71,7 @@ class PairsSpec(BaseModel):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str) -> str:
-        if name in TASKS:
-            raise UserError(f"'{name}' is the name of a bundled task: give the pairs another")
-        return name
+        return free_name(name, "the pairs")
 
 
 def files_of(name: str, folder: str) -> dict[str, str]:

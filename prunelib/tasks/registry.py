@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import cast
 
-from prunelib.errors import unknown_name
+from prunelib.errors import UserError, unknown_name
 from prunelib.tasks.base import Task
 from prunelib.tasks.sources.base import Source, Suites, Tasks
 
@@ -33,6 +33,13 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise unknown_name("task", name, [*TASKS, *SUITES])
     return TASKS[name]()
+
+
+def free_name(name: str, whose: str) -> str:
+    """The name of a task that a recipe defines. :class:`UserError` if a bundled task has it."""
+    if name in TASKS:
+        raise UserError(f"'{name}' is the name of a bundled task: give {whose} another")
+    return name
 
 
 def task_names(selection: str | Iterable[str]) -> list[str]:

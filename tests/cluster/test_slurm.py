@@ -85,9 +85,14 @@ class Allocation:
             time.sleep(0.2)
         Path(f"{step}.end").touch()
 
-    def left(self) -> list[str]:
-        """What still runs of Ray on either node."""
-        return [line for node in self.nodes for line in node.processes() if "ray" in line]
+    def left(self, seconds: float = 30) -> list[str]:
+        """What still runs of Ray on either node; helpers of its dashboard end a little later."""
+        until = time.monotonic() + seconds
+        while True:
+            found = [line for node in self.nodes for line in node.processes() if "ray" in line]
+            if not found or time.monotonic() > until:
+                return found
+            time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")

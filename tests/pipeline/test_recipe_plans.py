@@ -6,10 +6,12 @@ Recipes run as they are but for their size: tiny models, two tasks, few prompts 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import opt_data
 import pytest
 import yaml
 from pipeline.small import Watcher
@@ -42,6 +44,9 @@ SMALL: dict[str, dict[str, Any]] = {
 def data_set(name: str, folder: Path) -> dict[str, Any]:
     """A local data set of this name in place of one of the hub."""
     place = folder / name
+    if name in opt_data.TASKS:
+        opt_data.write(name, place, copies=12)
+        return {"name": name, "path": str(place)}
     place.mkdir(parents=True)
     for split in ("train", "validation", "test"):
         (place / f"{split}.jsonl").write_text("\n".join(
@@ -50,6 +55,15 @@ def data_set(name: str, folder: Path) -> dict[str, Any]:
     return {"name": name, "path": str(place), "template": "{text} : {answer}",
             "label": "label", "answers": {0: "no", 1: "yes"},
             "splits": {"attribute": "train", "search": "validation", "report": "test"}}
+
+
+def talking(model: str, folder: Path) -> str:
+    """The model with a chat template."""
+    made = shutil.copytree(model, folder / "talking")
+    (made / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}")
+    return str(made)
 
 
 def small(content: dict[str, Any], model: str, folder: Path) -> Recipe:
@@ -108,7 +122,9 @@ def test_a_plan_counts_what_the_run_then_does(
     path: Path, families: Callable[[str], ModelInfo], tmp_path: Path
 ) -> None:
     info = families("llama, shared keys")
-    recipe = small(yaml.safe_load(path.read_text()), info.path, tmp_path / "data")
+    content = yaml.safe_load(path.read_text())
+    model = talking(info.path, tmp_path) if content.get("format") == "chat" else info.path
+    recipe = small(content, model, tmp_path / "data")
     planned = {line.stage: line for line in estimate(recipe)}
     assert planned and all(line.teraflop > 0 for line in planned.values())
 

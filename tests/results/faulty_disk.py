@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 CHANGES = ("open", "write", "fsync", "replace", "unlink", "mkdir")
-CALLS = (*CHANGES, "scandir", "stat", "access", "close")
+CALLS = (*CHANGES, "scandir", "stat", "lstat", "access", "close")
 
 
 class Killed(BaseException):

@@ -49,6 +49,7 @@ def test_descriptions_tell_every_word() -> None:
     closed = {(table, field.name): field for table, field in fields if words(field)}
     assert closed.keys() == {
         ("interventions", "role"), ("predictions", "purpose"), ("predictions", "split"),
+        ("predictions", "scoring"),
         ("units", "stage"), ("units", "status"), ("runs", "status")}
     for field in closed.values():
         assert all(f"{word}: " in description(field) for word in words(field) or ())

@@ -17,8 +17,9 @@ import pytest
 from results_folder import Folder
 
 from prunelib.errors import UserError
+from prunelib.results.columns import SCHEMA_VERSION
 from prunelib.results.query import describe_tables, open_results, query, run_query
-from prunelib.results.schemas import SCHEMA_VERSION, TABLES
+from prunelib.results.schemas import TABLES
 from prunelib.results.storage.marker import MARKER
 from prunelib.results.views.registry import VIEWS
 

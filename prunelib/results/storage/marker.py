@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from prunelib.errors import UserError
 from prunelib.identity import digest
-from prunelib.results.schemas import SCHEMA_VERSION, TABLES
+from prunelib.results.columns import SCHEMA_VERSION
+from prunelib.results.schemas import TABLES
 from prunelib.results.storage.files import Files, passing
 from prunelib.results.storage.manifest import MERGED
 from prunelib.results.storage.seal import fault

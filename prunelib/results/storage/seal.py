@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 
-from prunelib.results.schemas import SCHEMA_VERSION
+from prunelib.results.columns import SCHEMA_VERSION
 
 _MAGIC = b"PAR1"
 _END = 8  # bytes after the footer: its length and the magic number

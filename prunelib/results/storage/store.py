@@ -203,6 +203,10 @@ class Store:
         first = unit_file(unit_id)
         versions = [manifest.pieces[unit_id].version for manifest in self.manifests(table)
                     if unit_id in manifest.pieces]
+        for found in self.known_damage:
+            # It may be whole, and its rows would outrank those of a file that knows nothing of it.
+            if found.denied and found.file.startswith(f"{table}/{MERGED}"):
+                raise PermissionError(errno.EACCES, "may not be read", found.file)
         if self.files.exists(f"{table}/{first}"):
             listed = unit_pieces(self.files.list(table))
             own = [piece for unit, piece in listed if unit == unit_id]

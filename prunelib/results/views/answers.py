@@ -116,6 +116,7 @@ _ANSWER: dict[str, str] = {
     "copied_position": "demonstration that was copied, from 0",
     "correct": "1 if right",
     "copied": "1 if wrong and equal to a demonstration's answer",
+    "margin": "how sure the model was of the right answer, null outside the search",
     "failed": "1 if there is no answer because of an error",
 }
 
@@ -123,12 +124,13 @@ GIVEN = view(
     "_given",
     "predictions of each run, each once; a missing answer is wrong",
     "run model engine intervention task split purpose shots seed example repeat format query gold "
-    "prediction answers copied_position correct copied failed",
+    "prediction answers copied_position correct copied margin failed",
     """
 SELECT run, model, engine, intervention, task, split, purpose, shots, seed, example, repeat,
        format, query, gold, prediction, answers, copied_position,
        (correct AND error IS NULL)::INTEGER AS correct,
-       (copied AND error IS NULL)::INTEGER AS copied, (error IS NOT NULL)::INTEGER AS failed
+       (copied AND error IS NULL)::INTEGER AS copied, margin,
+       (error IS NOT NULL)::INTEGER AS failed
 FROM predictions JOIN _scope USING (unit_id, model)
 QUALIFY row_number() OVER (
     PARTITION BY run, model, engine, intervention, task, split, purpose, shots, seed, example,

@@ -59,14 +59,9 @@ WITH choices AS MATERIALIZED (
     SELECT * FROM _labels WHERE role = 'chosen'
 ),
 searched AS MATERIALIZED (
-    SELECT run, p.model, p.intervention, p.task AS proxy, p.engine, p.split, p.shots, p.seed,
-           p.example, p.format, p.query, p.margin, (p.correct AND p.error IS NULL)::INTEGER AS
-           correct, (p.copied AND p.error IS NULL)::INTEGER AS copied
-    FROM predictions p JOIN _scope USING (unit_id, model)
-    WHERE p.purpose = 'search' AND p.repeat = 0
-    QUALIFY row_number() OVER (
-        PARTITION BY run, p.model, p.intervention, p.task, p.engine, p.split, p.shots, p.seed,
-                     p.example, p.format ORDER BY unit_id) = 1
+    SELECT run, model, intervention, task AS proxy, engine, split, shots, seed, example, format,
+           query, margin, correct, copied
+    FROM _given WHERE purpose = 'search' AND repeat = 0
 ),
 outcomes AS MATERIALIZED (
     SELECT s.run, s.model, s.intervention, s.proxy, count(*) AS n,

@@ -9,8 +9,8 @@ import pytest
 from results_folder import Folder
 
 from prunelib.errors import UserError
+from prunelib.results.columns import SCHEMA_VERSION
 from prunelib.results.query import open_results
-from prunelib.results.schemas import SCHEMA_VERSION
 from prunelib.results.storage.compaction import compact
 from prunelib.results.storage.files import LocalFiles
 from prunelib.results.storage.marker import MARKER

@@ -18,8 +18,9 @@ from results_folder import Folder
 
 from prunelib.errors import UserError
 from prunelib.results.arrow import to_table
+from prunelib.results.columns import SCHEMA_VERSION
 from prunelib.results.query import query
-from prunelib.results.schemas import OF_UNITS, SCHEMA_VERSION, TABLES, description, words
+from prunelib.results.schemas import OF_UNITS, TABLES, description, words
 from prunelib.results.storage.marker import MARKER
 from prunelib.results.storage.store import Store
 

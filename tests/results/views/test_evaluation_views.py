@@ -86,20 +86,6 @@ def test_a_set_with_two_origins_counts_for_both(folder: Folder) -> None:
     ]
 
 
-def test_the_baseline_may_be_chosen(folder: Folder) -> None:
-    folder.intervention("base", "none", "baseline")
-    folder.intervention("base", "integrated_gradients", "chosen", layer=None, rate=None, count=0)
-    folder.answers("base", "1100", purpose="search")
-    folder.answers("base", "1000")
-    folder.write()
-    assert only(folder, "FROM chosen")["search_accuracy"] == 0.5
-    base, chosen = rows(folder, "FROM leaderboard")
-    assert (base["method"], base["difference"]) == ("none", None)
-    assert (chosen["method"], chosen["difference"], chosen["p_value"]) == (
-        "integrated_gradients", 0.0, 1.0,
-    )  # fmt: skip
-
-
 def test_noise_floor(folder: Folder) -> None:
     folder.intervention("base", "none", "baseline")
     folder.answers("base", "1100")
