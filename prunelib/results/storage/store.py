@@ -207,10 +207,11 @@ class Store:
             # It may be whole, and its rows would outrank those of a file that knows nothing of it.
             if found.denied and found.file.startswith(f"{table}/{MERGED}"):
                 raise PermissionError(errno.EACCES, "may not be read", found.file)
-        if self.files.exists(f"{table}/{first}"):
+        # A first file goes when it is merged; later ones may have come since.
+        if versions or self.files.exists(f"{table}/{first}"):
             listed = unit_pieces(self.files.list(table))
             own = [piece for unit, piece in listed if unit == unit_id]
-            if len(own) > 1 or self._intact.has(table, first, unit_id):
+            if versions or len(own) > 1 or self._intact.has(table, first, unit_id):
                 versions += [piece.version for piece in own]
         return unit_file(unit_id, next_version(versions)) if versions else first
 

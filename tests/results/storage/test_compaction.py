@@ -91,6 +91,14 @@ def test_what_is_written_after_compaction_counts(filled: Folder) -> None:
     assert names(store) == (0, 1)
 
 
+def test_the_last_of_several_writings_after_compaction_counts(filled: Folder) -> None:
+    """Each is above the one before, though the unit's first file is gone."""
+    compact(filled.store, 0)
+    for count in range(12):
+        filled.store.write("predictions", "nothing", of("nothing", filled)[: count % 4])
+        assert len(filled.store.read("predictions", ["nothing"])) == count % 4
+
+
 @S3_IS_LONG
 def test_an_open_connection_goes_on_within_the_grace(filled: Folder) -> None:
     with open_results(filled.root) as con:

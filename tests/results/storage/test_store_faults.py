@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from prunelib.errors import UserError
 from prunelib.results.query import query
 from prunelib.results.schemas import TABLES
-from prunelib.results.storage import compaction, files
+from prunelib.results.storage import compaction, files, intact
 from prunelib.results.storage import store as store_module
 from prunelib.results.storage.compaction import compact
 from prunelib.results.storage.store import Store
@@ -146,6 +146,9 @@ class Results(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        for module in (store_module, intact):  # so that the n-th call is always the same
+            self.patch.setattr(module, "in_threads", lambda act, items: list(map(act, items)))
         self.folder = tempfile.TemporaryDirectory()
         self.store = Store.open(self.folder.name)
         self.model: Model = {}
@@ -157,6 +160,7 @@ class Results(RuleBasedStateMachine):
             counted = query(self.folder.name, "SELECT count(*) AS n FROM canaries").to_pylist()
             assert counted == [{"n": sum(map(len, self.model.values()))}]
         self.folder.cleanup()
+        self.patch.undo()
 
     def new_rows(self, unit_id: str, count: int) -> list[dict[str, Any]]:
         self.counter += 1
