@@ -66,7 +66,7 @@ def llama_8b(count: int) -> tuple[Loaded, list[Encoded]]:
     torch.set_default_dtype(torch.float32)
     model.eval().requires_grad_(False)
     info = ModelInfo("random-8b", "", "", "", "", "llama", 32, 14336, 0, 4096)
-    tokenizer: Any = SimpleNamespace(pad_token_id=0)
+    tokenizer: Any = SimpleNamespace()
     rng = random.Random(0)
     prompts = [
         Encoded(tuple(rng.randrange(1, 128000) for _ in range(100)), (rng.randrange(128000),),
@@ -100,7 +100,7 @@ def captum(loaded: Loaded, layer: int, prompts: list[Encoded]) -> np.ndarray[Any
         loaded.adapter.hidden[0])
     for start in range(0, len(prompts), BLOCK):
         block = prompts[start : start + BLOCK]
-        batch = pad_left([p.prompt for p in block], loaded.tokenizer.pad_token_id, loaded.device)
+        batch = pad_left([p.prompt for p in block], loaded.device)
 
         def forward(scale: torch.Tensor, which: torch.Tensor, batch: Batch = batch,
                     block: list[Encoded] = block) -> torch.Tensor:

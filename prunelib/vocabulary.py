@@ -36,7 +36,9 @@ ROLES: dict[Role, str] = {
     "in_context_random": "as many other heads, drawn at random",
 }
 
-Purpose = Literal["pool", "search", "importance", "report", "capability", "in_context"]
+Purpose = Literal[
+    "pool", "search", "importance", "report", "capability", "in_context", "left_out",
+]  # fmt: skip
 PURPOSES: dict[Purpose, str] = {
     "pool": "prompts to attribute are chosen by these answers",
     "search": "the search chooses by them",
@@ -44,6 +46,8 @@ PURPOSES: dict[Purpose, str] = {
     "report": "reported accuracy on tasks",
     "capability": "multiple-choice questions on what else a model can do",
     "in_context": "prompts with two new labels",
+    "left_out": "none: prompts of an attribution, a search or a study of heads that the model "
+                "cannot be asked, each with its error",
 }
 
 Scoring = Literal["greedy", "options", "likelihood", "likelihood_per_character",

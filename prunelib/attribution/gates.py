@@ -45,7 +45,7 @@ def gated(
     blocks = []
     for start in range(0, len(prompts), GATE_ROWS):
         block = prompts[start : start + GATE_ROWS]
-        batch = pad_left([p.prompt for p in block], loaded.tokenizer.pad_token_id, loaded.device)
+        batch = pad_left([p.prompt for p in block], loaded.device)
         blocks.append((block, batch, clean_prefix(loaded, batch, layer, loaded.adapter.unscaled)))
 
     with (ActivationMasks(loaded) as masks, last_position_only(loaded),

@@ -96,8 +96,7 @@ def block_gradients(
     import torch
 
     texts = objective.rows(prompts)
-    batch = pad_left([t.prompt.prompt for t in texts], loaded.tokenizer.pad_token_id,
-                     loaded.device)
+    batch = pad_left([t.prompt.prompt for t in texts], loaded.device)
     unscaled = loaded.adapter.unscaled
     prefix = clean_prefix(loaded, batch, path.layers[0], unscaled)
     at_once = min(len(alphas), max(1, rows // len(texts)))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
 from prunelib.models import Loaded
+from prunelib.tasks.tokenization import PAD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,9 +122,16 @@ def _path(loaded: Loaded, ids: Sequence[int], origin: Origin) -> tuple[Tensor, T
     embed = loaded.model.get_input_embeddings()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         end = embed(torch.tensor(list(ids), device=loaded.device))
-        padding = torch.full((len(ids),), loaded.tokenizer.pad_token_id, device=loaded.device)
+        padding = torch.full((len(ids),), _padding(loaded), device=loaded.device)
         start = embed(padding) if origin == "padding" else torch.zeros_like(end)
     return start, end - start
+
+
+def _padding(loaded: Loaded) -> int:
+    """The token that means nothing: the tokenizer's padding, else its end, else any."""
+    tokenizer: Any = loaded.tokenizer
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, PAD)
+    return next(i for i in known if i is not None and i < loaded.model.config.vocab_size)
 
 
 def _walk(times: Array, straight: bool) -> tuple[Array, Array]:

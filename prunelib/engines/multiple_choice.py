@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from prunelib.engines.base import Completion, Engine
-from prunelib.errors import UserError
+from prunelib.engines.base import Completion, Engine, Prompt
+from prunelib.engines.limits import prompt_error
+from prunelib.errors import UnitError, UserError
 from prunelib.tasks import ChoiceScoring, Example, Task
 from prunelib.tasks.tokenization import answer_tokens, token_ids
 
@@ -66,14 +67,30 @@ def choose_options(
     return choices
 
 
-def answers_of(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: Any
-               ) -> list[Completion]:
-    """The most probable of a task's options for each example, as if the model had written it."""
-    encoded = [answer_tokens(example, task.options, tokenizer) for example in examples]
-    choices = choose_options(engine, [prompt for prompt, _ in encoded],
-                             [options for _, options in encoded])
-    return [Completion(options[choice.best], task.options[choice.best])
-            for (_, options), choice in zip(encoded, choices, strict=True)]
+def answers_of(engine: Engine, task: Task, examples: Sequence[Example], tokenizer: Any,
+               limits: tuple[int, int]) -> list[Completion]:
+    """The most probable of a task's options for each example, as if the model had written it.
+
+    ``limits`` are those of :func:`~prunelib.engines.limits.model_limits`. An example of which one
+    option cannot be scored has an error.
+    """
+    done: dict[int, Completion] = {}
+    encoded: dict[int, tuple[Ids, list[Ids]]] = {}
+    for i, example in enumerate(examples):
+        try:
+            prompt, options = answer_tokens(example, task.options, tokenizer)
+            error = prompt_error(Prompt(prompt, max(map(len, options))), *limits)
+        except UnitError as caught:
+            error = str(caught)
+        if error is None:
+            encoded[i] = prompt, options
+        else:
+            done[i] = Completion((), "", error)
+    choices = choose_options(engine, [prompt for prompt, _ in encoded.values()],
+                             [options for _, options in encoded.values()]) if encoded else []
+    for (i, (_, options)), choice in zip(encoded.items(), choices, strict=True):
+        done[i] = Completion(options[choice.best], task.options[choice.best])
+    return [done[i] for i in range(len(examples))]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.base import Intervention
 from prunelib.interventions.registry import KINDS
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.tasks.tokenization import PAD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +152,7 @@ class TransformersEngine:
             do_sample=False,
             max_new_tokens=max(p.max_tokens for p in prompts),
             eos_token_id=self._stops,
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=PAD,
         )
         with torch.inference_mode():
             output: Any = self._loaded.model.generate(  # type: ignore[operator]
@@ -220,13 +221,12 @@ class TransformersEngine:
         """Token ids and attention mask, both ``[rows, longest]``."""
         import torch
 
-        pad = int(self._loaded.tokenizer.pad_token_id or 0)
         longest = max(len(p) for p in prompts)
         ids, mask = [], []
         for prompt in prompts:
             fill = longest - len(prompt)
             before, after = (fill, 0) if left else (0, fill)
-            ids.append([pad] * before + list(prompt) + [pad] * after)
+            ids.append([PAD] * before + list(prompt) + [PAD] * after)
             mask.append([0] * before + [1] * len(prompt) + [0] * after)
         device = self._loaded.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

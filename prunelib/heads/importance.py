@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prunelib.attribution.sampling import mean_error
 from prunelib.errors import UnitError, UserError
 from prunelib.models import Loaded
-from prunelib.tasks.tokenization import Encoded
+from prunelib.tasks.tokenization import PAD, Encoded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -201,7 +201,7 @@ def _losses(loaded: Loaded, block: Sequence[Encoded]) -> Tensor:
 
     texts = [_fed(prompt) for prompt in block]
     longest = max(len(text) for text in texts)
-    ids = torch.full((len(block), longest), int(loaded.tokenizer.pad_token_id or 0))
+    ids = torch.full((len(block), longest), PAD)
     mask = torch.zeros_like(ids)
     first = min(len(prompt.prompt) for prompt in block) - 1
     targets = torch.full((len(block), longest - first), _IGNORED)

@@ -6,7 +6,7 @@ The measures themselves, with what noise alone would give, are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -54,6 +54,7 @@ def ask_conditions(
     prompt_format: str = "colon",
     within: Callable[[Sequence[LabelledPrompt]], AbstractContextManager[object]] | None = None,
     rows: int = LABELLED_ROWS,
+    left_out: Collection[int] = (),
 ) -> Iterator[Condition]:
     """Ask a model the same queries of a relabelled task under every condition.
 
@@ -70,6 +71,7 @@ def ask_conditions(
         prompt_format: where the task has none of its own.
         within: a mitigation, as for :func:`~prunelib.heads.labelled.label_logprobs`.
         rows: prompts of a batch.
+        left_out: numbers of prompts that are not asked.
 
     Raises:
         UserError: the split is too small, or there are fewer orders.
@@ -81,9 +83,10 @@ def ask_conditions(
         *(("order", (each, each), order) for order in orders(2 * each, order_count, seed)),
     ]
     for name, counts, order in conditions:
-        examples = draw_labelled(task, split=split, counts=counts, seed=seed, count=count,
-                                 order="shuffled" if order is None else order,
-                                 prompt_format=prompt_format)
+        examples = [example for example in draw_labelled(
+            task, split=split, counts=counts, seed=seed, count=count,
+            order="shuffled" if order is None else order, prompt_format=prompt_format)
+            if example.example not in left_out]
         prompts = encode_labelled(task, examples, loaded.tokenizer)
         yield Condition(name, order, examples, prompts,
                         label_logprobs(loaded, prompts, within, rows))

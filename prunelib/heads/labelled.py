@@ -15,7 +15,7 @@ from prunelib.attribution.sampling import mean_error
 from prunelib.errors import UnitError, UserError
 from prunelib.models import Loaded
 from prunelib.tasks import Example, Task
-from prunelib.tasks.tokenization import Batch, answer_tokens, pad_left
+from prunelib.tasks.tokenization import Batch, answer_tokens, pad_left, token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +89,7 @@ def _encoded(labels: Sequence[str], example: Example, tokenizer: Any) -> Labelle
     for x, y in example.demonstrations:
         end = example.prompt.index(example.lead + y + example.separator,
                                    example.prompt.index(x, end) + len(x))
-        before = tuple(tokenizer(example.prompt[:end])["input_ids"])
+        before = tuple(token_ids(example.prompt[:end], tokenizer))
         if prompt[: len(before)] != before:
             raise UnitError(f"the tokenizer merges a demonstration's input with its label {y!r}")
         places.append(len(before) + shared)
@@ -105,8 +105,7 @@ def _encoded(labels: Sequence[str], example: Example, tokenizer: Any) -> Labelle
 
 def batched(loaded: Loaded, prompts: Sequence[LabelledPrompt]) -> Batch:
     """The prompts padded on the left."""
-    pad: Any = loaded.tokenizer.pad_token_id
-    return pad_left([prompt.ids for prompt in prompts], int(pad or 0), loaded.device)
+    return pad_left([prompt.ids for prompt in prompts], loaded.device)
 
 
 def label_logprobs(

@@ -18,7 +18,7 @@ from prunelib.identity import digest, seed_of
 from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.recipe.controls import FineTuningSpec
-from prunelib.tasks.tokenization import continuation, token_ids
+from prunelib.tasks.tokenization import PAD, continuation, token_ids
 
 if TYPE_CHECKING:
     import torch
@@ -129,11 +129,11 @@ def _train(loaded: Loaded, samples: Sequence[Sample], settings: FineTuningSpec) 
     """
     import torch
 
-    model, pad = loaded.model, int(loaded.tokenizer.pad_token_id)
+    model = loaded.model
     model.requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.0)
     for batch in _batches(samples, settings):
-        ids, mask, labels = _padded(batch, pad, loaded.device)
+        ids, mask, labels = _padded(batch, loaded.device)
         optimizer.zero_grad()
         with torch.enable_grad():
             loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
@@ -152,8 +152,7 @@ def _batches(samples: Sequence[Sample], settings: FineTuningSpec) -> Iterator[li
             yield order[start : start + settings.batch_size]
 
 
-def _padded(batch: Sequence[Sample], pad: int, device: torch.device
-            ) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(batch: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and labels, each ``[rows, longest]``; −100 where nothing is to be learned.
 
     Padding is on the right, where no token of a sample looks.
@@ -162,7 +161,7 @@ def _padded(batch: Sequence[Sample], pad: int, device: torch.device
     from torch.nn.utils.rnn import pad_sequence
 
     rows = [torch.tensor([*prompt, *answer], device=device) for prompt, answer in batch]
-    ids = pad_sequence(rows, batch_first=True, padding_value=pad)
+    ids = pad_sequence(rows, batch_first=True, padding_value=PAD)
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     labels = pad_sequence(rows, batch_first=True, padding_value=-100)
     for row, (prompt, _) in zip(labels, batch, strict=True):

@@ -19,7 +19,7 @@ from prunelib.identity import seed_of
 from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded
 from prunelib.tasks import Example, Split, Task, Written, draw, format_of
-from prunelib.tasks.tokenization import token_ids
+from prunelib.tasks.tokenization import PAD, token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -228,10 +228,9 @@ def _generate(loaded: Loaded, prompts: Sequence[Sequence[int]], max_tokens: int,
     from torch.nn.utils.rnn import pad_sequence
     from transformers import GenerationConfig
 
-    tokenizer: Any = loaded.tokenizer
     rows = [torch.tensor(prompt) for prompt in prompts]
     ids, mask = (pad_sequence(each, batch_first=True, padding_value=fill, padding_side="left")
-                 for each, fill in ((rows, tokenizer.pad_token_id),
+                 for each, fill in ((rows, PAD),
                                     ([torch.ones_like(row) for row in rows], 0)))
     context = getattr(loaded.model.config, "max_position_embeddings", None)
     if context is not None and ids.shape[1] + max_tokens > context:
@@ -239,7 +238,7 @@ def _generate(loaded: Loaded, prompts: Sequence[Sequence[int]], max_tokens: int,
                         f"in a context of {context}")
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False, max_new_tokens=max_tokens, eos_token_id=list(stop) or None,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=PAD,
     )
     with torch.inference_mode():
         output: Any = loaded.model.generate(  # type: ignore[operator]

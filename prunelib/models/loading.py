@@ -52,8 +52,6 @@ def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
     except Exception as error:  # of many kinds, some of them from Rust
         raise UserError(f"model '{info.id}' has no readable tokenizer in {info.path}: "
                         f"{one_line(error)}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from prunelib.recipe.base import Count, Spec, section
 
@@ -35,8 +35,14 @@ class ControlsSpec(Spec):
     #: are draws: an interval of the difference needs two or more.
     random: Annotated[int, Field(ge=0)] = 5
     #: Random rankings that go through the search of the first attribution, each with a choice of
-    #: its own.
+    #: its own. None where ``random`` is 0, unless they are asked for.
     random_searches: Annotated[int, Field(ge=0)] = 3
     #: Full fine-tuning on the very prompts that the first attribution saw, with their labels.
     #: ``true``, or a section.
     fine_tuning: Annotated[FineTuningSpec | None, BeforeValidator(section)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_random_sets(cls, given: Any) -> Any:
+        return {"random_searches": 0} | given if isinstance(given, dict) and given.get(
+            "random") == 0 else given

@@ -143,7 +143,7 @@ def rule_shares(model: Any, shots: int = 4, count: int = 20) -> dict[str, float]
     device = next(model.parameters()).device
     rows = [[ids["<s>"], *(ids[c] for c in e.prompt)] for e in examples]
     with torch.inference_mode():
-        logits = model(**pad_left(rows, ids["<pad>"], device).inputs(), logits_to_keep=1).logits
+        logits = model(**pad_left(rows, device).inputs(), logits_to_keep=1).logits
     said = logits[:, -1].argmax(-1).tolist()
     shares = {"gold": sum(ids[e.gold] == s for e, s in zip(examples, said, strict=True))}
     for rule in RULES:

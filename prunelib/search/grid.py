@@ -106,8 +106,7 @@ def _continue(
     options: Sequence[Options] | None,
 ) -> tuple[list[list[int]], NDArray[np.float64]]:
     """Greedy tokens and margins of ablation × prompt rows, by ablation, then by prompt."""
-    pad, device = loaded.tokenizer.pad_token_id, loaded.device
-    batch = pad_left([p.prompt for p in prompts], pad, device)
+    batch = pad_left([p.prompt for p in prompts], loaded.device)
     with masked_rows(loaded, layer, site, batch) as under:
         logits = under(keep)
     margins = _margins(logits, list(prompts) * len(keep))
@@ -131,7 +130,7 @@ def _continue(
         texts = [[*prompts[row % len(prompts)].prompt, *answers[row]] for row in running]
         with ActivationMasks(loaded) as masks:
             masks.set_rows(layer, keep[[row // len(prompts) for row in running]], site)
-            logits = last_logits(loaded, pad_left(texts, pad, device))
+            logits = last_logits(loaded, pad_left(texts, loaded.device))
         following = _best(logits, running, answers, options)
     return answers, margins
 

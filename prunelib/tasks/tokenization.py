@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from prunelib.errors import UnitError
 from prunelib.tasks.prompts import Example
@@ -13,6 +14,13 @@ from prunelib.tasks.prompts import Example
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+
+#: Fills batches. Any id that every embedding has will do under a mask: a tokenizer may have no
+#: token for it, or one that the embedding lacks.
+PAD = 0
+
+_APPENDED: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, ...]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,25 @@ def answer_tokens(
 
 
 def token_ids(text: str, tokenizer: PreTrainedTokenizerBase, templated: bool = False) -> list[int]:
-    """Token ids of a text; the special tokens around it are there if a template wrote it."""
+    """Token ids of a text; the special tokens around it are there if a template wrote it.
+
+    What the tokenizer puts behind every text (:func:`appended`) is left out: more is to follow.
+    """
     # That a text is longer than a context is for others to see: not verbose.
-    return list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
+    ids = list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
+    behind = () if templated else appended(tokenizer)
+    return ids[: len(ids) - len(behind)]
+
+
+def appended(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Special tokens that a tokenizer puts behind every text, such as an end that was trained."""
+    if tokenizer not in _APPENDED:
+        plain, whole = (list(tokenizer("a", add_special_tokens=special)["input_ids"])
+                        for special in (False, True))
+        more = len(whole) - len(plain)
+        behind = next((more - i for i in range(more + 1) if whole[i : i + len(plain)] == plain), 0)
+        _APPENDED[tokenizer] = tuple(whole[len(whole) - behind :])
+    return _APPENDED[tokenizer]
 
 
 def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase,
@@ -128,11 +152,11 @@ class Batch:
         }
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Batch:
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
     """Batch rows of different lengths so that every row ends in the last column."""
     import torch
 
     width = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
+    ids = torch.tensor([[PAD] * (width - len(row)) + list(row) for row in rows], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
     return Batch(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0))

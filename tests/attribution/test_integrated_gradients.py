@@ -193,7 +193,7 @@ def test_a_hand_made_copier_ranks_first(info: ModelInfo) -> None:
 def test_replay_equals_the_whole_forward(family: Loaded) -> None:
     padded = family.info.model_type != "bloom"
     prompts = prompts_of(family) if padded else of_one_length(family, 4)
-    batch = pad_left([p.prompt for p in prompts], 0, family.device)
+    batch = pad_left([p.prompt for p in prompts], family.device)
     assert padded == bool((batch.mask == 0).any())
     with torch.no_grad(), linear_scan():
         whole = family.model(**batch.inputs(), use_cache=False).logits

@@ -56,7 +56,7 @@ def neuron_values(
     found: list[list[Tensor]] = [[] for _ in path.layers]
     for start in range(0, len(prompts), rows):
         some = prompts[start : start + rows]
-        batch = pad_left([p.prompt for p in some], loaded.tokenizer.pad_token_id, loaded.device)
+        batch = pad_left([p.prompt for p in some], loaded.device)
         seen: dict[int, Tensor] = {}
         with torch.no_grad(), _recorded(loaded, path.layers, enter, seen):
             loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1)

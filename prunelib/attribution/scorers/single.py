@@ -40,8 +40,7 @@ def _without_each(
 
     texts = objective.rows(prompts)
     neurons = loaded.info.components(path.site)
-    batch = pad_left([t.prompt.prompt for t in texts], loaded.tokenizer.pad_token_id,
-                     loaded.device)
+    batch = pad_left([t.prompt.prompt for t in texts], loaded.device)
     weights = torch.tensor([text.weight for text in texts], device=loaded.device)
     dtype = next(loaded.model.parameters()).dtype
     keep = torch.ones(neurons + 1, neurons, dtype=dtype, device=loaded.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.pipeline.stages.rankings import Ranking, pruned_site, scored_site
 from prunelib.pipeline.stages.search import GridJob
+from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef
 from prunelib.pipeline.units.steps import Found, Step, UnitsFailed, needs
@@ -180,16 +181,16 @@ def _noting(step: Step[Found], used: set[str]) -> Step[Found]:
 def _sample(run: ModelRun, request: RankingRequest) -> Step[PromptsRef]:
     """The prompts that are attributed, chosen by what the untouched model answers if asked."""
     spec = request.spec
+    scoring = run.format_and_scoring(request.task)[1]
 
-    def drawn(indices: Iterable[int]) -> PromptsRef:
-        return run.prompts(request.task, "attribute", spec.shots, request.seed, indices,
-                           spec.demonstrations)
+    def drawn(some: Iterable[int]) -> PromptsRef:
+        return usable(run, run.prompts(request.task, "attribute", spec.shots, request.seed, some,
+                                       spec.demonstrations))
 
     if spec.choose == "random":
         return drawn(range(spec.prompts))
     fitting: list[int] = []
     for pool in (looked := pools(run.recipe, request)):
-        scoring = run.format_and_scoring(request.task)[1]
         unit = run.unit(PoolJob(run.spec.dtype, drawn(pool), scoring,
                                 run.info.layers - 1, (BASELINE,)))
         yield needs([unit])
@@ -280,8 +281,7 @@ def _attribute_units(run: ModelRun, request: RankingRequest, sample: PromptsRef,
                 path=cast("IntegratedPath", spec.path),
                 released=spec.variant == "released",
                 projection=spec.projection,
-                prompts=run.prompts(request.task, "attribute", spec.shots, request.seed,
-                                    [sample.indices[i] for i in block]),
+                prompts=replace(sample, indices=tuple(sample.indices[i] for i in block)),
                 layers=layers,
                 level=level,
                 dtype=run.spec.dtype,

@@ -68,11 +68,17 @@ def _check_first_tokens(recipe: Recipe, info: ModelInfo, where: str, name: str, 
     drawn = draw(task, split=split, shots=shots, seed=0, count=count,
                  prompt_format=written(recipe, info, split),
                  demonstrations=recipe.sources(name, demonstrations))
-    try:
-        shifts = [bool(encode(example, tokenizer).first_copies) for example in drawn
-                  if set(example.answers) - {example.gold}]
-    except UnitError as error:
-        raise UserError(f"{where}: model '{info.id}', task '{name}': {error}") from error
+    shifts, errors = [], []
+    for example in drawn:
+        try:
+            encoded = encode(example, tokenizer)
+        except UnitError as error:  # such examples are left out
+            errors.append(str(error))
+            continue
+        if set(example.answers) - {example.gold}:
+            shifts.append(bool(encoded.first_copies))
+    if len(errors) == len(drawn):
+        raise UserError(f"{where}: model '{info.id}', task '{name}': {errors[0]}")
     if shifts and not any(shifts):
         raise UserError(
             f"{where}: to model '{info.id}' all answers of '{name}' begin with the same token, as "

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from prunelib.engines.base import Canary
 from prunelib.interventions.ablation import Ablation
+from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef
 from prunelib.pipeline.units.steps import Step, needs
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
+from prunelib.tasks import Split
 from prunelib.vocabulary import Stage
 
+#: Prompts among which one is looked for that the model can read.
+_LOOKED = 4
 #: How many next tokens a canary compares.
 _TOKENS = 8
 
@@ -41,7 +45,7 @@ class CanaryJob(Job):
         loaded = worker.loaded(unit.model, self.dtype)
         prompt = self.prompts.draw()[1][0]
         ids = token_ids(prompt.prompt, loaded.tokenizer, prompt.templated)
-        batch = pad_left([ids], loaded.tokenizer.pad_token_id, loaded.device)
+        batch = pad_left([ids], loaded.device)
         with torch.no_grad(), self.ablation.applied(loaded) as changed:
             logits = last_logits(changed, batch)
         best = logits[0].float().log_softmax(-1).topk(_TOKENS)
@@ -55,6 +59,12 @@ class CanaryJob(Job):
                 "unit_id": unit.id,
             }
         ]
+
+
+def canary_prompt(run: ModelRun, task: str, split: Split, shots: int) -> PromptsRef:
+    """The first prompt of a task that the model can read."""
+    asked = usable(run, run.prompts(task, split, shots, 0, range(_LOOKED)))
+    return replace(asked, indices=asked.indices[:1])
 
 
 def canaries(run: ModelRun, ablations: Iterable[Ablation], prompt: PromptsRef, priority: int = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from prunelib.engines.base import Canary
+from prunelib.engines.limits import model_limits
 from prunelib.engines.registry import EngineName, choose_engine
 from prunelib.interventions.base import Intervention
 from prunelib.pipeline.units.model_run import ModelRun
@@ -72,9 +73,9 @@ class EvaluateJob(EngineJob):
         if chosen is not None:
             answers = [choice.completion for choice in chosen]
         else:
-            answers = (answers_of(engine, task, examples, tokenizer) if self.scoring == "options"
-                       else engine.generate(prompts))
-        rows = prediction_rows(unit, task, engine.kind, self.format, self.repeat,
+            answers = (answers_of(engine, task, examples, tokenizer, model_limits(unit.model))
+                       if self.scoring == "options" else engine.generate(prompts))
+        rows = prediction_rows(unit.model.id, unit.id, task, engine.kind, self.format, self.repeat,
                                self.intervention.digest, self.purpose, examples, prompts, answers,
                                self.scoring)
         return rows if chosen is None else choice_rows(rows, task, examples, chosen)

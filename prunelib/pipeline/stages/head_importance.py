@@ -21,7 +21,7 @@ from prunelib.heads.removal import Removal, Scores, Setting, removals
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import load_tokenizer
-from prunelib.pipeline.stages.canary import checked
+from prunelib.pipeline.stages.canary import canary_prompt, checked
 from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.intervention_records import (
     AblationRecord,
@@ -36,6 +36,7 @@ from prunelib.pipeline.stages.study import (
     SummaryTable,
     exactly,
 )
+from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef
 from prunelib.pipeline.units.rows import score_row
@@ -150,8 +151,8 @@ class HeadImportance(Study):
         spec = _settings(run.recipe)
         names: dict[Site, str] = {} if spec.removal is None else {
             "head": spec.removal.heads, "ffn": spec.removal.ffns}
-        gradients = {s: run.unit(ImportanceJob(run.spec.dtype, run.prompts(
-            s[0], "attribute", s[1], spec.seed, range(spec.prompts))))
+        gradients = {s: run.unit(ImportanceJob(run.spec.dtype, usable(run, run.prompts(
+            s[0], "attribute", s[1], spec.seed, range(spec.prompts)))))
             for s in _settings_of(run.recipe)}
         beside = (run.unit(InductionJob(run.spec.dtype, spec.sequences, spec.seed), priority=1),
                   ) if spec.sequences else ()
@@ -274,7 +275,7 @@ def _oracle(run: ModelRun, spec: ImportanceSpec, read: bool) -> Step[dict[Site, 
 
 def _canary_prompt(run: ModelRun) -> PromptsRef:
     evaluate = run.recipe.evaluate
-    return run.prompts(evaluate.tasks[0], "search", max(evaluate.shots), 0, range(1))
+    return canary_prompt(run, evaluate.tasks[0], "search", max(evaluate.shots))
 
 
 def _accuracies(run: ModelRun, units: Iterable[Unit]) -> dict[str, float]:

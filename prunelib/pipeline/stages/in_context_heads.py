@@ -23,7 +23,7 @@ from prunelib.identity import seed_of
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import checking_tokenizer, load_tokenizer
-from prunelib.pipeline.stages.canary import canaries, canary_answers
+from prunelib.pipeline.stages.canary import canaries, canary_answers, canary_prompt
 from prunelib.pipeline.stages.evaluation import EngineJob, engine_of
 from prunelib.pipeline.stages.intervention_records import (
     AblationRecord,
@@ -40,6 +40,7 @@ from prunelib.pipeline.stages.study import (
     exactly,
     points,
 )
+from prunelib.pipeline.units.left_out import usable_labelled
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import LabelledPromptsRef
 from prunelib.pipeline.units.rows import prediction_rows, score_row
@@ -151,8 +152,8 @@ class LabelledJob(EngineJob):
         found = engine.logprobs([p.ids for p in prompts], [p.labels for p in prompts])
         said = [Completion((prompt.labels[label],), task.options[label])
                 for prompt, label in zip(prompts, predicted(np.array(found)), strict=True)]
-        return prediction_rows(unit, task, engine.kind, self.prompts.format, 0,
-                               self.intervention.digest, "in_context", self.prompts.draw(),
+        return prediction_rows(unit.model.id, unit.id, task, engine.kind, self.prompts.format,
+                               0, self.intervention.digest, "in_context", self.prompts.draw(),
                                [Prompt(p.ids, 1) for p in prompts], said, "options")
 
 
@@ -209,8 +210,7 @@ class InContextHeads(Study):
         yield needs(scored)
         records = _records(run, spec, *_found(run, spec, scored))
         record_interventions(run, records, "heads")
-        prompt = run.prompts(spec.task, "attribute", 1, 0, range(1))
-        asked = canaries(run, distinct(records), prompt)
+        asked = canaries(run, distinct(records), canary_prompt(run, spec.task, "attribute", 1))
         # What needs no engine comes before one is started beside it.
         biased = [_prompts(run, spec, task, (seed,)) for task in spec.tasks for seed in spec.seeds]
         yield Batch(needed=tuple(asked), offered=(
@@ -272,8 +272,8 @@ def _some(recipe: Recipe, spec: InContextHeadsSpec, name: str, count: int) -> li
 def _prompts(run: ModelRun, spec: InContextHeadsSpec, task: str, seeds: tuple[int, ...],
              split: Split = "report") -> LabelledPromptsRef:
     written = "own" if run.recipe.task(task).format else spec.format
-    return LabelledPromptsRef(run.task(task), spec.labels, split, spec.each, seeds, spec.prompts,
-                           written)
+    return usable_labelled(run, LabelledPromptsRef(run.task(task), spec.labels, split, spec.each,
+                                                seeds, spec.prompts, written))
 
 
 def _found(run: ModelRun, spec: InContextHeadsSpec, scored: list[Unit]

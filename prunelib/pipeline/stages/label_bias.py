@@ -66,7 +66,8 @@ class LabelBiasJob(Job):
                     loaded, task, split=prompts.split, each=prompts.each, seed=seed,
                     count=prompts.count, order_count=self.orders, prompt_format=prompts.format,
                     within=self._mitigated(loaded),
-                    rows=max(1, LABELLED_ROWS >> worker.batch_halvings))):
+                    rows=max(1, LABELLED_ROWS >> worker.batch_halvings),
+                    left_out=[example for _, example in prompts.left_out])):
                 here = about | {"condition": number, "demonstrations": condition.name,
                                 "order": condition.order, "error": None}
                 correct = right(condition.prompts, condition.logprobs)

@@ -25,7 +25,7 @@ from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.fine_tuning import fine_tuning
 from prunelib.pipeline.stages.intervention_records import distinct
 from prunelib.pipeline.stages.rankings import Ranking, random_rankings
-from prunelib.pipeline.stages.search import search
+from prunelib.pipeline.stages.search import search, searched
 from prunelib.pipeline.stages.study import (
     Count,
     Lengths,
@@ -138,9 +138,9 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
     """Search the grid, choose, evaluate: the main comparison ``first``, then ``extras``."""
     urgency = 0 if first else 1
     records = yield from search(run, rankings, urgency)
-    searched = run.searched(rankings[0].request, rankings[0].sample)
+    prompts = searched(run, rankings[0])
     expected = yield from checked(run, distinct(records),
-                                  replace(searched, indices=searched.indices[:1]), urgency)
+                                  replace(prompts, indices=prompts.indices[:1]), urgency)
     # Only a deadline is worth ending an engine whose model still has extras to do.
     hurry = run.recipe.deadline is not None
     urgent = {r.intervention.digest for r in records if r.main}

@@ -14,6 +14,7 @@ from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.intervention_records import AblationRecord, record_interventions
 from prunelib.pipeline.stages.rankings import Ranking, random_components
+from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef, tokenized
 from prunelib.pipeline.units.rows import choice_rows, prediction_rows
@@ -65,8 +66,9 @@ class GridJob(Job):
                 engine.switch(ablation)
                 chosen = choose_own(engine, scoring, examples, tokenizer)
                 found = prediction_rows(
-                    unit, task, engine.kind, self.prompts.format, 0, ablation.digest,
-                    self.purpose, examples, prompts, [c.completion for c in chosen], scoring)
+                    unit.model.id, unit.id, task, engine.kind, self.prompts.format, 0,
+                    ablation.digest, self.purpose, examples, prompts,
+                    [c.completion for c in chosen], scoring)
                 rows += [row | {"margin": choice.margin} for row, choice in zip(
                     choice_rows(found, task, examples, chosen), chosen, strict=True)]
         return rows
@@ -95,9 +97,9 @@ class GridJob(Job):
                 Completion(tuple(ids), str(loaded.tokenizer.decode(ids, skip_special_tokens=True)))
                 for ids in tokens
             ]
-            found = prediction_rows(unit, task, "transformers", self.prompts.format, 0,
-                                    ablation.digest, self.purpose, examples, prompts, completions,
-                                    self.scoring)
+            found = prediction_rows(unit.model.id, unit.id, task, "transformers",
+                                    self.prompts.format, 0, ablation.digest, self.purpose,
+                                    examples, prompts, completions, self.scoring)
             rows += [row | {"margin": float(margin)}
                      for row, margin in zip(found, margins, strict=True)]
         return rows
@@ -123,6 +125,12 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[A
     return records
 
 
+def searched(run: ModelRun, ranking: Ranking) -> PromptsRef:
+    """The examples on which a ranking's search decides."""
+    asked = run.searched(ranking.request, ranking.sample)
+    return usable(run, asked, run.format_and_scoring(asked.task.name)[1])
+
+
 def _record(cell: Cell | None, ranking: Ranking, role: Role, **about: Any) -> AblationRecord:
     """A cell of a ranking's grid; ``None`` is nothing switched off."""
     if cell is None:
@@ -139,7 +147,7 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int
     """
     spec = run.recipe.search
     rule = Rule(spec.choice, spec.statistic, spec.nothing)
-    prompts = run.searched(ranking.request, ranking.sample)
+    prompts = searched(run, ranking)
     width = run.info.components(ranking.site)
     asking = load_strategy(spec.strategy)(Grid(
         {(layer, rate): cut(layer, ranking.orders[layer], rate, width, ranking.site)

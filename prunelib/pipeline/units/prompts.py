@@ -101,6 +101,8 @@ class LabelledPromptsRef:
     seeds: tuple[int, ...]
     count: int
     format: str
+    #: Seed and number of those that a model cannot be asked.
+    left_out: tuple[tuple[int, int], ...] = ()
 
     @functools.cached_property
     def relabelled(self) -> Task:
@@ -111,7 +113,8 @@ class LabelledPromptsRef:
         """The prompts, seed after seed; ``reverse``: the two labels change places."""
         return [example for seed in self.seeds for example in draw_labelled(
             self.relabelled, split=self.split, counts=(self.each, self.each), seed=seed,
-            count=self.count, reverse=reverse, prompt_format=self.format)]
+            count=self.count, reverse=reverse, prompt_format=self.format)
+            if (seed, example.example) not in self.left_out]
 
     def encode(self, info: ModelInfo, reverse: bool = False) -> list[LabelledPrompt]:
         """The prompts as token ids; :class:`UnitError` if one is too long for the model."""

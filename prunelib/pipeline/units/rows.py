@@ -16,7 +16,8 @@ from prunelib.vocabulary import Purpose, Scoring
 
 
 def prediction_rows(
-    unit: Unit,
+    model: str,
+    unit_id: str,
     task: Task,
     engine: str,
     prompt_format: Written,
@@ -35,7 +36,7 @@ def prediction_rows(
         outcome = judge(task, example, prediction)
         rows.append(
             {
-                "model": unit.model.id,
+                "model": model,
                 "engine": engine,
                 "intervention": intervention,
                 "task": example.task,
@@ -63,7 +64,7 @@ def prediction_rows(
                 "choice_likelihoods": None,
                 "choice_characters": None,
                 "error": completion.error,
-                "unit_id": unit.id,
+                "unit_id": unit_id,
             }
         )
     return rows

@@ -132,6 +132,7 @@ SELECT run, model, engine, intervention, task, split, purpose, shots, seed, exam
        (copied AND error IS NULL)::INTEGER AS copied, margin,
        (error IS NOT NULL)::INTEGER AS failed
 FROM predictions JOIN _scope USING (unit_id, model)
+WHERE purpose <> 'left_out'
 QUALIFY row_number() OVER (
     PARTITION BY run, model, engine, intervention, task, split, purpose, shots, seed, example,
                  repeat, format

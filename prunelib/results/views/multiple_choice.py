@@ -17,7 +17,7 @@ WITH answered AS (
            list_transform(list_zip(choice_likelihoods, choice_characters),
                           lambda pair: pair[1] / pair[2]) AS scaled
     FROM predictions JOIN _scope USING (unit_id, model)
-    WHERE choices IS NOT NULL AND scoring <> 'greedy_match' AND repeat = 0
+    WHERE purpose <> 'left_out' AND choices IS NOT NULL AND scoring <> 'greedy_match' AND repeat = 0
     QUALIFY row_number() OVER (
         PARTITION BY run, model, engine, intervention, task, split, purpose, shots, seed, example,
                      format
