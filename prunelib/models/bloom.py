@@ -33,7 +33,8 @@ BLOOM = Adapter(
     final_norm="transformer.ln_f",
     refusal=_refusal,
     # Up to 1e-3 in the log-probabilities of a tiny model: more than a canary allows.
-    not_in_vllm="vllm computes another GELU in a 'bloom' (erf) than it was trained with (tanh)",
+    not_in_vllm=lambda _: "vllm computes another GELU in a 'bloom' (erf) than it was trained with "
+                          "(tanh)",
 )
 
 ADAPTERS = (BLOOM,)

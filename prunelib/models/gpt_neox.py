@@ -16,7 +16,7 @@ GPT_NEOX = Adapter(
     mlp_norm="post_attention_layernorm",
     heads=Heads("attention.dense", "attention.query_key_value", "interleaved", "rotary"),
     final_norm="gpt_neox.final_layer_norm",
-    not_in_vllm="vllm has no implementation of 'gpt_neox'",
+    not_in_vllm=lambda _: "vllm has no implementation of 'gpt_neox'",
 )
 
 ADAPTERS = (GPT_NEOX,)

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prunelib.models.adapter import Adapter
 from prunelib.models.head_layout import Heads
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def _not_in_vllm(config: PreTrainedConfig) -> str | None:
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if config.model_type in ("qwen2", "qwen3") and len(kinds) > 1:
+        return f"vllm does not run a '{config.model_type}' with a sliding window in some layers"
+    return None
+
 
 #: Neurons are the outputs of ``gate_proj``; they enter ``down_proj`` (formulas.md §1.4).
 LLAMA = Adapter(
@@ -17,6 +30,7 @@ LLAMA = Adapter(
     mlp_norm="post_attention_layernorm",
     heads=Heads("self_attn.o_proj", "self_attn.v_proj", "own", "rotary"),
     final_norm="model.norm",
+    not_in_vllm=_not_in_vllm,
 )
 
 ADAPTERS = (LLAMA,)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from prunelib.engines.registry import check_engine, choose_engine
+from prunelib.engines.registry import check_engine, choose_engine, not_in_vllm
 from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.models import ModelInfo, describe
+from prunelib.models.loading import checking_tokenizer
 from prunelib.pipeline.attempts import AttemptLog
 from prunelib.pipeline.provenance import code_version, hardware, packages
 from prunelib.pipeline.reporting import Reporter, default_reporter
@@ -30,6 +31,7 @@ from prunelib.recipe.problems import Findings, Mistakes
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.files import reason
 from prunelib.results.storage.store import ASIDE, Store
+from prunelib.tasks.tokenization import appended
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +120,17 @@ def each_model(recipe: Recipe, elsewhere: bool = False, unread: Collection[str] 
             named = spec.id in str(error)
             found.append(error if named else UserError(f"model '{spec.id}': {error}"))
     return found
+
+
+def model_notes(recipe: Recipe, info: ModelInfo) -> list[str]:
+    """What a user should know of a model and may not expect."""
+    notes = []
+    if recipe.engine == "auto" and (reason := not_in_vllm(info)) is not None:
+        notes.append(f"{info.id}: transformers answers, as {reason}")
+    if behind := appended(checking_tokenizer(info)):
+        notes.append(f"{info.id}: its tokenizer puts special tokens behind every text (ids "
+                     f"{', '.join(map(str, behind))}), which are left out of prompts")
+    return notes
 
 
 def _check_twice(recipe: Recipe) -> None:
@@ -225,6 +238,9 @@ class _Driver:
         self.log.models({spec.id: str(why) if isinstance(why, UserError) else None
                          for spec, why in models})
         courses = {model.info.id: Course(model) for model in runs}
+        for note in self.recipe.notes() + [
+                note for model in runs for note in model_notes(self.recipe, model.info)]:
+            self.reporter.note(note)
         for model in runs:
             info = model.info
             for stage, count in counts(self.recipe, info.layers, info.heads).items():

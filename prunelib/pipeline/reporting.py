@@ -30,7 +30,7 @@ class Reporter(Protocol):
         ...
 
     def note(self, text: str) -> None:
-        """Something that takes a while begins."""
+        """Something that takes a while begins, or there is something that a user should know."""
         ...
 
 
