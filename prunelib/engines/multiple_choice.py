@@ -173,6 +173,18 @@ def _own_tokens(example: Example, tokenizer: Any) -> list[tuple[Ids, Ids]]:
             for before, whole in pairs]
 
 
+def check_distinct(options: Sequence[Sequence[int]], names: Sequence[str] = ()) -> None:
+    """Raise :class:`UserError` if one of some options, as token ids, begins another one."""
+    for i, option in enumerate(options):
+        for j, other in enumerate(options):
+            if i != j and tuple(other[: len(option)]) == tuple(option):
+                one, longer = ((f"'{names[k]}'" if names else f"{k + 1} of {len(options)}")
+                               for k in (i, j))
+                raise UserError(f"option {one} is the beginning of option {longer} in this "
+                                "tokenizer, so it would always be chosen: word the answers "
+                                "differently")
+
+
 def _trie(options: Sequence[Sequence[int]]) -> dict[Ids, list[int]]:
     """What options begin with → the tokens with which some of them go on from there."""
     trie: dict[Ids, list[int]] = {}
@@ -181,9 +193,5 @@ def _trie(options: Sequence[Sequence[int]]) -> dict[Ids, list[int]]:
             continuations = trie.setdefault(tuple(option[:i]), [])
             if token not in continuations:
                 continuations.append(token)
-    for option in options:
-        if tuple(option) in trie or not option:
-            raise UserError(f"option {list(options).index(option) + 1} of {len(options)} is the "
-                            "beginning of another one in this tokenizer, so it would always be "
-                            "chosen: word the answers differently")
+    check_distinct(options)
     return trie

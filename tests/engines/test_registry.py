@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from prunelib.engines.registry import choose_engine, start
+from prunelib.engines.registry import choose_engine, not_in_vllm, start
 from prunelib.errors import UserError
-from prunelib.models import ModelInfo
+from prunelib.models import ModelInfo, describe
+from prunelib.pipeline.driver import model_notes
+from prunelib.recipe.recipe import Recipe
 
 
 @pytest.fixture(params=[True, False], ids=["vllm", "no vllm"])
@@ -56,6 +63,31 @@ def test_what_vllm_computes_otherwise_runs_on_transformers(
     assert choose_engine("auto", other) == "transformers"
     with pytest.raises(UserError, match=f"cannot run.*{kind}"):
         choose_engine("vllm", other)
+
+
+@pytest.mark.parametrize(("family", "config", "why"), [
+    ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights"),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer"),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+     "sliding window in some layers"),
+])
+def test_configs_that_vllm_does_not_follow(
+    family: str, config: dict[str, Any], why: str, families: Callable[[str], ModelInfo],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(families(family).path, tmp_path / "model"))
+    content = json.loads((folder / "config.json").read_text())
+    content.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(content | config))
+    info = describe(str(folder))
+    assert (not_in_vllm(info) or "").count(why) == 1
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert choose_engine("auto", info) == "transformers"
+    assert choose_engine("auto", families(family)) == "vllm"
+    recipe = Recipe.model_validate({
+        "name": "r", "models": [info.path], "attribution": [], "evaluate": {"tasks": ["to_upper"]}})
+    (note,) = model_notes(recipe, info)
+    assert note.startswith(f"{info.id}: transformers answers, as vllm") and why in note
 
 
 def test_start_refuses_what_it_does_not_know(info: ModelInfo) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from prunelib.errors import PrunelibError, one_line
 from prunelib.models import ModelInfo, planted_neurons
 from prunelib.models.loading import load_tokenizer
+from prunelib.pipeline.stages.option_check import check_options
 from prunelib.pipeline.stages.study import Count, Lengths, Study
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import written
@@ -31,6 +32,7 @@ def check_model(recipe: Recipe, info: ModelInfo) -> None:
     """Raise ``UserError`` if a study of the recipe cannot be done with a model."""
     for split in SPLITS:
         written(recipe, info, split)
+    check_options(recipe, info)
     for study in studies(recipe):
         study.check_model(recipe, info)
 
