@@ -43,7 +43,7 @@ def stored_intervention(model: str, digest: str, results: str, trust: bool) -> S
             f"with its own code in {results}: only --trust-remote-code lets that run here"
             if found.spec.trust_remote_code else
             f"without code of its own in {results}: leave out --trust-remote-code"))
-    info = describe(model, found.revision, trust)
+    info = describe(model, found.revision, trust, found.spec.bos)
     if info.weights_digest != found.weights_digest:
         raise UserError(f"model '{model}' has changed since {results} was made: other weights")
     return Stored(info, found.intervention, found.spec.dtype, found.recipes)

@@ -16,7 +16,8 @@ STAGES: dict[Stage, str] = {
     "search": "ablations are tried, to choose one",
     "canary": "what proves that an intervention is live is computed",
     "evaluate": "models answer prompts that are reported",
-    "model": "a model is found and compared with the recipe; only of models that cannot be used",
+    "model": "a model is compared with the recipe (only of those that cannot be used), or asked "
+             "about the start token that its tokenizer leaves out",
 }
 
 Role = Literal[

@@ -65,7 +65,7 @@ def prompts(
         if task not in (names := {use.task for use in uses}):
             raise unknown_name("task of the recipe", task, names)
         uses = [use for use in uses if use.task == task]
-    infos = [describe(spec.id, spec.revision, spec.trust_remote_code) for spec in specs]
+    infos = [describe(spec.id, spec.revision, spec.trust_remote_code, spec.bos) for spec in specs]
     for use in uses:
         _show(loaded, use if shots is None else replace(use, shots=shots), infos, number)
 

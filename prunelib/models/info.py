@@ -29,6 +29,7 @@ from prunelib.models.checkpoint import (
 )
 from prunelib.models.foreign_code import check_no_foreign_code
 from prunelib.models.registry import adapter_for
+from prunelib.recipe.model import Bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -72,6 +73,8 @@ class ModelInfo:
     mlp_bias: bool = False
     #: Whether code that lies beside the weights may run.
     trust_remote_code: bool = False
+    #: Whether a start token stands in front of every prompt.
+    bos: Bos = "auto"
 
     @property
     def site(self) -> Site:
@@ -89,7 +92,8 @@ class ModelInfo:
     @property
     def key(self) -> list[str]:
         """What enters the id of every unit that runs this model."""
-        return [self.weights_digest, self.tokenizer_digest, *map(str, self.ends)]
+        start = [] if self.bos == "auto" else [f"bos {self.bos}"]
+        return [self.weights_digest, self.tokenizer_digest, *map(str, self.ends), *start]
 
 
 def reference_models() -> list[str]:
@@ -158,7 +162,7 @@ def planted_neurons(info: ModelInfo) -> list[tuple[int, int]]:
 
 @functools.cache
 def describe(
-    model_id: str, revision: str | None = None, trust_remote_code: bool = False
+    model_id: str, revision: str | None = None, trust_remote_code: bool = False, bos: Bos = "auto"
 ) -> ModelInfo:
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""
     folder, found = locate(model_id, revision, trust_remote_code)
@@ -193,6 +197,7 @@ def describe(
         ends=end_ids(model_id, folder, config),
         mlp_bias=adapter.bias(parsed),
         trust_remote_code=trust_remote_code,
+        bos=bos,
     )
 
 

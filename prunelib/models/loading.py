@@ -12,6 +12,7 @@ from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
 from prunelib.models.info import REFERENCE, ModelInfo
 from prunelib.models.registry import adapter_for
+from prunelib.tasks.tokenization import start_with
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,11 @@ def load_tokenizer(info: ModelInfo) -> PreTrainedTokenizerBase:
     except Exception as error:  # of many kinds, some of them from Rust
         raise UserError(f"model '{info.id}' has no readable tokenizer in {info.path}: "
                         f"{one_line(error)}") from error
+    if info.bos != "auto":
+        if tokenizer.bos_token_id is None:
+            raise UserError(f"model '{info.id}': its tokenizer has no start token: leave out "
+                            f"bos: {info.bos}")
+        start_with(tokenizer, always=info.bos == "always")
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 
@@ -62,7 +68,7 @@ def checking_tokenizer(info: ModelInfo) -> Any:
     The tokenizer, but those of the shipped models without transformers, which takes seconds to
     import.
     """
-    if Path(info.path).parent != REFERENCE:
+    if Path(info.path).parent != REFERENCE or info.bos != "auto":
         return load_tokenizer(info)
     from tokenizers import Tokenizer
 

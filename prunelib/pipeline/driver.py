@@ -21,7 +21,7 @@ from prunelib.models.loading import checking_tokenizer
 from prunelib.pipeline.attempts import AttemptLog
 from prunelib.pipeline.provenance import code_version, hardware, packages
 from prunelib.pipeline.reporting import Reporter, default_reporter
-from prunelib.pipeline.stages.registry import Course, check_model, counts
+from prunelib.pipeline.stages.registry import Course, check_model, model_counts
 from prunelib.pipeline.units.executor import Attempt, Executor, InlineExecutor
 from prunelib.pipeline.units.model_run import ModelRun, finished
 from prunelib.pipeline.units.unit import Unit
@@ -110,7 +110,7 @@ def each_model(recipe: Recipe, elsewhere: bool = False, unread: Collection[str] 
     found: list[ModelInfo | UserError] = []
     for spec in recipe.models if "models" not in unread else ():
         try:
-            info = describe(spec.id, spec.revision, spec.trust_remote_code)
+            info = describe(spec.id, spec.revision, spec.trust_remote_code, spec.bos)
             if "engine" not in unread:
                 check_engine(recipe.engine, info, elsewhere)
             if not unread:
@@ -243,7 +243,7 @@ class _Driver:
             self.reporter.note(note)
         for model in runs:
             info = model.info
-            for stage, count in counts(self.recipe, info.layers, info.heads).items():
+            for stage, count in model_counts(self.recipe, info).items():
                 self.reporter.expected(info.id, stage, count.least, count.most)
         outstanding: dict[str, set[str]] = {}
         status = "interrupted"
@@ -299,6 +299,8 @@ class _Driver:
         # What there was no time for is missing to everything that follows.
         while not any(left == name for left, _ in self.left):
             units = course.units()
+            while model.notes:
+                self.reporter.note(model.notes.pop(0))
             self._link(model, units or [])
             if units is None:
                 return set()

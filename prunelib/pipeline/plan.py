@@ -13,7 +13,7 @@ from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
-from prunelib.pipeline.stages.registry import Course, counts, tokens
+from prunelib.pipeline.stages.registry import Course, model_counts, tokens
 from prunelib.pipeline.stages.study import Count, exactly
 from prunelib.pipeline.units.model_run import ModelRun, finished
 from prunelib.pipeline.units.prompts import written
@@ -76,7 +76,7 @@ def estimate(recipe: Recipe, results: str | Path | None = None,
     for spec, info in zip(recipe.models, infos, strict=True):
         known, ended = _known(recipe, spec, info, store) if store else ({}, False)
         work = _work(recipe, info)
-        for stage, count in counts(recipe, info.layers, info.heads).items():
+        for stage, count in model_counts(recipe, info).items():
             asked, done = known.get(stage, (0, 0))
             total = exactly(asked) if ended else Count(max(count.least, asked),
                                                        max(count.most, asked))
@@ -144,7 +144,8 @@ def _stages_of(resolved: str) -> Iterator[tuple[str, str, float]]:
         return
     for spec in recipe.models:
         with contextlib.suppress(UserError):
-            work = _work(recipe, describe(spec.id, spec.revision, spec.trust_remote_code))
+            work = _work(recipe, describe(spec.id, spec.revision, spec.trust_remote_code,
+                                          spec.bos))
             yield from ((spec.id, stage, flop) for stage, flop in work.items())
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from prunelib.recipe.base import Count, Dtype, Spec
 
+Bos = Literal["auto", "always", "never"]
+
 
 class ModelSpec(Spec):
     """A model: ``reference/NAME``, a local folder, or a hub name with an optional revision."""
@@ -20,6 +22,9 @@ class ModelSpec(Spec):
     tensor_parallel: Count | Literal["auto"] = "auto"
     #: Whether Python code that lies beside the weights may run. It may do anything this user may.
     trust_remote_code: bool = False
+    #: Whether the tokenizer's start token stands in front of every prompt: ``auto`` as the
+    #: tokenizer does it, ``always`` or ``never``. A chat template decides by itself.
+    bos: Bos = "auto"
 
 
 def named_model(value: Any) -> Any:

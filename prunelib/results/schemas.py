@@ -99,12 +99,25 @@ _MODELS = table(
     column("revision", TEXT, "commit on the hub, null for local models", null=True),
     column("weights_digest", TEXT, "digest of the weight files"),
     column("tokenizer_digest", TEXT, "digest of the tokenizer files"),
+    column("bos", TEXT, "whether its start token stands in front of prompts: auto (as its "
+           "tokenizer does it), always or never"),
     column("chat_template", TEXT, "digest of the tokenizer's chat template, null without one",
            null=True),
     column("model_type", TEXT, "architecture family, as transformers names it"),
     column("layers", SMALL, "number of layers"),
     column("width", SMALL, "components per layer of the ablated site"),
     column("heads", SMALL, "attention heads per layer, 0 without attention"),
+    UNIT,
+)
+_START_TOKENS = table(
+    "start_tokens",
+    "one row per model whose tokenizer knows a start token and does not put it in front of texts",
+    MODEL,
+    column("token_id", LARGE, "the start token"),
+    column("token", TEXT, "its text"),
+    column("tokens", SMALL, "tokens of plain text whose likelihood was compared"),
+    column("with_start", REAL, "mean log-likelihood (natural) of a token with it in front"),
+    column("without_start", REAL, "the same without it"),
     UNIT,
 )
 _ATTRIBUTIONS = table(
@@ -311,6 +324,7 @@ TABLES: dict[str, pa.Schema] = {
     "run_units": _RUN_UNITS,
     "units": _UNITS,
     "models": _MODELS,
+    "start_tokens": _START_TOKENS,
     "planted": _PLANTED,
     "attribution_parts": _PARTS,
     "attributions": _ATTRIBUTIONS,

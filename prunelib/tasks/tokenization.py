@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 #: token for it, or one that the embedding lacks.
 PAD = 0
 
-_APPENDED: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, ...]] = WeakKeyDictionary()
+#: What tokenizers put in front of and behind every text; and what stands in front instead.
+_AROUND: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, ...], tuple[int, ...]]] = (
+    WeakKeyDictionary())
+_STARTS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, ...]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -74,21 +77,44 @@ def token_ids(text: str, tokenizer: PreTrainedTokenizerBase, templated: bool = F
 
     What the tokenizer puts behind every text (:func:`appended`) is left out: more is to follow.
     """
-    # That a text is longer than a context is for others to see: not verbose.
-    ids = list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
-    behind = () if templated else appended(tokenizer)
-    return ids[: len(ids) - len(behind)]
+    if templated:
+        return _ids(tokenizer, text, special=False)
+    if tokenizer in _STARTS:
+        return [*_STARTS[tokenizer], *_ids(tokenizer, text, special=False)]
+    ids = _ids(tokenizer, text, special=True)
+    return ids[: len(ids) - len(appended(tokenizer))]
 
 
 def appended(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that a tokenizer puts behind every text, such as an end that was trained."""
-    if tokenizer not in _APPENDED:
-        plain, whole = (list(tokenizer("a", add_special_tokens=special)["input_ids"])
-                        for special in (False, True))
-        more = len(whole) - len(plain)
-        behind = next((more - i for i in range(more + 1) if whole[i : i + len(plain)] == plain), 0)
-        _APPENDED[tokenizer] = tuple(whole[len(whole) - behind :])
-    return _APPENDED[tokenizer]
+    return _around(tokenizer)[1]
+
+
+def omitted_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The start token that a tokenizer knows and does not put in front of texts, if any."""
+    start = tokenizer.bos_token_id
+    return None if start is None or start in _around(tokenizer)[0] else int(start)
+
+
+def start_with(tokenizer: PreTrainedTokenizerBase, always: bool) -> None:
+    """Let texts begin with the start token from now on, or never, whatever the tokenizer does."""
+    others = tuple(i for i in _around(tokenizer)[0] if i != tokenizer.bos_token_id)
+    _STARTS[tokenizer] = (int(tokenizer.bos_token_id), *others) if always else others
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+    # That a text is longer than a context is for others to see: not verbose.
+    return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Special tokens that a tokenizer puts in front of and behind every text."""
+    if tokenizer not in _AROUND:
+        plain, whole = (_ids(tokenizer, "a", special) for special in (False, True))
+        before = next((i for i in range(len(whole) - len(plain) + 1)
+                       if whole[i : i + len(plain)] == plain), 0)
+        _AROUND[tokenizer] = tuple(whole[:before]), tuple(whole[before + len(plain) :])
+    return _AROUND[tokenizer]
 
 
 def continuation(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase,

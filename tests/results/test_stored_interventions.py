@@ -33,6 +33,7 @@ def stored(folder: Folder) -> Folder:
     folder.add("models", {
         "model": "m", "revision": "local", "weights_digest": "w", "tokenizer_digest": "t",
         "chat_template": None,
+        "bos": "auto",
         "model_type": "llama", "layers": 3, "width": 9, "heads": 2, "unit_id": "model",
     })  # fmt: skip
     store(folder, BASELINE, "baseline")

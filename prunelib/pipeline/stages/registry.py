@@ -10,7 +10,8 @@ from prunelib.errors import PrunelibError, one_line
 from prunelib.models import ModelInfo, planted_neurons
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.option_check import check_options
-from prunelib.pipeline.stages.study import Count, Lengths, Study
+from prunelib.pipeline.stages.start_token import asked_start, check_start, start_token_tokens
+from prunelib.pipeline.stages.study import Count, Lengths, Study, exactly
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import written
 from prunelib.pipeline.units.steps import Batch, Step, resume
@@ -37,6 +38,12 @@ def check_model(recipe: Recipe, info: ModelInfo) -> None:
         study.check_model(recipe, info)
 
 
+def model_counts(recipe: Recipe, info: ModelInfo) -> dict[Stage, Count]:
+    """Stage → units of a model."""
+    about: dict[Stage, Count] = {} if asked_start(info) is None else {"model": exactly(1)}
+    return about | counts(recipe, info.layers, info.heads)
+
+
 def counts(recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
     """Stage → units of a model with so many layers and heads, from the recipe alone."""
     total: dict[Stage, Count] = {}
@@ -48,7 +55,7 @@ def counts(recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
 
 def tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
     """Stage → prompt tokens that go forward through a model, or work that costs as much."""
-    total: dict[Stage, float] = {}
+    total: dict[Stage, float] = {"model": start_token_tokens()}
     for study in studies(recipe):
         for stage, work in study.tokens(recipe, info, lengths).items():
             total[stage] = total.get(stage, 0.0) + work
@@ -91,6 +98,7 @@ def _record_and_study(run: ModelRun) -> Step[None]:
         _record_model(run)
     if run.stopped:
         return
+    yield from check_start(run)
     for study in studies(run.recipe):
         with _stopping(run, study.section):
             yield from study.steps(run)
@@ -113,7 +121,8 @@ def _record_model(run: ModelRun) -> None:
     names = ("revision", "weights_digest", "tokenizer_digest", "model_type", "layers", "width",
              "heads")
     run.record("models", [{"model": info.id} | {name: getattr(info, name) for name in names}
-                          | {"chat_template": template_digest(load_tokenizer(info))}],
+                          | {"bos": info.bos,
+                             "chat_template": template_digest(load_tokenizer(info))}],
                "model")
     planted = planted_neurons(info)
     if planted:

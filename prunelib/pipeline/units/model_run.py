@@ -35,6 +35,8 @@ class ModelRun:
         self.skipped: list[str] = []
         #: Studies that ended early, and why.
         self.stopped: list[str] = []
+        #: What a user should know of this model, until it was told.
+        self.notes: list[str] = []
         #: Files that this run's results consist of: (table, unit id, stage).
         self.files: list[tuple[str, str, str]] = []
 

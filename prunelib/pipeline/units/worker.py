@@ -118,11 +118,11 @@ def _on_this_node(info: ModelInfo) -> ModelInfo:
     """
     try:
         if (Path(info.path) / "config.json").is_file():
-            here = describe(info.path, None, info.trust_remote_code)
+            here = describe(info.path, None, info.trust_remote_code, info.bos)
         else:
             known = info.revision in ("local", "shipped")
             here = describe(info.id, None if known else info.revision,
-                            info.trust_remote_code)
+                            info.trust_remote_code, info.bos)
     except UserError as error:
         raise UnitError(f"not on this node: {error}") from error
     if here.key != info.key:

@@ -27,8 +27,8 @@ def asked(info: ModelInfo, folder: Path, *options: str, **evaluate: Any) -> Any:
 
 
 def test_an_option_that_begins_another(info: ModelInfo, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="task 'mine': model .*option 'no' is the beginning of "
-                                        "option 'not sure'.*word the answers differently"):
+    with pytest.raises(UserError, match=r"task 'mine': model .*option 'no' is the beginning of "
+                                        r"option 'not sure'.*word the answers differently"):
         prepare(asked(info, tmp_path / "a", "yes", "no", "not sure"))
     prepare(asked(info, tmp_path / "b", "yes", "no", "perhaps"))
     prepare(asked(info, tmp_path / "c", "yes", "no", "not sure", scoring="greedy"))
