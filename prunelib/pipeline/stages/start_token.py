@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prunelib.models import ModelInfo
-from prunelib.models.loading import checking_tokenizer
+from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.steps import Step, offers
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
@@ -62,7 +62,7 @@ class StartTokenJob(Job):
 
 def asked_start(info: ModelInfo) -> int | None:
     """The start token that is asked about: one that the tokenizer leaves out, by itself."""
-    return omitted_start(checking_tokenizer(info)) if info.bos == "auto" else None
+    return omitted_start(load_tokenizer(info)) if info.bos == "auto" else None
 
 
 def start_token_tokens() -> float:
