@@ -118,6 +118,10 @@ def test_demonstrations_come_from_the_split_that_is_asked_for(info: ModelInfo, t
     reported = dict(ask(tmp_path, 'select task, count(distinct "query") from predictions '
                                   "where purpose = 'report' group by task"))
     assert reported == {"to_upper": get_task("to_upper").queries("report"), "en_fr": 3}
+    scores = "select layer, index, score from attributions order by all"
+    plain = recipe(info, attribution={"prompts": 4, "shots": 2, "max_nodes": 9})
+    assert prunelib.run(plain, tmp_path / "plain").complete
+    assert ask(tmp_path, scores) != ask(tmp_path / "plain", scores)
 
 
 SMALL = """
