@@ -1,6 +1,7 @@
 """SIGKILL at random moments: driver, workers and head of small runs, until so many were killed.
 
 ``PYTHONPATH=.:tests python tests/cluster/kills.py --kills 200 [--engine vllm]``
+``PYTHONPATH=.:tests python tests/cluster/kills.py --every-stage``: parts of Ray, in each stage
 
 Runs the small recipe on a Ray of its own again and again, kills a process every few seconds, and
 starts the same command again when the driver is dead. Whenever a run is complete, its tables are
@@ -11,6 +12,7 @@ that was once there must stay there: it was reported as done.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import secrets
@@ -29,6 +31,8 @@ from pipeline.small import recipe, rows
 from tiny_llama import build
 
 import prunelib
+from prunelib.errors import UserError
+from prunelib.pipeline.progress import read_progress
 from prunelib.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,6 +40,10 @@ ROOT = Path(__file__).parent.parent.parent
 PAUSE = 3.0
 #: What is killed → how often.
 SHARES = {"head": 0.05, "driver": 0.3, "worker": 0.65}
+#: Processes of Ray → what their command lines begin with, or have in them.
+PARTS = {"raylet": "raylet/raylet", "gcs": "gcs_server", "agent": "dashboard/agent.py",
+         "worker": "ray::WorkerActor"}
+STAGES = ("attribute", "search", "canary", "evaluate")
 
 
 @dataclass
@@ -107,8 +115,8 @@ def start(head: Head, text: Path, results: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL)
 
 
-def workers(head: Head) -> list[int]:
-    """Worker processes of this Ray that have a model to run."""
+def processes(head: Head, part: str) -> list[int]:
+    """Processes of this Ray, one kind of :data:`PARTS`; ``worker``: those with a model to run."""
     token = head.environment["RAY_AUTH_TOKEN"].encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -116,14 +124,14 @@ def workers(head: Head) -> list[int]:
             name, environment = ((folder / f).read_bytes() for f in ("cmdline", "environ"))
         except OSError:
             continue
-        if name.startswith(b"ray::WorkerActor") and token in environment:
+        if PARTS[part].encode() in name[:400] and token in environment:
             found.append(int(folder.name))
     return found
 
 
 def kill(what: str, head: Head, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
     """SIGKILL the driver, a worker or the head; whether one was there."""
-    there = workers(head)
+    there = processes(head, "worker")
     if not there:  # nothing has begun yet
         return False
     if what == "head":
@@ -139,6 +147,50 @@ def kill(what: str, head: Head, driver: subprocess.Popen[bytes], rng: random.Ran
         except ProcessLookupError:
             return False
     return True
+
+
+def disturb_stages(wanted: Recipe, expected: Path, folder: Path,
+                   kills: list[tuple[str, str]]) -> Tally:
+    """Kill a part of Ray as soon as a stage begins, for each (part, stage) in its turn."""
+    tally, head, results = Tally(), Head(), folder / "stages"
+    text = folder / "recipe.yaml"
+    text.write_text(wanted.model_dump_json(exclude_unset=True))
+    driver = start(head, text, results)
+    acknowledged: set[Path] = set()
+    try:
+        for part, stage in kills:
+            while stage not in stages(results) or not (there := processes(head, part)):
+                assert driver.poll() is None, f"ended before {stage}"
+                time.sleep(0.05)
+            acknowledged |= files(results)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(there[0], signal.SIGKILL)
+            tally.killed[part] += 1
+            if part != "worker":  # the others of this Ray end with it, and so does the driver
+                driver.wait(120)
+                head.close(signal.SIGKILL)
+                head.start()
+            if driver.poll() is not None:
+                driver = start(head, text, results)
+                tally.starts += 1
+        tally.completed = int(driver.wait() == 0)
+        tally.lost_files = len(acknowledged - files(results))
+        found, undisturbed = rows(results), rows(expected)
+        tally.different_tables = sum(not found[t].equals(undisturbed[t]) for t in undisturbed)
+    finally:
+        driver.kill()
+        with contextlib.suppress(ProcessLookupError):
+            head.close()
+    print(tally, flush=True)
+    return tally
+
+
+def stages(results: Path) -> set[str]:
+    """Stages that have begun."""
+    try:
+        return {stage.stage for stage in read_progress(results).stages}
+    except UserError:
+        return set()
 
 
 def files(results: Path) -> set[Path]:
@@ -184,11 +236,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--engine", default="transformers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every-stage", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
         wanted = recipe(build(folder / "model"), engine=options.engine)
         prunelib.run(wanted, folder / "expected")
+        if options.every_stage:
+            done = [disturb_stages(wanted, folder / "expected", Path(tempfile.mkdtemp(dir=folder)),
+                                   [(part, stage) for stage in STAGES]) for part in PARTS]
+            sys.exit(any(t.lost_files or t.different_tables or not t.completed for t in done))
         tally = disturb(wanted, folder / "expected", folder, options.kills, options.seed)
     sys.exit(bool(tally.lost_files or tally.different_tables))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kills import disturb
+from kills import STAGES, disturb, disturb_stages
 from pipeline.small import recipe, rows
 
 import prunelib
@@ -241,4 +241,14 @@ def test_random_kills_change_nothing(info: ModelInfo, tmp_path: Path) -> None:
     prunelib.run(recipe(info), tmp_path / "expected")
     tally = disturb(recipe(info), tmp_path / "expected", tmp_path, kills=4, seed=3)
     assert tally.killed.total() == 4 and tally.completed >= 1
+    assert (tally.lost_files, tally.different_tables) == (0, 0)
+
+
+@pytest.mark.long
+def test_every_part_of_ray_may_die_in_some_stage(info: ModelInfo, tmp_path: Path) -> None:
+    prunelib.run(recipe(info), tmp_path / "expected")
+    parts = ("raylet", "worker", "gcs", "agent")
+    tally = disturb_stages(recipe(info), tmp_path / "expected", tmp_path,
+                           list(zip(parts, STAGES, strict=True)))
+    assert tally.killed.total() == 4 and tally.completed == 1
     assert (tally.lost_files, tally.different_tables) == (0, 0)
