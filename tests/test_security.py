@@ -55,6 +55,12 @@ import ray
 family = [psutil.Process(), *psutil.Process().children(recursive=True)]
 open_to = {c.laddr.ip for p in family for c in p.net_connections() if c.status == "LISTEN"}
 raylets = [p.environ() for p in family if p.name() == "raylet"]
+secrets = [os.environ[name] for name in ("RAY_AUTH_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY")]
+from pathlib import Path
+logs = Path(ray._private.worker._global_node.get_session_dir_path()).rglob("*")
+shown = [" ".join(p.cmdline()) for p in family if p.is_running()]
+shown += [f.read_text(errors="replace") for f in logs if f.is_file()]
+assert len(shown) > 10 and not any(s in text for s in secrets for text in shown)
 print(json.dumps({"open_to": sorted(open_to), "raylets": raylets}))
 ask = ("import sys; from ray._raylet import GcsClient; "
        "print(GcsClient(sys.argv[1]).internal_kv_keys(b''))")
@@ -69,8 +75,11 @@ disconnect()
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_a_local_ray_is_closed_to_strangers(tmp_path: Path) -> None:
-    """Loopback alone, a token that is in no file, refused without it, telemetry off."""
-    said = child(LOCAL_RAY, HOME=str(tmp_path))
+    """Loopback alone, a token that is in no file, refused without it, telemetry off.
+
+    No secret of the environment is in a command line or a log.
+    """
+    said = child(LOCAL_RAY, HOME=str(tmp_path), HF_TOKEN="hf_no1", AWS_SECRET_ACCESS_KEY="aws_no2")
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert set(found["open_to"]) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, found["open_to"]
     raylet, = found["raylets"]
