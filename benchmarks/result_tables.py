@@ -46,7 +46,8 @@ def write(page: Path, results: Path) -> int:
         if found["recipe"] not in finished:
             return found[0]
         written += 1
-        return found[0].replace(found["rows"], f"{rows_of(connection, found['sql'])}\n")
+        start, stop = (place - found.start() for place in found.span("rows"))
+        return f"{found[0][:start]}{rows_of(connection, found['sql'])}\n{found[0][stop:]}"
 
     page.write_text(TABLE.sub(again, page.read_text()))
     return written
