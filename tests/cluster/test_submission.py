@@ -59,7 +59,8 @@ def test_a_job_is_submitted_attached_to_stopped_and_resumed(
 ) -> None:
     recipe = small_recipe(info, evaluate={
         "tasks": ["to_upper", "en_fr"], "examples": 30, "shots": [1, 2, 3]})
-    path, results = write(recipe, tmp_path / "r.yaml"), str(tmp_path / "r")
+    path = write(recipe, tmp_path / "my \"recipe\" $(touch hacked).yaml")
+    results = str(tmp_path / "it's `touch hacked`\n$(touch hacked); r")
     at = ["--address", head.dashboard]
     found = []
 
@@ -79,7 +80,7 @@ def test_a_job_is_submitted_attached_to_stopped_and_resumed(
     assert f"prunelib logs {name} --follow --address {head.dashboard}" in said
 
     deadline = time.monotonic() + 90
-    while not list(tmp_path.glob("r/predictions/*.parquet")):
+    while not list(Path(results, "predictions").glob("*.parquet")):
         assert time.monotonic() < deadline, Jobs(head.dashboard).logs(name)
         time.sleep(0.1)
     assert call("stop", name, *at) == 0
@@ -103,6 +104,8 @@ def test_a_job_is_submitted_attached_to_stopped_and_resumed(
     assert call("status", f"{name}-2", *at) == 0
     said = capfd.readouterr().out
     assert f"{name}-2: succeeded" in said and re.search(r"\b(\d+) of \1\b", said)
+    assert {place.name for place in tmp_path.iterdir()} - {"home"} == {
+        path.name, Path(results).name}
 
 
 @pytest.mark.long
