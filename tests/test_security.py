@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -121,7 +122,7 @@ def plain(value: Any) -> bool:
 def test_only_plain_data_goes_into_vllm(
     info: ModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the user's shell says otherwise."""
+    """Also where the user's shell says otherwise. Nobody outside reaches its sockets."""
     from vllm import LLM
 
     monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
@@ -137,7 +138,10 @@ def test_only_plain_data_goes_into_vllm(
     monkeypatch.setattr(LLM, "collective_rpc", watched)
     engine = start_here("vllm", info)
     engine.switch(Ablation.of([Component(1, "mlp_hidden", 3)]))
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    open_to = {c.laddr.ip for p in family for c in p.net_connections() if c.status == "LISTEN"}
     engine.close()
+    assert open_to <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     methods = {call[0] for call in crossed}
     assert methods == {"prunelib_install", "prunelib_switch", "prunelib_readback"}
     assert all(plain(call) for call in crossed)
