@@ -112,6 +112,8 @@ def _show(recipe: Recipe, use: _Use, infos: list[ModelInfo], number: int) -> Non
                 before = text
             _print(f"{info.id}: {_counted(example, tokenizer)}")
         _print(f"query: {_one_line(example.query)}")
+        for choice in example.choices:
+            _print(f"{'right' if choice.right else 'wrong'} choice: {_one_line(choice.text)}")
         _print(f"gold answer: {example.gold or 'no label'}\n")
 
 

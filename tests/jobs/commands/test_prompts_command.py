@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import opt_data
 import pytest
 from command_line import call
 
@@ -87,3 +88,17 @@ def test_no_model_and_no_engine_is_loaded(recipe: Path) -> None:
     done = subprocess.run([sys.executable, "-c", looked, "prompts", str(recipe)], check=True,
                           capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_choices_of_a_question_are_shown(tmp_path: Path, shown: Callable[..., str], recipe: Path
+                                         ) -> None:
+    opt_data.write("piqa", tmp_path / "piqa", copies=12)
+    recipe.write_text(f"""
+name: small
+models: [reference/llama]
+attribution: {{method: weight, prompts: 2, shots: 1}}
+tasks: [{{name: piqa, path: {tmp_path / 'piqa'}}}]
+evaluate: {{tasks: [piqa], shots: [0], examples: 3}}
+""")
+    out = shown("--task", "piqa", "--n", "3")
+    assert out.count("right choice: ") == 3 and out.count("wrong choice: ") == 3
