@@ -8,7 +8,8 @@ output of layer l at the last position of the bare query, it stands in for the d
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,7 +19,7 @@ from prunelib.errors import UnitError, UserError
 from prunelib.identity import seed_of
 from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
 from prunelib.models import Loaded
-from prunelib.tasks import Example, Split, Task, Written, draw, format_of
+from prunelib.tasks import ChatFormat, Example, PromptFormat, Split, Task, Written, draw, format_of
 from prunelib.tasks.tokenization import PAD, token_ids
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class TaskVectorAnswers:
 
     Attributes:
         examples: the queries, with their demonstrations.
+        too_long: those that were left out, as they do not fit the model's context.
         zero_shot: answers to the bare queries, ``[examples]``.
         icl: answers to the prompts with demonstrations, ``[examples]``.
         task_vector: layer → answers to the bare queries with the task vectors of that layer,
@@ -46,6 +48,7 @@ class TaskVectorAnswers:
     """
 
     examples: tuple[Example, ...]
+    too_long: tuple[Example, ...]
     zero_shot: tuple[str, ...]
     icl: tuple[str, ...]
     task_vector: dict[int, tuple[str, ...]]
@@ -85,36 +88,63 @@ def task_vector_answers(
         UserError: the split is too small for the shots, for two other inputs, or for other
             prompts without the query; a layer or a component of the ablation is not in this
             model.
-        UnitError: a prompt and its answer do not fit the model's context.
+        UnitError: fewer than half of the prompts, with their answers, fit the model's context.
     """
     chosen = range(loaded.info.layers) if layers is None else layers
     if missing := sorted(set(chosen) - set(range(loaded.info.layers))):
         raise UserError(f"layer {missing[0]} is not in a model of {loaded.info.layers} layers")
-    examples = draw(task, split=split, shots=shots, seed=seed, count=count,
-                    prompt_format=prompt_format)
-    dummies = [dummy_inputs(task, example) for example in examples]
+    drawn = draw(task, split=split, shots=shots, seed=seed, count=count,
+                 prompt_format=prompt_format)
+    read, too_long = _encoded(loaded, task, reading.max_tokens, format_of(task, prompt_format),
+                              drawn)
+    examples = [one.example for one in read]
     sources = ([[i] for i in range(len(examples))] if context == "own"
-               else _others(examples, dummies))
-    render = format_of(task, prompt_format).render
-    templated = any(example.templated for example in examples)
-
-    def ids(prompts: Iterable[str]) -> list[list[int]]:
-        return [token_ids(prompt, loaded.tokenizer, templated) for prompt in prompts]
-
-    bare = ids(render((), example.query) for example in examples)
-    demonstrated = ids(
-        render(example.demonstrations, x)
-        for example, inputs in zip(examples, dummies, strict=True) for x in inputs)
+               else _others(examples, [one.inputs for one in read]))
+    bare = [one.bare for one in read]
+    demonstrated = [ids for one in read for ids in one.demonstrated]
     with ActivationMasks(loaded) as masks:
         masks.set(ablation)
         vectors = _averaged(last_streams(loaded, demonstrated, reading.rows), sources)
         return TaskVectorAnswers(
             tuple(examples),
+            tuple(too_long),
             zero_shot=_answers(loaded, bare, reading),
-            icl=_answers(loaded, ids(example.prompt for example in examples), reading),
+            icl=_answers(loaded, [one.icl for one in read], reading),
             task_vector={layer: _answers(loaded, bare, reading, {layer: vectors[:, layer]})
                          for layer in chosen},
         )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Token ids of what is read for one example: its prompt, its query, other inputs instead."""
+
+    example: Example
+    inputs: tuple[str, ...]
+    icl: list[int]
+    bare: list[int]
+    demonstrated: list[list[int]]
+
+
+def _encoded(loaded: Loaded, task: Task, room: int, form: PromptFormat | ChatFormat,
+             examples: Sequence[Example]) -> tuple[list[_Read], list[Example]]:
+    """What is read for each example, and those that leave no ``room`` for an answer."""
+    context = getattr(loaded.model.config, "max_position_embeddings", None) or sys.maxsize
+    read, too_long = [], []
+    for example in examples:
+        inputs = dummy_inputs(task, example)
+        texts = [example.prompt, form.render((), example.query),
+                 *(form.render(example.demonstrations, x) for x in inputs)]
+        icl, bare, *others = (token_ids(text, loaded.tokenizer, example.templated)
+                              for text in texts)
+        if max(map(len, (icl, bare, *others))) + room > context:
+            too_long.append(example)
+        else:
+            read.append(_Read(example, inputs, icl, bare, others))
+    if len(read) < len(too_long):
+        raise UnitError(f"of {len(examples)} prompts of task '{task.name}' {len(too_long)} are too "
+                        f"long for a context of {context}")
+    return read, too_long
 
 
 def best_layer(correct: Mapping[int, Sequence[bool]]) -> int:

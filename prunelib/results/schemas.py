@@ -315,6 +315,7 @@ _TASK_VECTORS = table(
     column("gold", TEXT, "right answer"),
     column("prediction", TEXT, "what the model answered"),
     column("correct", FLAG, "whether the prediction counts as the right answer"),
+    column("error", TEXT, "why the example was left out, null if it was not", null=True),
     UNIT,
 )
 

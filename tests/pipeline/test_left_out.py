@@ -82,6 +82,20 @@ def test_every_way_to_attribute_leaves_them_out(
     assert left_out(results)
 
 
+def test_task_vectors_leave_them_out(positions: ModelInfo, tmp_path: Path) -> None:
+    results = tmp_path / "r"
+    made = mine(positions, tmp_path, long=4, evaluate={
+        "tasks": ["mine"], "shots": [0], "examples": 60, "task_vectors": {
+            "examples": 60, "shots": 1}})
+    assert prunelib.run(made, results).complete
+    for split, n, errors in ask(results, "select split, count(distinct example), count(distinct "
+                                         "if(error is null, null, example)) from task_vectors "
+                                         "where way = 'icl' group by intervention, split"):
+        assert n == 60 and 4 <= errors < 30, split
+    (prompts,), = ask(results, "select distinct prompts from task_vector_accuracy")
+    assert 30 < prompts < 60
+
+
 def test_the_study_ends_where_too_few_are_left(positions: ModelInfo, tmp_path: Path) -> None:
     report = prunelib.run(mine(positions, tmp_path, long=45), tmp_path / "r")
     (why,) = report.stopped.values()

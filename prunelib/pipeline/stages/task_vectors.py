@@ -68,15 +68,18 @@ class TaskVectorJob(Job):
             self._row(unit, way, layer, example, answer := first_line(text, example.separator),
                       task.matches(answer, example.gold))
             for way, layer, answers in _ways(found)
-            for example, text in zip(found.examples, answers, strict=True)]
+            for example, text in zip(found.examples, answers, strict=True)
+        ] + [self._row(unit, "icl", None, example, "", False, "too long for the model's context")
+             for example in found.too_long]
 
     def _row(self, unit: Unit, way: str, layer: int | None, example: Example, prediction: str,
-             correct: bool) -> Row:
+             correct: bool, error: str | None = None) -> Row:
         return {
             "model": unit.model.id, "intervention": self.ablation.digest, "task": self.task.name,
             "split": example.split, "shots": self.settings.shots, "seed": self.settings.seed,
             "way": way, "layer": layer, "example": example.example, "query": example.query,
-            "gold": example.gold, "prediction": prediction, "correct": correct, "unit_id": unit.id,
+            "gold": example.gold, "prediction": prediction, "correct": correct, "error": error,
+            "unit_id": unit.id,
         }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ WITH answered AS (
     FROM task_vectors v JOIN _scope s USING (unit_id, model)
     JOIN _labels l ON l.run = s.run AND l.model = v.model AND l.intervention = v.intervention
      AND l.role IN ('baseline', 'chosen') AND coalesce(l.only_task, v.task) = v.task
-    WHERE v.split = 'report'
+    WHERE v.split = 'report' AND v.error IS NULL
 ),
 by_query AS (
     SELECT run, model, method, proxy, task, shots, query, max(layer) AS layer,
