@@ -99,5 +99,6 @@ def _record(run: ModelRun, task: Task, written: Written, some: Sequence[tuple[Ex
 
 def _enough(task: Task, kept: int, asked: int, error: str) -> None:
     if kept < _NEEDED * asked:
+        why = error.partition(" '")[0]  # answers are not for logs
         raise UserError(f"task '{task.name}': of {asked} prompts the model can be asked {kept}, "
-                        f"fewer than half; one of the others: {error}")
+                        f"fewer than half; one of the others: {why}")
