@@ -10,14 +10,14 @@ from typing import Literal, TypeVar
 
 Word = TypeVar("Word", bound=str)
 
-Stage = Literal["attribute", "search", "canary", "evaluate", "model"]
+Stage = Literal["start", "attribute", "search", "canary", "evaluate", "model"]
 STAGES: dict[Stage, str] = {
+    "start": "a model is asked about the start token that its tokenizer leaves out",
     "attribute": "components are scored",
     "search": "ablations are tried, to choose one",
     "canary": "what proves that an intervention is live is computed",
     "evaluate": "models answer prompts that are reported",
-    "model": "a model is compared with the recipe (only of those that cannot be used), or asked "
-             "about the start token that its tokenizer leaves out",
+    "model": "a model is found and compared with the recipe; only of models that cannot be used",
 }
 
 Role = Literal[

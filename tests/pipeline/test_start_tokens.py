@@ -72,6 +72,8 @@ def test_it_is_stored_and_part_of_the_question(silent: ModelInfo, tmp_path: Path
                                   "purpose = 'report' order by task, shots, example, intervention")
         assert not ask(results, "select * from start_tokens")
     assert [(n + 1,) for n, in shown["never"]] == shown["always"]
+    assert done_and_resumed(recipe(silent), tmp_path / "auto")["start"] == 1
+    assert len(ask(tmp_path / "auto", "select * from start_tokens")) == 1
     plain = describe(silent.path)
     assert len({tuple(describe(silent.path, bos=bos).key) for bos in ("auto", "always", "never")}
                | {tuple(plain.key)}) == 3

@@ -40,7 +40,7 @@ def check_model(recipe: Recipe, info: ModelInfo) -> None:
 
 def model_counts(recipe: Recipe, info: ModelInfo) -> dict[Stage, Count]:
     """Stage → units of a model."""
-    about: dict[Stage, Count] = {} if asked_start(info) is None else {"model": exactly(1)}
+    about: dict[Stage, Count] = {} if asked_start(info) is None else {"start": exactly(1)}
     return about | counts(recipe, info.layers, info.heads)
 
 
@@ -55,7 +55,7 @@ def counts(recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
 
 def tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
     """Stage → prompt tokens that go forward through a model, or work that costs as much."""
-    total: dict[Stage, float] = {"model": start_token_tokens()}
+    total: dict[Stage, float] = {"start": start_token_tokens()}
     for study in studies(recipe):
         for stage, work in study.tokens(recipe, info, lengths).items():
             total[stage] = total.get(stage, 0.0) + work

@@ -30,7 +30,7 @@ class StartTokenJob(Job):
     """Likelihood of plain texts with the start token in front and without it."""
 
     kind: ClassVar[str] = "start_token"
-    stage: ClassVar[Stage] = "model"
+    stage: ClassVar[Stage] = "start"
     table: ClassVar[str] = "start_tokens"
 
     token_id: int
