@@ -155,8 +155,9 @@ def summarise(
         known = counts(recipe, *heads_of[model]) if recipe and model in heads_of else {}
         for stage in _STAGES:
             ids = begun.get((model, stage), set())
-            if known and not known.get(stage, Count()).most and not ids:
-                continue  # what the recipe does not ask for
+            unasked = known and not known.get(stage, Count()).most
+            if not ids and (unasked or stage == "start"):  # which few models are asked for
+                continue
             total, exact = len(ids), run["status"] == "done"
             if not exact and stage in known:
                 after = any(begun.get((model, later)) for later in _after(stage))
