@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from prunelib.errors import UserError, shown
+
+#: Who offers the weights of old repositories as safetensors, as pull requests of the hub.
+_CONVERTER = "SFconvertbot"
+
+
+def converted(name: str) -> str | None:
+    """The revision at which the hub's own converter offers a model as safetensors, if there is one.
+
+    It is a pull request that nobody merged. ``None`` too where the hub cannot be asked.
+    """
+    from huggingface_hub import HfApi
+
+    with contextlib.suppress(Exception):  # of several HTTP libraries; it is only a hint
+        for found in HfApi().get_repo_discussions(name, author=_CONVERTER, discussion_status="open",
+                                                  discussion_type="pull_request"):
+            return f"refs/pr/{found.num}"
+    return None
 
 
 def snapshot(

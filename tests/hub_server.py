@@ -35,6 +35,14 @@ class _Hub(BaseHTTPRequestHandler):
             self._error(403, "GatedRepo")
         elif owner != OWNER or not folder.is_dir():
             self._error(401, "RepoNotFound")
+        elif kind == "discussions":
+            offered = [{"title": "Adding safetensors", "num": 3, "status": "open",
+                        "author": {"name": "SFconvertbot"},
+                        "repo": {"name": f"{owner}/{name}", "type": "model"},
+                        "createdAt": "2026-01-01T00:00:00.000Z", "isPullRequest": True}]
+            found = offered if (folder / "pytorch_model.bin").exists() else []
+            self._answer(json.dumps({"discussions": found, "count": len(found),
+                                     "start": 0}).encode())
         elif revision not in REVISIONS:
             self._error(404, "RevisionNotFound")
         elif kind == "revision":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from prunelib.components import Site
 from prunelib.errors import UserError, one_line, unknown_name
-from prunelib.hub import snapshot
+from prunelib.hub import converted, snapshot
 from prunelib.identity import digest, files_digest
 from prunelib.models.adapter import Adapter
 from prunelib.models.checkpoint import (
@@ -140,7 +140,12 @@ def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool) -> t
     weights = ["*.safetensors"]
     if (names := indexed(model_id, folder)) is not None:
         weights = [*names, SINGLE]
-    return snapshot("model", model_id, folder.name, weights, elsewhere), folder.name
+    folder = snapshot("model", model_id, folder.name, weights, elsewhere)
+    if not any(folder.glob("*.safetensors")) and (offered := converted(model_id)):
+        raise UserError(f"model '{model_id}' has no .safetensors weights at "
+                        f"{revision or 'its main branch'}; the hub's converter made some of it: "
+                        f"give it as {{id: {model_id}, revision: {offered}}}")
+    return folder, folder.name
 
 
 def _weights_digest(files: list[Path]) -> str:

@@ -256,6 +256,22 @@ def test_only_files_of_the_index_are_fetched(copy: Path, tmp_path: Path) -> None
     assert not any("consolidated" in path for path in asked)
 
 
+def test_a_repository_of_pickles_is_told_where_its_safetensors_are(copy: Path, tmp_path: Path
+                                                                   ) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    code = ("from prunelib.errors import UserError; from prunelib.models import describe\n"
+            f"try: describe('{OWNER}/copy')\nexcept UserError as error: print(error)")
+    with serving(tmp_path) as (address, asked):
+        for offline, said in (("0", f"give it as {{id: {OWNER}/copy, revision: refs/pr/3}}"),
+                              ("1", "has no .safetensors weights in ")):
+            done = subprocess.run(
+                [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, check=True,
+                env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address,
+                                  "HF_HUB_OFFLINE": offline})
+            assert said in done.stdout, done.stdout
+    assert not any("pytorch_model.bin" in path for path in asked if "/resolve/" in path)
+
+
 def test_unknown_models(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean reference/llama-copier"):
         describe("reference/lama-copier")
