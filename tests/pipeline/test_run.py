@@ -47,7 +47,7 @@ def test_every_table_is_filled(finished: Path) -> None:
     empty = {name for name, table in rows(finished).items() if not table.num_rows}
     # None in the tiny model; not asked for.
     assert empty == {"planted", "likelihoods", "task_vectors", "component_scores", "removals",
-                     "label_answers"}
+                     "label_answers", "start_tokens"}
 
 
 def test_what_is_evaluated(finished: Path) -> None:
