@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cluster.access_tokens import missing_token, read_token, wanted, wrong_token
@@ -41,7 +45,8 @@ def connect(address: str | None = None) -> None:
         if wanted() and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             _use_token(address)
         try:
-            ray.init(address=address, **options)
+            with _keeping_sigterm():
+                ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"cannot reach the Ray cluster at {address}: {reason}") from error
@@ -51,7 +56,20 @@ def connect(address: str | None = None) -> None:
     # all interfaces, except where this constant says that no cluster is possible.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     # "local": else Ray joins whatever `ray start` began on this machine, or what is left of it.
-    ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
+    with _keeping_sigterm():
+        ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Let a handler of SIGTERM stay that was there before Ray.
+
+    Ray's own ones print where native code was, and end the process in the middle of things.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_reachable(address: str) -> None:

@@ -20,9 +20,9 @@ from prunelib.pipeline.units.executor import Attempt
 SHELL = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 
 
-def start(good: Path, results: Path, **settings: str) -> subprocess.Popen[str]:
+def start(good: Path, results: Path, *options: str, **settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "run", str(good), "--results", str(results), "--inline"],
+        [sys.executable, "-m", "jobs.cli", "run", str(good), "--results", str(results), *options],
         env=SHELL | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -31,7 +31,7 @@ def test_a_signal_ends_a_run_in_a_line_that_says_how_to_go_on(
     number: signal.Signals, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "with blank"
-    with start(good, results) as running:
+    with start(good, results, "--inline") as running:
         assert running.stdout is not None and running.stderr is not None
         assert "units" in running.stdout.readline()
         running.send_signal(number)
@@ -44,8 +44,25 @@ def test_a_signal_ends_a_run_in_a_line_that_says_how_to_go_on(
     assert call("run", good, "--results", results, "--inline") == 0
 
 
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_so_does_one_whose_workers_have_begun(
+    number: signal.Signals, good: Path, tmp_path: Path
+) -> None:
+    """Ray has a handler of its own, which prints where native code was."""
+    with start(good, tmp_path / "r") as running:
+        assert running.stdout is not None and running.stderr is not None
+        while "attribute: 1 of" not in (line := running.stdout.readline()):
+            assert line
+        running.send_signal(number)
+        said = running.stderr.read()
+        assert running.wait() == 130
+    assert said.count("\n") == 1 and said.startswith("stopped; what is done is kept."), said
+
+
 def test_a_run_goes_on_when_its_terminal_goes(good: Path, tmp_path: Path) -> None:
-    with start(good, tmp_path / "r", PYTHONIOENCODING="ascii") as running:
+    with start(good, tmp_path / "r", "--inline", PYTHONIOENCODING="ascii") as running:
         assert running.stdout is not None and running.stderr is not None
         assert "units" in running.stdout.readline()
         running.stdout.close()
