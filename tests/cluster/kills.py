@@ -40,9 +40,9 @@ ROOT = Path(__file__).parent.parent.parent
 PAUSE = 3.0
 #: What is killed → how often.
 SHARES = {"head": 0.05, "driver": 0.3, "worker": 0.65}
-#: Processes of Ray → what their command lines begin with, or have in them.
-PARTS = {"raylet": "raylet/raylet", "gcs": "gcs_server", "agent": "dashboard/agent.py",
-         "worker": "ray::WorkerActor"}
+#: Processes of Ray → what their command lines have in them; the agent names itself in time.
+PARTS = {"raylet": ("raylet/raylet",), "gcs": ("gcs_server",),
+         "agent": ("dashboard/agent.py", "ray::DashboardAgent"), "worker": ("ray::WorkerActor",)}
 STAGES = ("attribute", "search", "canary", "evaluate")
 
 
@@ -124,7 +124,7 @@ def processes(head: Head, part: str) -> list[int]:
             name, environment = ((folder / f).read_bytes() for f in ("cmdline", "environ"))
         except OSError:
             continue
-        if PARTS[part].encode() in name[:400] and token in environment:
+        if token in environment and any(mark.encode() in name[:400] for mark in PARTS[part]):
             found.append(int(folder.name))
     return found
 
