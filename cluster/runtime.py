@@ -67,9 +67,11 @@ def _keeping_sigterm() -> Iterator[None]:
     Ray's own ones print where native code was, and end the process in the middle of things.
     """
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def check_reachable(address: str) -> None:

@@ -193,5 +193,6 @@ def _trie(options: Sequence[Sequence[int]]) -> dict[Ids, list[int]]:
             continuations = trie.setdefault(tuple(option[:i]), [])
             if token not in continuations:
                 continuations.append(token)
-    check_distinct(options)
+    if any(tuple(option) in trie for option in options):
+        check_distinct(options)
     return trie

@@ -129,7 +129,7 @@ class _Read:
 def _encoded(loaded: Loaded, task: Task, room: int, form: PromptFormat | ChatFormat,
              examples: Sequence[Example]) -> tuple[list[_Read], list[Example]]:
     """What is read for each example, and those that leave no ``room`` for an answer."""
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or sys.maxsize
+    context = _context(loaded)
     read, too_long = [], []
     for example in examples:
         inputs = dummy_inputs(task, example)
@@ -145,6 +145,11 @@ def _encoded(loaded: Loaded, task: Task, room: int, form: PromptFormat | ChatFor
         raise UnitError(f"of {len(examples)} prompts of task '{task.name}' {len(too_long)} are too "
                         f"long for a context of {context}")
     return read, too_long
+
+
+def _context(loaded: Loaded) -> int:
+    """Tokens that a prompt and its answer may have together."""
+    return getattr(loaded.model.config, "max_position_embeddings", None) or sys.maxsize
 
 
 def best_layer(correct: Mapping[int, Sequence[bool]]) -> int:
@@ -262,8 +267,8 @@ def _generate(loaded: Loaded, prompts: Sequence[Sequence[int]], max_tokens: int,
     ids, mask = (pad_sequence(each, batch_first=True, padding_value=fill, padding_side="left")
                  for each, fill in ((rows, PAD),
                                     ([torch.ones_like(row) for row in rows], 0)))
-    context = getattr(loaded.model.config, "max_position_embeddings", None)
-    if context is not None and ids.shape[1] + max_tokens > context:
+    context = _context(loaded)
+    if ids.shape[1] + max_tokens > context:
         raise UnitError(f"a prompt is too long: {ids.shape[1]} tokens and {max_tokens} to come, "
                         f"in a context of {context}")
     config = GenerationConfig(  # type: ignore[no-untyped-call]

@@ -127,7 +127,10 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[A
 
 def searched(run: ModelRun, ranking: Ranking) -> PromptsRef:
     """The examples on which a ranking's search decides."""
-    asked = run.searched(ranking.request, ranking.sample)
+    spec, asked = run.recipe.search, ranking.sample
+    if spec.split != "attribute":
+        asked = run.prompts(run.recipe.search_task(ranking.request), "search", spec.shots,
+                            spec.seed, range(spec.examples), spec.demonstrations)
     return usable(run, asked, run.format_and_scoring(asked.task.name)[1])
 
 

@@ -22,7 +22,7 @@ from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import LabelledPromptsRef, PromptsRef, tokenized
 from prunelib.pipeline.units.rows import prediction_rows
 from prunelib.tasks import Example, Task, Written, own_scoring
-from prunelib.tasks.tokenization import answer_tokens, encode
+from prunelib.tasks.tokenization import answer_tokens
 from prunelib.vocabulary import Scoring
 
 #: Share of the prompts that a stage asks for without which it does not begin.
@@ -52,22 +52,15 @@ def usable(run: ModelRun, asked: PromptsRef, scoring: Scoring = "greedy") -> Pro
 
 def usable_labelled(run: ModelRun, asked: LabelledPromptsRef) -> LabelledPromptsRef:
     """The same of prompts with two new labels, whichever label stands for which class."""
-    task, tokenizer, limits = asked.relabelled, load_tokenizer(run.info), model_limits(run.info)
-    found: dict[tuple[int, int], tuple[Example, str]] = {}
-    drawn = asked.draw()
-    for example in [*drawn, *asked.draw(reverse=True)]:
-        try:
-            (prompt,) = encode_labelled(task, [example], tokenizer)
-            error = prompt_error(Prompt(prompt.ids, 1), *limits)
-        except UnitError as caught:
-            error = str(caught)
-        if error is not None:
-            found.setdefault((example.seed, example.example), (example, error))
-    if not found:
+    errors = _labelled_errors(run.info, asked)
+    if not errors:
         return asked
-    _record(run, task, asked.format, list(found.values()), "options")
-    _enough(task, len(drawn) - len(found), len(drawn), next(iter(found.values()))[1])
-    return replace(asked, left_out=tuple(sorted({*asked.left_out, *found})))
+    task, drawn = asked.relabelled, asked.draw()
+    _record(run, task, asked.format, [
+        (example, error) for example in drawn
+        if (error := errors.get((example.seed, example.example))) is not None], "options")
+    _enough(task, len(drawn) - len(errors), len(drawn), next(iter(errors.values())))
+    return replace(asked, left_out=tuple(sorted({*asked.left_out, *errors})))
 
 
 @functools.cache
@@ -79,12 +72,29 @@ def _errors(info: ModelInfo, asked: PromptsRef, options: bool) -> dict[int, str]
     for example, prompt in zip(examples, tokenized(task, examples, tokenizer), strict=True):
         try:
             error = prompt_error(prompt, *limits)
-            encode(example, tokenizer)
-            answer_tokens(example, task.options if options else (), tokenizer)
+            gold = (example.gold,) if example.gold else ()
+            answer_tokens(example, (*gold, *example.answers, *(task.options if options else ())),
+                          tokenizer)
         except UnitError as caught:
             error = error or str(caught)
         if error is not None:
             found[example.example] = error
+    return found
+
+
+@functools.cache
+def _labelled_errors(info: ModelInfo, asked: LabelledPromptsRef) -> dict[tuple[int, int], str]:
+    """Seed and number of a prompt → what keeps it from being asked, in either order of labels."""
+    task, tokenizer, limits = asked.relabelled, load_tokenizer(info), model_limits(info)
+    found: dict[tuple[int, int], str] = {}
+    for example in [*asked.draw(), *asked.draw(reverse=True)]:
+        try:
+            (prompt,) = encode_labelled(task, [example], tokenizer)
+            error = prompt_error(Prompt(prompt.ids, 1), *limits)
+        except UnitError as caught:
+            error = str(caught)
+        if error is not None:
+            found.setdefault((example.seed, example.example), error)
     return found
 
 

@@ -9,7 +9,6 @@ from prunelib.identity import digest
 from prunelib.models import ModelInfo
 from prunelib.pipeline.units.prompts import PromptsRef, TaskRef, written
 from prunelib.pipeline.units.unit import Job, Unit
-from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.model import ModelSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.store import Store
@@ -80,14 +79,6 @@ class ModelRun:
         asked = written(self.recipe, self.info, split)
         own = isinstance(asked, str) and self.recipe.task(task).format
         return "own" if own else asked
-
-    def searched(self, request: RankingRequest, sample: PromptsRef) -> PromptsRef:
-        """The examples on which a ranking's search decides; ``sample`` was attributed."""
-        spec = self.recipe.search
-        if spec.split == "attribute":
-            return sample
-        return self.prompts(self.recipe.search_task(request), "search", spec.shots, spec.seed,
-                            range(spec.examples), spec.demonstrations)
 
 
 def finished(store: Store, units: Iterable[Unit]) -> set[str]:
