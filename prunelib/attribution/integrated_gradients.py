@@ -39,11 +39,13 @@ class NodeGradients:
     """What one block of prompts contributes at each α.
 
     Attributes:
-        alphas: the nodes, ``[nodes]``.
+        alphas: the nodes, ``[nodes]``, or ``[nodes, prompts]`` where each prompt has its own.
         sums: ∂F/∂s summed over the block's prompts, ``[nodes, neurons]``.
         totals: ∂F/∂s summed over neurons, per prompt, ``[nodes, prompts]``.
         values: the objective F, ``[nodes, prompts]``.
-        each: Σ over the nodes of weight × ∂F/∂s, ``[prompts, neurons]``, where that was asked for.
+        each: Σ over the nodes of weight × ∂F/∂s by every rule that was asked for,
+            ``[rules, prompts, neurons]``.
+        ends: the objective at α = 0 and at α = 1, ``[2, prompts]``, where that was asked for.
     """
 
     alphas: Array
@@ -51,6 +53,7 @@ class NodeGradients:
     totals: Array
     values: Array
     each: Array | None = None
+    ends: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -87,45 +90,64 @@ def block_gradients(
     alphas: Array,
     rows: int = PATH_ROWS,
     weights: Array | None = None,
+    ends: bool = False,
 ) -> list[NodeGradients]:
     """Gradients with respect to the scale vector of each layer of a path, at every α.
 
-    ``rows`` (α × row of the objective) go through the model at a time, but at least one α. With
-    ``weights`` of the nodes, each prompt's weighted sum over them is kept too.
+    ``rows`` (α × row of the objective) go through the model at a time, but at least one α.
+
+    Args:
+        loaded: the model.
+        path: what is scaled.
+        prompts: ``[prompts]``.
+        objective: F.
+        alphas: ``[nodes]``, or ``[nodes, prompts]`` where each prompt has nodes of its own.
+        rows: as above.
+        weights: of rules over the nodes, ``[rules, nodes]``: each prompt's weighted sums over the
+            nodes are kept too.
+        ends: whether F at both ends of the path is wanted, which costs no gradients.
     """
     import torch
 
     texts = objective.rows(prompts)
+    owners = np.array([text.owner for text in texts])
+    by_text = (alphas if alphas.ndim == 2 else np.repeat(alphas[:, None], len(prompts), 1))[
+        :, owners]
     batch = pad_left([t.prompt.prompt for t in texts], loaded.device)
     unscaled = loaded.adapter.unscaled
     prefix = clean_prefix(loaded, batch, path.layers[0], unscaled)
     at_once = min(len(alphas), max(1, rows // len(texts)))
     repeated = prefix.repeat(at_once)
     parts: list[list[tuple[Array, Array]]] = [[] for _ in path.layers]
-    each: list[Tensor | None] = [None for _ in path.layers]
+    each: list[Tensor | int] = [0 for _ in path.layers]
     values = []
     with started_at(loaded, path.layers[0], unscaled) as replayed, last_position_only(loaded):
         for start in range(0, len(alphas), at_once):
-            chunk = alphas[start : start + at_once]
+            chunk = by_text[start : start + at_once]
             if len(chunk) < at_once:
                 repeated = prefix.repeat(len(chunk))
             replayed.prefix = repeated
-            gradients, value = _scaled_pass(loaded, path, texts, batch, objective, chunk)
+            value, gradients = _scaled_pass(loaded, path, texts, batch, objective, chunk)
             for i, gradient in enumerate(gradients):
                 shaped = gradient.double().reshape(len(chunk), len(texts), -1)
                 parts[i].append((shaped.sum(1).cpu().numpy(), shaped.sum(2).cpu().numpy()))
                 if weights is not None:
-                    weight = torch.tensor(weights[start : start + at_once], device=shaped.device)
-                    share = torch.einsum("a,atn->tn", weight, shaped)
-                    before = each[i]
-                    each[i] = share if before is None else before + share
-            values.append(value.double().reshape(len(chunk), len(texts)).cpu().numpy())
-    owners = np.array([text.owner for text in texts])
+                    weight = torch.tensor(weights[:, start : start + at_once],
+                                          device=shaped.device)
+                    each[i] = each[i] + torch.einsum("ra,atn->rtn", weight, shaped)
+            values.append(value)
+        known = None
+        if ends:
+            replayed.prefix = prefix.repeat(2)
+            both = np.repeat([[0.0], [1.0]], len(texts), 1)
+            known = by_prompt(_scaled_pass(loaded, path, texts, batch, objective, both, False)[0],
+                              owners)
     found = by_prompt(np.concatenate(values), owners)
     return [
         NodeGradients(alphas, np.concatenate([sums for sums, _ in part]),
                       by_prompt(np.concatenate([totals for _, totals in part]), owners), found,
-                      None if of_each is None else by_prompt(of_each.cpu().numpy().T, owners).T)
+                      None if isinstance(of_each, int) else np.stack(
+                          [by_prompt(rule.T, owners).T for rule in of_each.cpu().numpy()]), known)
         for part, of_each in zip(parts, each, strict=True)
     ]
 
@@ -145,34 +167,38 @@ def _scaled_pass(
     batch: Batch,
     objective: Objective,
     alphas: Array,
-) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Gradients ``[rows, neurons]`` of every layer and F ``[rows]``; rows by α, then by text."""
+    differentiate: bool = True,
+) -> tuple[Array, tuple[Tensor, ...]]:
+    """F ``[nodes, texts]`` at ``alphas`` of that shape, and its gradients.
+
+    These are ``[nodes × texts, neurons]`` of every layer, by node, then by text.
+    """
     import torch
 
     times = len(alphas)
     weight = next(loaded.model.parameters())
-    alpha = torch.tensor(alphas, dtype=weight.dtype, device=weight.device)
-    alpha = alpha.repeat_interleave(len(texts))[:, None]
+    alpha = torch.tensor(alphas.reshape(-1, 1), dtype=weight.dtype, device=weight.device)
     layers = [loaded.adapter.layers(loaded.model)[i].get_submodule(path.projection)
               for i in path.layers]
     scales = [_Scale(alpha, path) for _ in layers]
     handles = [layer.register_forward_hook(scale)
                for layer, scale in zip(layers, scales, strict=True)]
     try:
-        with torch.enable_grad():
+        with torch.set_grad_enabled(differentiate):
             logits = loaded.model(
                 **batch.repeat(times).inputs(), use_cache=False, logits_to_keep=1
             ).logits[:, -1]
             value = objective.function(logits, [text.prompt for text in texts] * times)
             if objective.expand is not None:
                 value = value * value.new_tensor([text.weight for text in texts] * times)
-            gradients = torch.autograd.grad(value.sum(), [scale.variable for scale in scales])
+            gradients: tuple[Tensor, ...] = torch.autograd.grad(
+                value.sum(), [scale.variable for scale in scales]) if differentiate else ()
     finally:
         for handle in handles:
             handle.remove()
     if path.released:
         gradients = tuple(gradient.clamp(min=0) for gradient in gradients)
-    return gradients, value.detach()
+    return value.detach().double().reshape(alphas.shape).cpu().numpy(), gradients
 
 
 class _Scale:

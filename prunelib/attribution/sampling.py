@@ -76,6 +76,12 @@ def query_blocks(queries: Sequence[str], size: int) -> list[list[int]]:
     return blocks
 
 
+def enough(blocks: Sequence[Sequence[int]], prompts: int) -> int:
+    """How many of the blocks hold so many prompts, or all of them."""
+    held = np.cumsum([len(block) for block in blocks])
+    return min(len(blocks), int(np.searchsorted(held, prompts)) + 1)
+
+
 def moments(scores: Array, queries: Sequence[str]) -> Moments:
     """Of scores ``[prompts, components]`` and the query of each prompt."""
     sums, sizes = _by_query(scores, queries)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.errors import UserError, unknown_name
-from prunelib.recipe.base import Count, Seeds, Shots, Spec, one_of
+from prunelib.recipe.base import Count, Proxy, Seeds, Shots, Spec, one_of
 from prunelib.recipe.methods import METHODS, OBJECTIVES, PATHS, Method
 from prunelib.vocabulary import REFERENCE_METHODS
 
+#: Prompts that are attributed at most where a recipe says nothing of their number.
+_MOST_PROMPTS = 400
 #: Stands for every evaluated task in turn: each gets an ablation of its own.
 EACH_TASK = "each_task"
 
@@ -100,10 +103,19 @@ class AttributionSpec(Spec):
     projection: Literal["gate", "up", "down"] | None = None
     #: What is switched off first: the highest scores, the lowest, or the largest.
     rank: Literal["top", "bottom", "absolute"] = "top"
-    #: Task whose prompts are attributed, or ``each_task``.
-    proxy: str = "vowel_counting"
-    #: How many prompts are attributed.
+    #: Task whose prompts are attributed, or several in turn, or ``each_task``.
+    proxy: Proxy = "vowel_counting"
+    #: How many prompts are attributed to begin with.
     prompts: Count = 100
+    #: Of the layers in which the two halves of the prompts agree on less than ``overlap``, more
+    #: are attributed, up to so many: 400, or ``prompts`` where that is given.
+    max_prompts: Count = _MOST_PROMPTS
+    #: Share of the components which two halves of the prompts have to agree on, of those that the
+    #: rates of the search switch off (mean over rates and ways to halve).
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.7
+    #: How scores of prompts become those of components: their ``mean``, or the ``trimmed`` mean
+    #: over queries, without the fifth at either end.
+    aggregate_prompts: Literal["mean", "trimmed"] = "mean"
     #: Which prompts of the task: drawn at random, or among those that the untouched model
     #: answers correctly or wrongly.
     choose: Literal["random", "correct", "wrong"] = "random"
@@ -113,13 +125,23 @@ class AttributionSpec(Spec):
     demonstrations: str | None = None
     #: Of the prompts; each seed makes an ablation of its own.
     seeds: Seeds = (0,)
-    #: Quadrature nodes of a layer are raised until the estimated relative error of its mean
-    #: scores is below this, or ``max_nodes`` is reached.
-    tolerance: Annotated[float, Field(gt=0)] = 0.02
-    #: The most quadrature nodes of a layer.
-    max_nodes: Literal[9, 17, 33, 65, 129, 257] = 129
+    #: By default each prompt has a few quadrature nodes of its own, and a layer gets more where
+    #: their error is larger than that of the sample of prompts. With a tolerance all prompts have
+    #: the same nodes (Clenshaw-Curtis), which are raised until the estimated relative error of the
+    #: layer's mean scores is below it.
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    #: The most quadrature nodes of a layer: from 4 on, or from 9 on with a tolerance.
+    max_nodes: Annotated[int, Field(ge=4)] = 129
     #: Prompts of one unit of work.
     block: Count = 25
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit(cls, content: Any) -> Any:
+        """A number of prompts that is given is meant; without one it may grow."""
+        if isinstance(content, dict) and content.get("max_prompts") is None:
+            return {**content, "max_prompts": content.get("prompts", _MOST_PROMPTS)}
+        return content
 
     @field_validator("name")
     @classmethod
@@ -138,6 +160,7 @@ class AttributionSpec(Spec):
             takers = [name for name, method in METHODS.items() if key in method.takes]
             raise UserError(f"attribution: {key} is for method {' or '.join(takers)}, "
                             f"not for {self.method}")
+        self._check_precision()
         if self.variant == "released" and "variant" not in self.computation.takes:
             raise UserError(f"attribution: path {self.path} has no gradients, so no variant "
                             "released")
@@ -146,10 +169,38 @@ class AttributionSpec(Spec):
                             f"method {self.method} a name")
         return self
 
+    def _check_precision(self) -> None:
+        if self.tolerance is not None and self.max_nodes < 9:
+            raise UserError(f"attribution: a tolerance takes 9 nodes or more, not max_nodes: "
+                            f"{self.max_nodes}")
+        if self.max_prompts < self.prompts:
+            raise UserError(f"attribution: max_prompts: {self.max_prompts} is below prompts: "
+                            f"{self.prompts}")
+        moved = self.model_dump(exclude_defaults=True, include={"overlap", "aggregate_prompts"})
+        if moved and not self.by_prompt:
+            raise UserError(f"attribution: {next(iter(moved))} is for integrated gradients without "
+                            "a tolerance, whose prompts are scored one by one")
+        if self.most_prompts < self.max_prompts not in (self.prompts, _MOST_PROMPTS):
+            raise UserError("attribution: max_prompts is for integrated gradients without a "
+                            "tolerance, and choose: random; others take the number of prompts")
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether each prompt has scores of its own, and nodes and prompts are added as needed."""
+        return self.computation.quadrature and self.tolerance is None
+
+    @property
+    def most_prompts(self) -> int:
+        """How many prompts are attributed at most."""
+        return self.max_prompts if self.by_prompt and self.choose == "random" else self.prompts
+
     @property
     def computation(self) -> Method:
         """What is computed: a path may be another computation than its method."""
-        return PATHS.get(self.path, METHODS[self.method])
+        found = PATHS.get(self.path, METHODS[self.method])
+        if found.quadrature and self.tolerance is not None:
+            return replace(found, passes=found.passes_to_tolerance)
+        return found
 
     @property
     def label(self) -> str:

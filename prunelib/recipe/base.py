@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from prunelib.errors import unknown_name
 from prunelib.recipe.problems import Keys, Mistakes, mistakes_of
-from prunelib.tasks import CHAT, FORMATS, MAX_SHOTS
+from prunelib.tasks import CHAT, FORMATS, MAX_SHOTS, MIXED
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Shots = Annotated[int, Field(ge=0, le=MAX_SHOTS)]
@@ -69,3 +69,14 @@ def section(value: Any) -> Any:
 
 
 PromptFormatName = Annotated[str, one_of("prompt format", (*FORMATS, CHAT))]
+
+
+def _mixed(value: Any) -> Any:
+    """Several proxies are one task, which takes their prompts in turn."""
+    if isinstance(value, list | tuple):
+        return MIXED.join(str(name) for name in once(value)) or value
+    return value
+
+
+#: A task by name, or several whose prompts are taken in turn.
+Proxy = Annotated[str, BeforeValidator(_mixed)]

@@ -25,6 +25,7 @@ class Method:
         passes: forward passes of a prompt, a backward pass counted as one more; of each layer
             ``by_layer``, else in all. ``None``: one for each neuron. What runs without a pass
             counts as one, as plans tell time by passes.
+        passes_to_tolerance: the same of integrated gradients with a tolerance.
         takes: keys of an attribution that mean something to it, of those that not all take.
     """
 
@@ -34,6 +35,7 @@ class Method:
     needs_objective: bool = False
     by_layer: bool = False
     passes: float | None = 1
+    passes_to_tolerance: float = 2 * 9
     takes: tuple[str, ...] = ("projection", "objective.tokens")
 
     @property
@@ -54,10 +56,11 @@ class Method:
 _SCORERS = "prunelib.attribution.scorers"
 _INTEGRATED = ("path", "variant", "projection", "objective.tokens")
 
-#: Attribution methods by name. Integrated gradients begin with 9 nodes, and most layers end there.
+#: Attribution methods by name. Integrated gradients begin with 4 nodes and both ends of the path,
+#: or with 9 nodes where they have a tolerance, and most layers end there.
 METHODS: dict[str, Method] = {method.name: method for method in (
     Method("integrated_gradients", quadrature=True, needs_objective=True, by_layer=True,
-           passes=2 * 9, takes=_INTEGRATED),
+           passes=2 * 4 + 2, takes=_INTEGRATED),
     Method("iterated_path", f"{_SCORERS}.iterated_path:iterated_path", needs_objective=True,
            by_layer=True, passes=2 * (16 + 9), takes=()),
     Method("gradient_activation", f"{_SCORERS}.gradient_activation:gradient_activation",
@@ -70,7 +73,8 @@ METHODS: dict[str, Method] = {method.name: method for method in (
 
 #: Paths of integrated gradients that are computed in another way than layer by layer.
 PATHS: dict[str, Method] = {method.name: method for method in (
-    Method("joint", quadrature=True, needs_objective=True, passes=2 * 9, takes=_INTEGRATED),
+    Method("joint", quadrature=True, needs_objective=True, passes=2 * 4 + 2,
+           takes=_INTEGRATED),
     Method("single", f"{_SCORERS}.single:single", needs_objective=True, by_layer=True,
            passes=None, takes=("path", "projection", "objective.tokens")),
 )}  # fmt: skip

@@ -30,6 +30,7 @@ from prunelib.recipe.problems import Findings, Mistake, mistakes_of, unknown_key
 from prunelib.recipe.search import SearchSpec
 from prunelib.recipe.studies import STUDIES, load_study
 from prunelib.tasks import (
+    MIXED,
     SPLITS,
     SUITES,
     TASKS,
@@ -174,6 +175,12 @@ class Recipe(Spec):
         spec = self.dataset(name)
         if spec is not None:
             return build_task(spec)
+        if MIXED in name:
+            for part in name.split(MIXED):
+                if self.task(part) and self.dataset(part):
+                    raise UserError(f"'{part}' is a task of the recipe, and only bundled tasks are "
+                                    "mixed: give it as the only proxy")
+            return get_task(name)
         if name in SEVERAL:
             raise UserError(f"'{name}' stands for several tasks; this key takes one task")
         if name not in TASKS:

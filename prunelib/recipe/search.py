@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from prunelib.errors import UserError
-from prunelib.recipe.base import Count, Rate, Shots, Spec, once, one_of, one_or_more
+from prunelib.recipe.base import Count, Proxy, Rate, Shots, Spec, once, one_of, one_or_more
 from prunelib.recipe.methods import STRATEGIES
 
 
@@ -33,8 +33,8 @@ class SearchSpec(Spec):
     #: Shares of a layer's components that are switched off.
     rates: Annotated[tuple[Rate, ...], BeforeValidator(one_or_more)] = (
         0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
-    #: Task whose examples decide; by default the one that was attributed.
-    proxy: str | None = None
+    #: Task whose examples decide, or several in turn; by default the one that was attributed.
+    proxy: Proxy | None = None
     #: ``attribute``: the very prompts that were attributed; else examples kept for the search.
     split: Literal["search", "attribute"] = "search"
     #: Examples of each cell of the grid.
@@ -47,9 +47,10 @@ class SearchSpec(Spec):
     seed: int = 0
     #: Which cells are tried, and on how many examples.
     strategy: Annotated[str, one_of("search strategy", STRATEGIES)] = "exhaustive"
-    #: Which cell is chosen: the ``best``, as in both neuron papers, or the smallest rate of its
-    #: layer that loses no more than one paired standard error against it.
-    choice: Literal["best", "smallest_within_error"] = "smallest_within_error"
+    #: Which cell is chosen: the ``best``, as in both neuron papers; the smallest rate of its
+    #: layer that loses no more than one paired standard error against it; or the one whose gain is
+    #: most certainly ``shared`` by several proxies, none of which loses.
+    choice: Literal["best", "smallest_within_error", "shared"] = "smallest_within_error"
     #: What cells are compared by: ``margin`` also sees how sure right answers are.
     statistic: Literal["accuracy", "margin"] = "accuracy"
     #: Whether nothing is switched off where no cell beats the untouched model: it is a
@@ -65,3 +66,10 @@ class SearchSpec(Spec):
         if not rates:
             raise UserError("search.rates is empty: give at least one rate")
         return tuple(sorted(set(rates)))
+
+    @model_validator(mode="after")
+    def _shared(self) -> SearchSpec:
+        if self.choice == "shared" and self.strategy != "exhaustive":
+            raise UserError("search.choice: shared compares all cells on all examples: use "
+                            f"strategy: exhaustive, not {self.strategy}")
+        return self

@@ -15,6 +15,7 @@ TEXT, FLAG, REAL = pa.string(), pa.bool_(), pa.float64()
 SMALL, LARGE = pa.int32(), pa.int64()
 TIME = pa.timestamp("us", tz="UTC")
 INTS, REALS, TEXTS = pa.list_(pa.int32()), pa.list_(pa.float64()), pa.list_(pa.string())
+SINGLES = pa.list_(pa.float32())
 
 
 def column(name: str, kind: pa.DataType, description: str, null: bool = False) -> pa.Field:

@@ -22,6 +22,7 @@ from prunelib.results.columns import (
     MODEL,
     REAL,
     REALS,
+    SINGLES,
     SMALL,
     TEXT,
     TEXTS,
@@ -133,19 +134,24 @@ _ATTRIBUTIONS = table(
     column("site", TEXT, "where the component sits, such as mlp_hidden"),
     LAYER,
     column("index", SMALL, "component within layer and site, from 0"),
-    column("score", REAL, "mean score over the prompts"),
+    column("score", REAL, "score: the mean over the prompts, or what the recipe's "
+           "aggregate_prompts asks for"),
     column("rank", SMALL, "place in the order in which the layer's components are switched off, "
            "1 = first: the highest score, or what the recipe's rank asks for"),
     column("prompts", SMALL, "prompts that the mean is taken over"),
     column("queries", SMALL, "different queries that these prompts ask"),
-    column("standard_error", REAL, "standard error of the score over queries, from the first "
-           "quadrature level; null of one query, and of methods whose score is no mean over "
-           "prompts", null=True),
+    column("standard_error", REAL, "standard error of the score over queries (with a tolerance, "
+           "from the first quadrature level); null of one query, and of methods whose score is no "
+           "mean over prompts", null=True),
     column("first_half_rank", SMALL, "rank by half of the queries alone, null likewise",
            null=True),
     column("second_half_rank", SMALL, "rank by the other half alone, null likewise", null=True),
     column("nodes", SMALL, "quadrature nodes used for the layer", null=True),
-    column("error_estimate", REAL, "estimated relative error of the layer's scores", null=True),
+    column("error_estimate", REAL, "estimated relative error of the layer's scores by the "
+           "quadrature", null=True),
+    column("overlap", REAL, "share of the components that the rates of the search switch off "
+           "which two halves of the queries agree on: mean over rates and ways to halve; null "
+           "where scores of single prompts are not kept", null=True),
     column(
         "completeness_error", REAL, "median absolute completeness gap of the layer", null=True
     ),
@@ -169,6 +175,22 @@ _PARTS = table(
            "else empty"),
     column("weighted", REALS, "likewise the sum over queries of n·S"),
     column("half", REALS, "likewise the sum of S over every other query"),
+    UNIT,
+)
+_PROMPT_SCORES = table(
+    "prompt_scores",
+    "one row per (prompt, layer, quadrature level): its scores by the nodes that the level adds",
+    MODEL,
+    LAYER,
+    column("example", SMALL, "the prompt, as in predictions"),
+    column("level", SMALL, "quadrature level; level 0 has 4 nodes, the others as many as all "
+           "before together"),
+    column("scores", SINGLES, "score of each component"),
+    column("half_difference", REAL, "of level 0: squared length of half the difference between "
+           "scores by one half of its nodes and by the other; else 0"),
+    column("value_start", REAL, "objective at the start of the path, level 0 only", null=True),
+    column("value_end", REAL, "objective at its end, the untouched model, level 0 only",
+           null=True),
     UNIT,
 )
 _USED = table(
@@ -328,6 +350,7 @@ TABLES: dict[str, pa.Schema] = {
     "start_tokens": _START_TOKENS,
     "planted": _PLANTED,
     "attribution_parts": _PARTS,
+    "prompt_scores": _PROMPT_SCORES,
     "attributions": _ATTRIBUTIONS,
     "attribution_units": _USED,
     "completeness_gaps": _GAPS,

@@ -1,8 +1,8 @@
-"""The rule that chooses one cell of a grid, or none.
+"""The rules that choose one cell of a grid, or none.
 
-Every comparison is exact: of whole numbers of examples, or of sums of margins that are rounded
-once (``math.fsum``) or not at all (fractions). No tolerance is involved, and neither the order of
-cells nor the number of examples can tip a tie.
+Comparisons on the examples of one proxy are exact: of whole numbers of examples, or of sums of
+margins that are rounded once (``math.fsum``) or not at all (fractions). No tolerance is involved,
+and neither the order of cells nor the number of examples can tip a tie.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prunelib.interventions.ablation import Ablation
 
 #: Which of the cells is taken: the best one, or the smallest rate that is about as good.
-Choice = Literal["best", "smallest_within_error"]
+Choice = Literal["best", "smallest_within_error", "shared"]
 #: What cells are compared by: 0/1 accuracy, or margins among equally accurate cells.
 Statistic = Literal["accuracy", "margin"]
 #: Whether "switch nothing off" may be the answer.
@@ -69,8 +69,11 @@ class Cell(Outcome):
     ablation: Ablation
 
 
-def choose(cells: Sequence[Cell], rule: Rule, untouched: Outcome | None = None) -> Cell | None:
+def choose(cells: Sequence[Cell], rule: Rule, untouched: Outcome | None = None,
+           proxies: NDArray[np.intp] | None = None) -> Cell | None:
     """The cell that is chosen, or ``None``: switch nothing off.
+
+    ``shared`` is :func:`shared_gain`; ``proxies`` says which one each example is of.
 
     The **best** cell has the most right answers; among equals the fewest copied answers, the
     highest mean margin, the smallest rate, and the lowest digest of its ablation, in that order.
@@ -90,6 +93,9 @@ def choose(cells: Sequence[Cell], rule: Rule, untouched: Outcome | None = None) 
     answers, and its mean margin is no lower). Without ``untouched``, or with ``nothing: excluded``,
     some cell is always chosen.
     """
+    if rule.choice == "shared" and untouched is not None:
+        whose = np.zeros(len(untouched.correct), np.intp) if proxies is None else proxies
+        return _most_shared(cells, rule, untouched, whose)
     best = best_cell(cells, rule.statistic)
     if untouched is not None and rule.nothing == "candidate" and not _beats(best, untouched, rule):
         return None
@@ -112,6 +118,67 @@ def lighter(cells: Sequence[Cell], best: Cell, rule: Rule) -> list[Cell]:
         return []
     return sorted((cell for cell in cells if cell.layer == best.layer and cell.rate < best.rate
                    and _as_good(cell, best, rule.statistic)), key=lambda c: c.rate)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a cell gains against the untouched model, over several proxies.
+
+    Attributes:
+        mean: over proxies of their mean gain.
+        error: its standard error over examples, or over proxies where that is larger: they stand
+            for tasks that no search sees.
+        worst: the smallest gain of a proxy, in its own standard errors.
+    """
+
+    mean: float
+    error: float
+    worst: float
+
+    @property
+    def certain(self) -> float:
+        """What the gain is at least, but for two standard errors."""
+        return self.mean - 2 * self.error
+
+
+def shared_gain(cell: Outcome, untouched: Outcome, proxies: NDArray[np.intp],
+                statistic: Statistic) -> Gain:
+    """The paired gain of a cell, every proxy with the same weight.
+
+    Of ``accuracy``: right answers. Of ``margin``: half of it right answers, half how sure the gold
+    answer is against what could be copied, 1 / (1 + exp(-margin)): it counts for something that an
+    answer comes nearer, and never more than that it is right.
+    """
+    differences = cell.correct.astype(float) - untouched.correct
+    if statistic == "margin":
+        sure = [1 / (1 + np.exp(-np.nan_to_num(o.margin, nan=-np.inf).clip(-50, 50)))
+                for o in (cell, untouched)]
+        differences = (differences + sure[0] - sure[1]) / 2
+    parts = [differences[proxies == proxy] for proxy in np.unique(proxies)]
+    means = np.array([part.mean() for part in parts])
+    errors = np.array([part.std(ddof=1) / np.sqrt(len(part)) if len(part) > 1 else np.inf
+                       for part in parts])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        worst = np.where(means == 0, 0.0, means / errors).min()
+    within = float(np.sqrt((errors**2).sum())) / len(parts)
+    between = float(means.std(ddof=1)) / len(parts) ** 0.5 if len(parts) > 1 else 0.0
+    return Gain(float(means.mean()), max(within, between), float(worst))
+
+
+def _most_shared(cells: Sequence[Cell], rule: Rule, untouched: Outcome,
+                 proxies: NDArray[np.intp]) -> Cell | None:
+    """The cell whose gain is most certain, of those under which no proxy loses by its error.
+
+    Nothing is switched off where no gain is certain; with ``nothing: excluded`` some cell always
+    is, whatever it loses.
+    """
+    gains = {cell.ablation.digest: shared_gain(cell, untouched, proxies, rule.statistic)
+             for cell in cells}
+    fit = [c for c in cells if gains[c.ablation.digest].worst >= -1
+           and gains[c.ablation.digest].certain > 0]
+    if rule.nothing == "excluded":
+        fit = fit or list(cells)
+    return min(fit, key=lambda c: (-gains[c.ablation.digest].certain, *_ties(c)), default=None)
 
 
 def _beats(best: Cell, untouched: Outcome, rule: Rule) -> bool:

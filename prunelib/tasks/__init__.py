@@ -24,7 +24,7 @@ from prunelib.tasks.prompts import (
     format_of,
     numbers,
 )
-from prunelib.tasks.registry import SUITES, TASKS, get_task, task_names
+from prunelib.tasks.registry import MIXED, SUITES, TASKS, get_task, task_names
 from prunelib.tasks.sources.base import count_vowels
 from prunelib.tasks.sources.benchmark import ICL18
 from prunelib.tasks.specs import (
@@ -38,8 +38,8 @@ from prunelib.tasks.specs import (
 from prunelib.tasks.texts import prose, text_file
 
 __all__ = [
-    "CHAT", "CHOICE_SCORINGS", "FORMATS", "ICL18", "KNOWN", "LABELS", "MAX_SHOTS", "SPLITS",
-    "SUITES", "TASKS", "ChatFormat", "Choice", "ChoiceScoring", "Choices", "DatasetSpec",
+    "CHAT", "CHOICE_SCORINGS", "FORMATS", "ICL18", "KNOWN", "LABELS", "MAX_SHOTS", "MIXED",
+    "SPLITS", "SUITES", "TASKS", "ChatFormat", "Choice", "ChoiceScoring", "Choices", "DatasetSpec",
     "Example", "FormatName", "Pair", "PairsSpec", "PromptFormat", "Split", "Task", "TaskSpec",
     "Written", "build_task", "count_vowels", "draw", "draw_labelled", "format_of", "get_task",
     "notes_on", "numbers", "orders", "own_scoring", "pinned", "prose", "relabelled",

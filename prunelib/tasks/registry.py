@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from importlib import import_module
 from typing import cast
@@ -25,11 +26,20 @@ TASKS: Tasks = {name: make for source in _SOURCES for name, make in source.TASKS
 SUITES: Suites = {name: tasks for source in _SOURCES for name, tasks in source.SUITES.items()}
 
 
+#: Between the names of tasks that are mixed.
+MIXED = "+"
+
+
+@functools.cache
 def get_task(name: str) -> Task:
-    """The bundled task of this name.
+    """The bundled task of this name, or a mixture of several, as in ``list_first+to_upper``.
 
     Raises :class:`~prunelib.errors.UserError`, with near matches, if there is none.
     """
+    if MIXED in name:
+        parts = tuple(get_task(part) for part in name.split(MIXED))
+        return Task(name, "proxy", (), f"in turn: {', '.join(part.name for part in parts)}",
+                    parts=parts)
     if name not in TASKS:
         raise unknown_name("task", name, [*TASKS, *SUITES])
     return TASKS[name]()

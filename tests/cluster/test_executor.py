@@ -70,7 +70,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
 
     def kill() -> None:
         """SIGKILL a worker process once the first results are there."""
-        while not list(results.glob("attribution_parts/*.parquet")):
+        while not list(results.glob("prompt_scores/*.parquet")):
             time.sleep(0.05)
         for pid in worker_pids():
             os.kill(pid, signal.SIGKILL)

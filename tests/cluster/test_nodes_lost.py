@@ -92,7 +92,7 @@ def test_models_survive_the_loss_of_a_node(
     executor = RayExecutor(results, address=nodes.address)
     with ThreadPoolExecutor(1) as thread:  # nodes can be added by the main thread only
         running = thread.submit(prunelib.run, wanted, results, executor)
-        wait_for_files(results, "attribution_parts", 4, running)
+        wait_for_files(results, "prompt_scores", 4, running)
         lose(nodes.list_all_nodes()[-1])
         wait_for_files(results, "predictions", 1, running)
         nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")

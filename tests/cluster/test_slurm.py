@@ -158,6 +158,29 @@ def test_mistakes_end_before_anything_is_started(
     assert done.returncode == 2 and say in done.stderr + done.stdout
 
 
+def _fake(folder: Path, **scripts: str) -> None:
+    for name, body in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+
+
+def test_the_job_ends_where_ray_fails_on_the_head(tmp_path: Path) -> None:
+    """The other node waits for the head for as long as it is let."""
+    _fake(tmp_path, prunelib="exit 0", ray="echo no such port >&2; exit 1", sleep="exec true",
+          python=f'exec {sys.executable} "$@"',
+          srun="""while [[ $1 == --* ]]; do shift; done
+trap 'kill $(jobs -p)' TERM
+SLURM_CPUS_ON_NODE=1 SLURM_NODEID=0 "$@" & SLURM_CPUS_ON_NODE=1 SLURM_NODEID=1 "$@" &
+wait; wait""")
+    done = subprocess.run(
+        ["bash", SCRIPT, "recipe.yaml", "results"], text=True, capture_output=True, timeout=60,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "1",
+             "SLURM_JOB_NUM_NODES": "2", "SLURMD_NODENAME": "localhost",
+             "SLURM_SUBMIT_DIR": str(tmp_path), "PRUNELIB_BIN": str(tmp_path)})
+    assert done.returncode == 1 and "no such port" in done.stderr, done
+    assert "error: Ray did not start" in done.stderr
+
+
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.cluster

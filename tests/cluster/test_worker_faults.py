@@ -187,7 +187,7 @@ def test_a_disk_that_is_full_and_then_read_only_for_a_while(
     prunelib.run(recipe(info), expected)
 
     def disturb_disk() -> None:
-        wait_for(lambda: list((results / "attribution_parts").glob("*.parquet")))
+        wait_for(lambda: list((results / "prompt_scores").glob("*.parquet")))
         fill(small_disk)
         time.sleep(4)
         (small_disk / "filler").unlink()

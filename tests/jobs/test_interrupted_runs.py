@@ -54,7 +54,7 @@ def test_so_does_one_whose_workers_have_begun(
     """Ray has a handler of its own, which prints where native code was."""
     with start(good, tmp_path / "r") as running:
         assert running.stderr is not None
-        while not list((tmp_path / "r" / "attribution_parts").glob("*.parquet")):
+        while not list((tmp_path / "r" / "prompt_scores").glob("*.parquet")):
             assert running.poll() is None
             time.sleep(0.01)
         running.send_signal(number)

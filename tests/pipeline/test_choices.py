@@ -191,7 +191,7 @@ def test_prompts_are_chosen_by_what_the_model_answers(choose: str, tmp_path: Pat
     pool = ask(tmp_path, "select example, correct from predictions where purpose = 'pool' "
                          "order by example")
     assert len(pool) == 16 and 0 < sum(right for _, right in pool) < 16
-    used = ask(tmp_path, "select distinct start from attribution_parts order by start")
+    used = ask(tmp_path, "select distinct example from prompt_scores order by example")
     fitting = [example for example, right in pool if right == (choose == "correct")]
     assert [start for (start,) in used] == fitting[:4]
 

@@ -18,7 +18,9 @@ from prunelib.results.figures.report import draw_report
 def each(**common: Any) -> list[dict[str, Any]]:
     """One attribution of every kind, each with a name; one level of nodes."""
     kinds: dict[str, dict[str, Any]] = {
-        "layer": {}, "released": {"variant": "released"}, "up": {"projection": "up"},
+        "layer": {}, "trimmed": {"aggregate_prompts": "trimmed"},
+        "tolerant": {"tolerance": 0.02, "max_nodes": 9},
+        "released": {"variant": "released"}, "up": {"projection": "up"},
         "down": {"projection": "down"}, "bottom": {"rank": "bottom"},
         "absolute": {"rank": "absolute"}, "wrong": {"choose": "wrong", "seeds": [1]},
         "free": {"objective": "max_logit"},
@@ -29,7 +31,7 @@ def each(**common: Any) -> list[dict[str, Any]]:
         **{method: {"method": method} for method in (
             "gradient_activation", "activation", "weight", "wanda")},
     }  # fmt: skip
-    plain = {"prompts": 4, "shots": 2, "block": 2, "max_nodes": 9}
+    plain = {"prompts": 4, "shots": 2, "block": 2, "max_nodes": 4}
     return [{"name": name} | plain | kind | common for name, kind in kinds.items()]
 
 
@@ -42,8 +44,8 @@ def every(info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
                             "capability": {"text": "prompts", "examples": 5}})
     check_recipe(made)
     counts = done_and_resumed(made, results)
-    # Bottom and absolute have the units of layer. What is open is whether there are enough prompts
-    # that are answered wrongly, which have 2 blocks in each layer.
+    # Trimmed, bottom and absolute have the units of layer. What is open is whether there are enough
+    # prompts that are answered wrongly, which have 2 blocks in each layer.
     assert counts["attribute"] == expected(made, LAYERS, 0)["attribute"].least + 2 * LAYERS
     return made, results
 

@@ -100,7 +100,7 @@ def test_the_study_ends_where_too_few_are_left(positions: ModelInfo, tmp_path: P
     report = prunelib.run(mine(positions, tmp_path, long=45), tmp_path / "r")
     (why,) = report.stopped.values()
     assert "fewer than half" in str(why) and "too long" in str(why)
-    assert not report.failed and not ask(tmp_path / "r", "select * from attribution_parts")
+    assert not report.failed and not ask(tmp_path / "r", "select * from prompt_scores")
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_a_killed_run_continues_to_the_same_rows(
     )
     process = subprocess.Popen([sys.executable, str(script)], env=os.environ | {
         "PYTHONPATH": str(Path(__file__).parent.parent)})
-    while not list(results.glob("attribution_parts/*.parquet")) and process.poll() is None:
+    while not list(results.glob("prompt_scores/*.parquet")) and process.poll() is None:
         time.sleep(0.02)
     time.sleep(moment)
     process.send_signal(signal.SIGKILL)
@@ -211,7 +211,7 @@ def test_results_that_stay_out_of_reach_end_the_run_in_one_line(
     real = files.LocalFiles.commit
 
     def full(self: files.LocalFiles, name: str, content: bytes) -> None:
-        if len(list((tmp_path / "r" / "attribution_parts").glob("*"))) > 1:
+        if len(list((tmp_path / "r" / "prompt_scores").glob("*"))) > 1:
             raise OSError(28, "No space left on device")
         real(self, name, content)
 

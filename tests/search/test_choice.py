@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from prunelib.interventions.ablation import Ablation
-from prunelib.search.choice import Cell, Outcome, Rule, choose
+from prunelib.search.choice import Cell, Outcome, Rule, choose, shared_gain
 
 BEST, SMALLEST = Rule("best"), Rule("smallest_within_error")
 BY_MARGIN = Rule("smallest_within_error", "margin")
@@ -177,3 +177,67 @@ def test_nothing_by_margins() -> None:
         assert choose([surer, unsure, wrong], rule, untouched) is surer
         assert choose([unsure, wrong], rule, untouched) is None
         assert choose([cell(1, 0.2, 99, margin=0.0)], rule, untouched) is not None
+
+
+def shared(layer: int, gains: list[float], n: int = 40, seed: int = 0) -> Cell:
+    """A cell whose proxies gain such shares of answers against :data:`HALF`, example by example."""
+    rng = np.random.default_rng(seed)
+    correct = HALF.correct.copy()
+    for proxy, gain in enumerate(gains):
+        here = np.flatnonzero(proxy == PROXIES)
+        free = here[correct[here] == (gain < 0)]
+        correct[rng.permutation(free)[: round(abs(gain) * len(here))]] = gain > 0
+    return Cell(correct, np.zeros(3 * n, bool), np.zeros(3 * n), layer, 0.1,
+                Ablation.of_layer(layer, range(10)))
+
+
+PROXIES = np.arange(120) % 3
+HALF = Outcome(PROXIES * 0 + np.arange(120) // 3 % 2 == 0, np.zeros(120, bool), np.zeros(120))
+SHARED = Rule("shared")
+
+
+def test_the_shared_gain_is_the_mean_over_proxies_with_its_paired_error() -> None:
+    found = shared_gain(shared(0, [0.5, 0.2, 0.1]), HALF, PROXIES, "accuracy")
+    assert isclose(found.mean, 0.8 / 3)
+    by_hand = [np.repeat([1.0, 0.0], [k, 40 - k]) for k in (20, 8, 4)]
+    # The proxies differ by more than their examples let expect.
+    assert isclose(found.error, np.std([0.5, 0.2, 0.1], ddof=1) / np.sqrt(3))
+    alike = shared_gain(shared(0, [0.2, 0.2, 0.2]), HALF, PROXIES, "accuracy")
+    assert isclose(alike.error, np.sqrt(by_hand[1].var(ddof=1) / 40 / 3))
+    assert isclose(found.worst, 0.1 / by_hand[2].std(ddof=1) * np.sqrt(40))
+
+
+def test_two_standard_errors_below_the_gain_are_rarely_above_the_truth() -> None:
+    """Of cells that change nothing on average, few gain for certain."""
+    rng = np.random.default_rng(3)
+    certain = 0
+    for _ in range(1000):
+        flips = rng.random(120) < 0.3
+        drawn = Outcome(np.where(flips, rng.random(120) < 0.5, HALF.correct), HALF.copied,
+                        HALF.margin)
+        certain += shared_gain(drawn, HALF, PROXIES, "accuracy").certain > 0
+    assert 0 < certain < 25  # 2.3% of 1000, if examples were all that counts
+
+
+def test_a_gain_that_proxies_share_beats_a_larger_one_of_a_single_proxy() -> None:
+    one, all_of_them = shared(0, [0.5, 0.0, 0.0]), shared(1, [0.15, 0.15, 0.15])
+    assert choose([one, all_of_them], SHARED, HALF, PROXIES) is all_of_them
+    # By right answers alone the other has more.
+    assert choose([one, all_of_them], BEST, HALF) is one
+
+
+def test_a_cell_under_which_a_proxy_loses_is_not_taken() -> None:
+    harmful, small = shared(0, [0.5, 0.5, -0.2]), shared(1, [0.15, 0.15, 0.1])
+    assert choose([harmful, small], SHARED, HALF, PROXIES) is small
+    assert choose([harmful], SHARED, HALF, PROXIES) is None
+    assert choose([harmful], Rule("shared", nothing="excluded"), HALF, PROXIES) is harmful
+
+
+def test_nothing_is_switched_off_where_no_gain_is_certain() -> None:
+    assert choose([shared(0, [0.05, 0.0, 0.0])], SHARED, HALF, PROXIES) is None
+    # Margins see that answers come nearer, as far as they are bounded.
+    nearer = replace(shared(0, [0.0, 0.0, 0.0]), margin=np.where(np.arange(120) % 4, 2.0, 1.0))
+    assert choose([nearer], SHARED, HALF, PROXIES) is None
+    assert choose([nearer], Rule("shared", "margin"), HALF, PROXIES) is nearer
+    broken = replace(nearer, margin=np.full(120, nan))
+    assert choose([broken], Rule("shared", "margin"), HALF, PROXIES) is None

@@ -130,3 +130,14 @@ def test_a_mixture_takes_its_parts_prompts_in_turn() -> None:
     assert other.digest != mixture.digest
     with pytest.raises(UserError, match="to_upper_unseen"):
         mixture.check("search", 16)
+
+
+def test_tasks_are_mixed_by_their_names() -> None:
+    mixed = get_task("list_first_unseen+to_upper")
+    found = draw(mixed, split="search", shots=2, seed=0, count=8)
+    parts = [draw(get_task(name), split="search", shots=2, seed=0, count=4)
+             for name in ("list_first_unseen", "to_upper")]
+    assert [e.prompt for e in found] == [parts[i % 2][i // 2].prompt for i in range(8)]
+    assert {e.task for e in found} == {mixed.name}
+    with pytest.raises(UserError, match=r"to_uper.*to_upper"):
+        get_task("list_first_unseen+to_uper")

@@ -24,6 +24,6 @@ def gradient_activation(
     each = []
     for start in range(0, len(prompts), rows):
         found = block_gradients(loaded, path, prompts[start : start + rows], objective, np.ones(1),
-                                rows, np.ones(1))
-        each.append(np.stack([part.each for part in found if part.each is not None]))
+                                rows, np.ones((1, 1)))
+        each.append(np.stack([part.each[0] for part in found if part.each is not None]))
     return np.concatenate(each, 1)

@@ -6,12 +6,13 @@ its settings too.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunelib.attribution import quadrature
+from prunelib.attribution import quadrature, shifted_nodes
+from prunelib.attribution.sampling import enough, query_blocks
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
@@ -42,7 +43,7 @@ from prunelib.pipeline.units.steps import Step, UnitsFailed, offers, together
 from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import AttributionSpec
 from prunelib.recipe.recipe import Recipe
-from prunelib.tasks import numbers
+from prunelib.tasks import draw, numbers
 from prunelib.vocabulary import Stage
 
 if TYPE_CHECKING:
@@ -175,11 +176,12 @@ def _scoring(request: RankingRequest, *beside: str) -> tuple[AttributionSpec, st
 
     Two of the same share their units.
     """
-    plain = AttributionSpec.model_fields
-    spec = request.spec.model_copy(update={
-        "name": None, "proxy": "", "seeds": (0,),
-        **{key: plain[key].default for key in ("rank", "tolerance", "max_nodes", *beside)}})
-    return spec, request.task, request.seed
+    plain, spec = AttributionSpec.model_fields, request.spec
+    same = spec.model_copy(update={
+        "name": None, "proxy": "", "seeds": (0,), "tolerance": None if spec.by_prompt else 1.0,
+        **{key: plain[key].default for key in ("rank", "max_nodes", "max_prompts", "overlap",
+                                               "aggregate_prompts", *beside)}})
+    return same, request.task, request.seed
 
 
 def _attribute_count(recipe: Recipe, searched: int) -> Count:
@@ -212,7 +214,7 @@ def _pools(recipe: Recipe, request: RankingRequest) -> list[list[int]]:
 
 
 def _attributed(recipe: Recipe, request: RankingRequest) -> int:
-    """How many prompts are attributed: fewer than asked for where a pool has no more."""
+    """How many prompts are attributed to begin with: fewer than asked for in a small pool."""
     asked = request.spec.prompts
     if request.spec.choose != "random":
         return asked
@@ -241,8 +243,22 @@ def _score_count(recipe: Recipe, request: RankingRequest, searched: int) -> Coun
     groups = (searched if method.by_layer else 1) if method.runs else 0
     if not method.quadrature:
         return exactly(groups)
-    blocks = math.ceil(_attributed(recipe, request) / spec.block) * groups
-    return Count(blocks, blocks * sum(nodes <= spec.max_nodes for nodes in quadrature.NODES))
+    blocks = _blocks(recipe, request)
+    levels = shifted_nodes.NODES if spec.by_prompt else quadrature.NODES
+    raised = max(1, sum(nodes <= spec.max_nodes for nodes in levels))
+    return Count(enough(blocks, spec.prompts) * groups, len(blocks) * groups * raised)
+
+
+def _blocks(recipe: Recipe, request: RankingRequest) -> list[list[int]]:
+    """Blocks of the prompts that are attributed at most; full ones where they are not known."""
+    spec, asked = request.spec, request.spec.most_prompts
+    queries = [str(i) for i in range(asked)]
+    with suppress(UserError):  # the task is not on this machine
+        if spec.choose == "random":
+            queries = [example.query for example in draw(
+                recipe.task(request.task), split="attribute", shots=spec.shots, seed=request.seed,
+                count=asked, demonstrations=recipe.sources(request.task, spec.demonstrations))]
+    return query_blocks(queries, spec.block)
 
 
 def _search_count(recipe: Recipe, searched: int) -> Count:

@@ -62,6 +62,13 @@ def scored_site(info: ModelInfo, spec: AttributionSpec) -> Site:
     return adapter_for(info.model_type).projection(spec.projection)[1]
 
 
+def scored_together(run: ModelRun, request: RankingRequest) -> list[tuple[int, ...]]:
+    """Groups of layers that are scored together."""
+    if request.spec.computation.by_layer:
+        return [(layer,) for layer in run.layers]
+    return [run.layers]
+
+
 def pruned_site(info: ModelInfo, spec: AttributionSpec, search: SearchSpec) -> Site:
     """Where components that were scored are switched off.
 

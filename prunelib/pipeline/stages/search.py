@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunelib.engines.base import Completion
 from prunelib.interventions.ablation import BASELINE, Ablation
@@ -172,8 +173,14 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int
         except StopIteration as end:
             found = cast("Found", end.value)
             (known,) = _outcomes(run, [untouched])
-            return found.cells, choose(found.candidates, rule, Outcome(
-                known.correct[0], known.copied[0], known.margin[0]))
+            return found.cells, choose(
+                found.candidates, rule,
+                Outcome(known.correct[0], known.copied[0], known.margin[0]), _proxies(prompts))
+
+
+def _proxies(prompts: PromptsRef) -> NDArray[np.intp]:
+    """Which of several proxies each example is of, ``[examples]``: a mixture takes them in turn."""
+    return np.sort(np.array(prompts.indices, np.intp)) % max(1, len(prompts.task.load().parts))
 
 
 def _grid_unit(run: ModelRun, prompts: PromptsRef, layer: int, ablations: tuple[Ablation, ...],

@@ -47,11 +47,11 @@ SCORE_ERRORS = view(
     "queries, and how many of the components that are switched off first two halves of the "
     "queries have in common",
     "run model method objective proxy shots seed site layer prompts queries nodes error_estimate "
-    "relative_error spearman share count shared shared_by_chance",
+    "relative_error overlap spearman share count shared shared_by_chance",
     """
 WITH scored AS (
     SELECT DISTINCT run, model, method, objective, proxy, shots, seed, site, layer, "index", score,
-           prompts, queries, nodes, error_estimate, standard_error, first_half_rank,
+           prompts, queries, nodes, error_estimate, standard_error, overlap, first_half_rank,
            second_half_rank
     FROM attributions JOIN _scope USING (unit_id, model)
     WHERE standard_error IS NOT NULL
@@ -59,6 +59,7 @@ WITH scored AS (
 layers AS (
     SELECT run, model, method, objective, proxy, shots, seed, site, layer, prompts, queries,
            max(nodes) AS nodes, max(error_estimate) AS error_estimate, count(*) AS width,
+           max(overlap) AS overlap,
            sqrt(sum(standard_error ** 2)) / nullif(sqrt(sum(score ** 2)), 0) AS relative_error,
            corr(first_half_rank, second_half_rank) AS spearman,
            list(greatest(first_half_rank, second_half_rank)) AS worse
@@ -69,7 +70,7 @@ cuts AS (
     FROM layers CROSS JOIN (VALUES (0.01::DOUBLE), (0.05), (0.1)) shares(share)
 )
 SELECT run, model, method, objective, proxy, shots, seed, site, layer, prompts, queries, nodes,
-       error_estimate, relative_error, spearman, share, "count",
+       error_estimate, relative_error, overlap, spearman, share, "count",
        len(list_filter(worse, lambda r: r <= "count")) AS shared,
        "count" * "count" / width AS shared_by_chance
 FROM cuts
@@ -85,6 +86,9 @@ ORDER BY ALL
     relative_error="standard errors of the layer's scores over queries, relative to the scores "
     "(both as root of the sum of squares); what is switched off is uncertain where it is not "
     "small. Null if all scores are 0",
+    overlap="share of the components that the rates of the search switch off which two halves of "
+    "the queries agree on, mean over rates and ten ways to halve; null where scores of single "
+    "prompts are not kept",
     spearman="rank correlation of the scores of two halves of the queries",
     share="share of the layer's components that is switched off first",
     count="that many components",

@@ -105,7 +105,7 @@ def test_every_table_has_its_rows(study: Study) -> None:
     assert {(r["site"], r["score"]): (r["n"], r["low"], r["high"]) for r in of_scores} == (
         gradients | induction)
     assert [(r["layers"], r["heads"]) for r in study.rows("FROM models")] == [(LAYERS, HEADS)]
-    for empty in ("attributions", "attribution_parts", "planted", "likelihoods", "task_vectors"):
+    for empty in ("attributions", "prompt_scores", "planted", "likelihoods", "task_vectors"):
         assert len(found[empty]) == 0
 
     alone = {off(site, np.array([i]), 1).digest
