@@ -20,7 +20,7 @@ from prunelib.tasks.tokenization import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
     from prunelib.models.adapter import Adapter
 
@@ -66,9 +66,13 @@ class _ReachedError(Exception):
 
 
 def clean_prefix(
-    loaded: Host, batch: Batch, layer: int, modules: tuple[str, ...] = ()
+    loaded: Host, batch: Batch, layer: int, modules: tuple[str, ...] = (),
+    cache: DynamicCache | None = None,
 ) -> Prefix:
-    """Run the untouched model up to ``layer`` and keep its input and some modules' outputs."""
+    """Run the untouched model up to ``layer`` and keep its input and some modules' outputs.
+
+    The keys and values of every attention that runs go into ``cache``.
+    """
     import torch
 
     block = loaded.adapter.layers(loaded.model)[layer]
@@ -96,7 +100,7 @@ def clean_prefix(
     handles += [block.get_submodule(p).register_forward_hook(keep_output(p)) for p in modules]
     try:
         with torch.no_grad(), contextlib.suppress(_ReachedError):
-            loaded.model(**batch.inputs(), use_cache=False)
+            loaded.model(**batch.inputs(), **_into(cache))
     finally:
         for handle in handles:
             handle.remove()
@@ -148,11 +152,45 @@ def started_at(loaded: Host, layer: int, modules: tuple[str, ...] = ()) -> Itera
         yield replayed
 
 
+@dataclass(frozen=True)
+class KeysAndValues:
+    """What the attentions of a model keep of a batch under several masks of one layer.
+
+    Attributes:
+        shared: of the layers that no mask reaches, one row for each prompt.
+        own: of the others, masks × prompts, by mask, then by prompt.
+    """
+
+    shared: DynamicCache
+    own: DynamicCache
+
+    @classmethod
+    def empty(cls) -> KeysAndValues:
+        """To be filled by :func:`masked_rows`."""
+        from transformers import DynamicCache
+
+        return cls(DynamicCache(), DynamicCache())
+
+    def rows(self, rows: Tensor, prompts: int) -> DynamicCache:
+        """What some of the masks × prompts rows have kept, in all layers."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for i in range(max(len(self.shared.layers), len(self.own.layers))):
+            shared = self.shared.get_seq_length(i) > 0
+            kept: Any = (self.shared if shared else self.own).layers[i]
+            which = rows % prompts if shared else rows
+            cache.update(kept.keys[which], kept.values[which], i)
+        return cache
+
+
 @contextlib.contextmanager
 def masked_rows(
-    loaded: Loaded, layer: int, site: Site, batch: Batch
+    loaded: Loaded, layer: int, site: Site, batch: Batch, kept: KeysAndValues | None = None
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     """Within the context: what the model says to the same prompts under many masks of one layer.
+
+    What was kept of one call goes into ``kept``, in a family whose layers all have an attention.
 
     Yields:
         A function of masks, ``[masks, components of the site]``, that gives the logits after each
@@ -162,7 +200,7 @@ def masked_rows(
     import torch
 
     modules = loaded.adapter.untouched(site)
-    prefix = clean_prefix(loaded, batch, layer, modules)
+    prefix = clean_prefix(loaded, batch, layer, modules, kept and kept.shared)
     with (ActivationMasks(loaded) as masks, started_at(loaded, layer, modules) as replayed,
           last_position_only(loaded)):
 
@@ -170,15 +208,23 @@ def masked_rows(
             masks.set_rows(layer, keep.repeat_interleave(len(batch.ids), 0), site)
             replayed.prefix = prefix.repeat(len(keep))
             with torch.no_grad():
-                return last_logits(loaded, batch.repeat(len(keep)))
+                return last_logits(loaded, batch.repeat(len(keep)), kept and kept.own)
 
         yield logits
 
 
-def last_logits(loaded: Host, batch: Batch) -> Tensor:
-    """Logits after the last token of each row, ``[rows, vocabulary]``."""
-    logits: Tensor = loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1).logits
+def last_logits(loaded: Host, batch: Batch, cache: DynamicCache | None = None) -> Tensor:
+    """Logits after the last token of each row, ``[rows, vocabulary]``.
+
+    Keys and values are added to those in ``cache``; the batch's mask covers what they are of too.
+    """
+    logits: Tensor = loaded.model(**batch.inputs(), **_into(cache), logits_to_keep=1).logits
     return logits[:, -1]
+
+
+def _into(cache: DynamicCache | None) -> dict[str, Any]:
+    """Keyword arguments for a model that keeps keys and values, or none."""
+    return {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
 
 
 @contextlib.contextmanager

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.attribution.prefix_replay import last_logits, masked_rows
+from prunelib.attribution.prefix_replay import KeysAndValues, masked_rows
 from prunelib.components import Site
-from prunelib.interventions.ablation import Ablation, ActivationMasks
+from prunelib.interventions.ablation import Ablation
 from prunelib.models import Loaded
+from prunelib.search.decoding import Continuing
 from prunelib.tasks.tokenization import Encoded, pad_left
 
 if TYPE_CHECKING:
@@ -107,8 +108,11 @@ def _continue(
 ) -> tuple[list[list[int]], NDArray[np.float64]]:
     """Greedy tokens and margins of ablation × prompt rows, by ablation, then by prompt."""
     batch = pad_left([p.prompt for p in prompts], loaded.device)
-    with masked_rows(loaded, layer, site, batch) as under:
+    # Its layers have no attention, or only one token is asked for.
+    kept = KeysAndValues.empty() if loaded.adapter.attention and max_tokens > 1 else None
+    with masked_rows(loaded, layer, site, batch, kept) as under:
         logits = under(keep)
+    rest = Continuing(loaded, layer, site, keep, prompts, batch, kept)
     margins = _margins(logits, list(prompts) * len(keep))
     answers: list[list[int]] = [[] for _ in range(len(logits))]
     running = list(range(len(logits)))
@@ -127,11 +131,7 @@ def _continue(
                     running.remove(row)
         if not running or step == max_tokens - 1:
             break
-        texts = [[*prompts[row % len(prompts)].prompt, *answers[row]] for row in running]
-        with ActivationMasks(loaded) as masks:
-            masks.set_rows(layer, keep[[row // len(prompts) for row in running]], site)
-            logits = last_logits(loaded, pad_left(texts, loaded.device))
-        following = _best(logits, running, answers, options)
+        following = _best(rest.after(running, answers), running, answers, options)
     return answers, margins
 
 
