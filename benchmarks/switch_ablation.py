@@ -60,12 +60,12 @@ def measure_restart(model: str, answer: Connection) -> None:
     answer.send({})
 
 
-def in_fresh_process(target: Any, model: str) -> tuple[dict[str, Any], float]:
+def in_fresh_process(target: Any, setting: Any) -> tuple[dict[str, Any], float]:
     """What ``target`` sends from a new process, and the seconds until it did."""
     here, there = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context("spawn")
     started = time.perf_counter()
-    process = context.Process(target=target, args=(model, there))
+    process = context.Process(target=target, args=(setting, there))
     process.start()
     there.close()
     try:

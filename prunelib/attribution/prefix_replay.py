@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from prunelib.components import Site
 from prunelib.interventions.ablation import ActivationMasks
 from prunelib.models import Loaded
+from prunelib.models.readout import read_out_together
 from prunelib.tasks.tokenization import Batch
 
 if TYPE_CHECKING:
@@ -255,16 +256,13 @@ def last_position_only(loaded: Loaded) -> Iterator[None]:
     """Let the last layer's MLP see the last position alone, the only one that is read out.
 
     Its output then has length one and is added to every position of the residual stream: wrong
-    everywhere but at the last position, which is what the logits are computed from. Nothing
-    changes in a family whose adapter does not allow that.
+    everywhere but at the last position, which is what the logits are computed from. A family whose
+    adapter does not allow that still reads out all rows together.
     """
-    if loaded.adapter.mlp_norm is None:
+    with read_out_together(loaded.model), contextlib.ExitStack() as stack:
+        if loaded.adapter.mlp_norm is not None:
+            last = loaded.adapter.layers(loaded.model)[-1]
+            norm = last.get_submodule(loaded.adapter.mlp_norm)
+            stack.callback(norm.register_forward_pre_hook(
+                lambda _, args: (args[0][:, -1:], *args[1:])).remove)
         yield
-        return
-    last = loaded.adapter.layers(loaded.model)[-1]
-    norm = last.get_submodule(loaded.adapter.mlp_norm)
-    handle = norm.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -21,6 +21,7 @@ from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.base import Intervention
 from prunelib.interventions.registry import KINDS
 from prunelib.models import Loaded, ModelInfo, load
+from prunelib.models.readout import read_out_together
 from prunelib.tasks.tokenization import PAD
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class TransformersEngine:
             eos_token_id=self._stops,
             pad_token_id=PAD,
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), read_out_together(self._loaded.model):
             output: Any = self._loaded.model.generate(  # type: ignore[operator]
                 input_ids=ids, attention_mask=mask, generation_config=config
             )

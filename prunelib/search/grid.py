@@ -56,29 +56,32 @@ def greedy_rows(
 
     Each ablation is of this one layer (or empty) and becomes one mask row per prompt. The
     first token, where nearly all the work is, starts at ``layer`` from streams computed once for
-    all ablations; later tokens run the whole model, because the rows' texts then differ.
-    ``rows`` (ablation × prompt) go through the model at a time, but at least one prompt. With
+    all ablations; for later tokens the model reads the token before alone, with the keys and values
+    that were kept of the rest.
+    ``rows`` (ablation × prompt) go through the model at a time, but at least one prompt; prompts
+    of like length together, the longest first. With
     ``options``, those of each prompt, a continuation is one of them: at every token the most
     probable one that some of them goes on with, which among options whose first tokens differ
     costs no more passes than their first token does.
     """
     import torch
 
-    tokens: list[list[list[int]]] = [[] for _ in ablations]
-    margins = []
+    tokens: list[list[list[int]]] = [[[] for _ in prompts] for _ in ablations]
+    margins = np.empty((len(ablations), len(prompts)))
     at_once = max(1, rows // len(ablations))
     site = next((s for a in ablations for s in a.sites), loaded.adapter.site)
     keep = _masks(loaded, layer, ablations, site)
+    ordered = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].prompt))
     for start in range(0, len(prompts), at_once):
-        some = prompts[start : start + at_once]
+        some = ordered[start : start + at_once]
         with torch.no_grad():
             found, values = _continue(
-                loaded, layer, keep, site, some, max_tokens, set(stop) | {_COMPLETE},
-                options and options[start : start + at_once])
-        for i in range(len(ablations)):
-            tokens[i] += found[i * len(some) : (i + 1) * len(some)]
-        margins.append(values.reshape(len(ablations), len(some)))
-    return Answers(tokens, np.concatenate(margins, axis=1))
+                loaded, layer, keep, site, [prompts[i] for i in some], max_tokens,
+                set(stop) | {_COMPLETE}, options and [options[i] for i in some])
+        margins[:, some] = values.reshape(len(ablations), len(some))
+        for row, answer in enumerate(found):
+            tokens[row // len(some)][some[row % len(some)]] = answer
+    return Answers(tokens, margins)
 
 
 def _masks(loaded: Loaded, layer: int, ablations: Sequence[Ablation], site: Site) -> Tensor:

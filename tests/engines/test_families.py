@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from prunelib.components import Component, Site
 from prunelib.engines.base import Prompt
-from prunelib.engines.limits import stop_token_ids
+from prunelib.engines.limits import stop_token_ids, until_stop
 from prunelib.engines.registry import choose_engine
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE, Ablation, ActivationMasks
@@ -118,15 +118,18 @@ def test_a_pruned_checkpoint_is_the_model_with_zeroed_weights(
 
 
 def test_the_grid_says_what_zeroed_weights_say(info: ModelInfo, oracle: Oracle) -> None:
-    """Prefix replay, a mask for each row, padded prompts and texts that grow apart."""
-    stops = stop_token_ids(load_tokenizer(info), info.ends)
+    """Prefix replay, a mask for each row, padded prompts, and texts that end one by one."""
     for layer, site in [(layer, site) for site in neuron_sites(info) for layer in (0, 1)]:
         ablations = [BASELINE, half(info, layer, site)]
-        found = greedy_rows(load(info), layer, ablations, with_answers(PROMPTS), TOKENS,
-                            stops).tokens
-        expected = [[list(oracle.greedy(a, p, TOKENS, stops)) for p in PROMPTS] for a in ablations]
-        assert found == expected
+        whole = [[oracle.greedy(a, p, TOKENS, ()) for p in PROMPTS] for a in ablations]
+        stops = sorted({text[i % TOKENS] for i, text in enumerate(whole[0] + whole[1])})
+        for ends in ([], stops[: len(stops) // 2]):
+            found = greedy_rows(load(info), layer, ablations, with_answers(PROMPTS), TOKENS,
+                                ends, rows=8).tokens
+            assert found == [[list(until_stop(text, ends, TOKENS)) for text in of_ablation]
+                             for of_ablation in whole]
         assert found[0] != found[1]
+        assert len({len(text) for of_ablation in found for text in of_ablation}) > 2
 
 
 def test_the_grid_switches_heads_and_ffns(info: ModelInfo, oracle: Oracle) -> None:

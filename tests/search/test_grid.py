@@ -53,6 +53,34 @@ def test_margins_compare_the_gold_answer_with_all_different_copies(
     assert np.abs(found[0] - found[1]).min() > 1e-2
 
 
+def test_a_token_after_the_first_is_all_that_is_read(loaded: Loaded) -> None:
+    """The prompts are read once for all ablations, and by each ablation; then nothing but ends."""
+    read: list[torch.Size] = []
+    handle = loaded.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: read.append(args[0].shape))
+    ablations = [BASELINE, cut(1, random_order(WIDTH, 1, 0), 0.5, WIDTH)]
+    greedy_rows(loaded, 1, ablations, PROMPTS, 5, [])
+    greedy_rows(loaded, 1, ablations, PROMPTS, 1, [])
+    handle.remove()
+    count, longest = len(PROMPTS), max(len(p.prompt) for p in PROMPTS)
+    first = [(count, longest), (2 * count, longest)]
+    assert [tuple(shape) for shape in read] == [*first, *([(2 * count, 1)] * 4), *first]
+
+
+def test_prompts_of_like_length_are_read_together(loaded: Loaded) -> None:
+    """What is found does not depend on what shares a batch, and comes in the order asked for."""
+    read: list[int] = []
+    handle = loaded.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, args: read.append(args[0].shape[1]))
+    found = greedy_rows(loaded, 0, [BASELINE], PROMPTS, 1, [], rows=2)
+    handle.remove()
+    lengths = sorted((len(p.prompt) for p in PROMPTS), reverse=True)
+    assert read[::2] == read[1::2] == lengths[::2]
+    alone = [greedy_rows(loaded, 0, [BASELINE], [p], 1, []) for p in PROMPTS]
+    assert found.tokens[0] == [one.tokens[0][0] for one in alone]
+    np.testing.assert_allclose(found.margins[0], [one.margins[0, 0] for one in alone], atol=1e-4)
+
+
 def test_an_ablation_of_another_layer_is_refused(loaded: Loaded) -> None:
     with pytest.raises(ValueError, match="reaches beyond"):
         greedy_rows(loaded, 0, [Ablation.of_layer(1, [3])], PROMPTS, 2, [2])

@@ -22,7 +22,7 @@ from prunelib.models import Loaded, ModelInfo
 from prunelib.vocabulary import Stage
 
 #: Goes up whenever the same unit would write other rows than before.
-UNIT_VERSION = 4
+UNIT_VERSION = 5
 
 #: What a worker process is for: a model in torch, or an engine that holds one.
 WorkerRole = Literal["torch", "vllm"]
