@@ -15,7 +15,7 @@ GOOD = """
 name: try
 models: [{model}]
 engine: transformers
-attribution: {{prompts: 4, shots: 2, block: 2, max_nodes: 9}}
+attribution: {{prompts: 4, shots: 2, block: 2, max_nodes: 4}}
 search: {{rates: [0.2], examples: 6, shots: 2}}
 evaluate: {{tasks: [to_upper], shots: [1], examples: 4}}
 """

@@ -47,7 +47,7 @@ def _mirrored(found: Array) -> Array:
     """Every node mirrored within its cell, of as many cells as there are nodes."""
     cells = len(found)
     inside = np.minimum(np.floor(found * cells), cells - 1)
-    return (2 * inside + 1) / cells - found
+    return np.asarray((2 * inside + 1) / cells - found)
 
 
 def rules(level: int) -> Array:

@@ -18,7 +18,7 @@ def read_out_together(model: PreTrainedModel) -> Iterator[None]:
     torch multiplies each row by the whole matrix, one after the other: on a CPU 128 rows then take
     16 times as long as together.
     """
-    unembedding = cast("Any", model.get_output_embeddings())
+    unembedding: Any = cast("Any", model).get_output_embeddings()
     handle = unembedding.register_forward_pre_hook(
         lambda _, args: (args[0].contiguous(), *args[1:]))
     try:

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from prunelib.attribution import objectives, quadrature, scorers
+from prunelib.attribution import objectives, quadrature, scorers, shifted_nodes
 from prunelib.attribution.objectives.base import Objective, make_objective
 from prunelib.attribution.scorers.base import load_scorer
 from prunelib.attribution.scorers.iterated_path import ROUNDS
@@ -48,11 +48,13 @@ def test_every_strategy_has_a_function() -> None:
 def test_costs_are_those_of_the_algorithms() -> None:
     nodes = quadrature.NODES[0]
     assert METHODS["iterated_path"].passes == 2 * (ROUNDS + nodes)
-    assert METHODS["integrated_gradients"].passes == PATHS["joint"].passes == 2 * nodes
+    by_prompt = 2 * shifted_nodes.NODES[0] + 2  # and both ends, without a gradient
+    assert METHODS["integrated_gradients"].passes == PATHS["joint"].passes == by_prompt
+    assert AttributionSpec(tolerance=0.02).computation.passes == 2 * nodes
     # Two of four layers, for which the model above them is run: 1 + 3/4 models.
     costs = {name: method.cost(1.75, 64) for name, method in (METHODS | PATHS).items()}
     assert costs["random"] == 0 and costs["single"] == 1.75 * 64 and costs["activation"] == 1
-    assert costs["integrated_gradients"] == 1.75 * 2 * nodes and costs["joint"] == 2 * nodes
+    assert costs["integrated_gradients"] == 1.75 * by_prompt and costs["joint"] == by_prompt
 
 
 def test_a_path_may_be_another_computation() -> None:

@@ -238,7 +238,7 @@ def test_a_recipe_runs_on_both_nodes(up: Cluster, info: ModelInfo) -> None:
     recipe.parent.mkdir()
     recipe.write_text(yaml.safe_dump({
         "name": "small", "models": [str(model)], "engine": "transformers",
-        "attribution": {"prompts": 2, "shots": 2, "block": 1, "max_nodes": 9},
+        "attribution": {"prompts": 2, "shots": 2, "block": 1, "max_nodes": 4},
         "search": {"rates": [0.5], "examples": 4, "shots": 2},
         "controls": {"random": 0, "random_searches": 0},
         "evaluate": {"tasks": ["to_upper"], "shots": [1, 2], "examples": 4}}))

@@ -122,7 +122,7 @@ def write_recipe(folder: Path, model: str, **changes: Any) -> Path:
     path = folder / "a recipe.yaml"
     path.write_text(yaml.safe_dump({
         "name": "small", "models": [model], "engine": "transformers",
-        "attribution": {"prompts": 2, "shots": 2, "block": 1, "max_nodes": 9},
+        "attribution": {"prompts": 2, "shots": 2, "block": 1, "max_nodes": 4},
         "search": {"rates": [0.5], "examples": 4, "shots": 2}, "controls": {"random": 0},
         "evaluate": {"tasks": ["to_upper"], "shots": [1, 2], "examples": 4}} | changes))
     return path

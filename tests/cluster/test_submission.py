@@ -117,7 +117,7 @@ def test_a_job_has_the_objective_of_the_folder_it_was_submitted_from(
     (folder / "my_own.py").write_text(
         "def largest(logits, prompts): return logits.max(-1).values\n")
     path = write(small_recipe(info, attribution={"objective": "my_own:largest", "prompts": 4,
-                                                 "shots": 2, "max_nodes": 9}), folder / "r.yaml")
+                                                 "shots": 2, "max_nodes": 4}), folder / "r.yaml")
     at = ["--address", head.dashboard]
     assert call("submit", path, "--results", folder / "r", *at) == 0
     name = capfd.readouterr().out.split()[1]

@@ -27,7 +27,7 @@ RECIPE = """
 name: own
 models: [{model}]
 engine: transformers
-attribution: {{objective: '{objective}', prompts: 4, shots: 2, block: 2, max_nodes: 9}}
+attribution: {{objective: '{objective}', prompts: 4, shots: 2, block: 2, max_nodes: 4}}
 search: {{rates: [0.2], examples: 6, shots: 2}}
 evaluate: {{tasks: [to_upper], shots: [1], examples: 4}}
 """

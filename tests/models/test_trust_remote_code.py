@@ -132,7 +132,7 @@ def test_off_by_default(folder: Path) -> None:
 
 #: A run of a few seconds.
 SMALL = {"search": {"rates": [0.5], "layers": [0], "examples": 2, "shots": 1},
-         "attribution": {"prompts": 2, "shots": 1, "max_nodes": 9},
+         "attribution": {"prompts": 2, "shots": 1, "max_nodes": 4},
          "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 2}}
 
 

@@ -108,7 +108,7 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
     made = recipe(
         info,
         attribution={"proxy": "each_task", "seeds": [0, 1], "prompts": 4, "shots": 2, "block": 4,
-                     "max_nodes": 9},
+                     "max_nodes": 4},
         search={"rates": [0.05, 0.1, 0.2, 0.5], "split": "attribute", "statistic": "margin"},
         evaluate={"tasks": tasks, "shots": [1, 2], "examples": 4, "transfer": True},
     )
@@ -153,7 +153,7 @@ def test_a_local_data_set_is_a_task_with_options(info: ModelInfo, tmp_path: Path
                 "template": "{choice1} or {choice2}\n{answer}", "answers": {0: "A", 1: "B"},
                 "splits": {"attribute": "train", "search": "train", "report": "test"}}],
         attribution={"proxy": "copa", "prompts": 1, "shots": 0, "objective": "max_logit",
-                     "max_nodes": 9},
+                     "max_nodes": 4},
         search={"rates": [0.2], "examples": 1, "shots": 0},
         evaluate={"tasks": ["copa"], "shots": [0], "examples": 2, "scoring": "options",
                   "capability": {"tasks": ["copa"], "examples": 2, "text": str(text)}},
@@ -179,7 +179,7 @@ def test_prompts_are_chosen_by_what_the_model_answers(choose: str, tmp_path: Pat
     made = Recipe.model_validate({
         "name": "chosen", "models": ["reference/llama-young"], "engine": "transformers",
         "attribution": {"proxy": "list_last", "choose": choose, "prompts": 4, "shots": 2,
-                        "block": 1, "max_nodes": 9},
+                        "block": 1, "max_nodes": 4},
         "search": {"layers": [3], "rates": [0.1], "examples": 4},
         "controls": {"random": 0, "random_searches": 0},
         "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 2},

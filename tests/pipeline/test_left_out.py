@@ -35,7 +35,7 @@ def task(folder: Path, long: int, **changes: Any) -> dict[str, Any]:
 def mine(info: ModelInfo, folder: Path, long: int = 10, **changes: Any) -> Any:
     sections: dict[str, Any] = {
         "tasks": [task(folder, long)],
-        "attribution": {"prompts": 40, "shots": 0, "block": 10, "max_nodes": 9,
+        "attribution": {"prompts": 40, "shots": 0, "block": 10, "max_nodes": 4,
                         "proxy": "mine", "objective": "max_logit"},
         "search": {"rates": [0.1, 0.5], "examples": 40, "shots": 0},
         "evaluate": {"tasks": ["mine"], "shots": [0], "examples": 40}}
@@ -75,7 +75,7 @@ def test_every_way_to_attribute_leaves_them_out(
 ) -> None:
     results = tmp_path / "r"
     made = mine(positions, tmp_path, long=6, attribution={
-        "prompts": 12, "shots": 0, "block": 6, "max_nodes": 9, "proxy": "mine",
+        "prompts": 12, "shots": 0, "block": 6, "max_nodes": 4, "proxy": "mine",
         "objective": "max_logit"} | attribution,
         search={"rates": [0.5], "examples": 40, "shots": 0})
     assert prunelib.run(made, results).complete

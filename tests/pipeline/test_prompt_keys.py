@@ -86,7 +86,7 @@ def test_a_pool_that_is_used_up_is_asked_once(info: ModelInfo, tmp_path: Path) -
     made = recipe(
         info,
         attribution={"objective": "max_logit", "proxy": "to_upper", "prompts": 40, "shots": 0,
-                     "block": 3, "max_nodes": 9},
+                     "block": 3, "max_nodes": 4},
         search={"rates": [0.5], "examples": 50, "shots": 0, "strategy": "successive_halving"},
         evaluate={"tasks": ["to_upper"], "shots": [0], "examples": 100})
     done_and_resumed(made, tmp_path)
@@ -105,7 +105,7 @@ def test_demonstrations_come_from_the_split_that_is_asked_for(info: ModelInfo, t
                                                               ) -> None:
     made = recipe(
         info,
-        attribution={"prompts": 4, "shots": 2, "max_nodes": 9, "demonstrations": "search"},
+        attribution={"prompts": 4, "shots": 2, "max_nodes": 4, "demonstrations": "search"},
         search={"rates": [0.5], "examples": 4, "shots": 2, "demonstrations": "attribute"},
         evaluate={"tasks": ["to_upper", "en_fr"], "shots": [1], "demonstrations": "attribute",
                   "examples": {"to_upper": "all", "en_fr": 3}})
@@ -119,7 +119,7 @@ def test_demonstrations_come_from_the_split_that_is_asked_for(info: ModelInfo, t
                                   "where purpose = 'report' group by task"))
     assert reported == {"to_upper": get_task("to_upper").queries("report"), "en_fr": 3}
     scores = "select layer, index, score from attributions order by all"
-    plain = recipe(info, attribution={"prompts": 4, "shots": 2, "max_nodes": 9})
+    plain = recipe(info, attribution={"prompts": 4, "shots": 2, "max_nodes": 4})
     assert prunelib.run(plain, tmp_path / "plain").complete
     assert ask(tmp_path, scores) != ask(tmp_path / "plain", scores)
 

@@ -150,7 +150,7 @@ def test_a_plan_counts_what_the_run_then_does(
 
 
 WANDA = {"method": "wanda", "prompts": 4, "shots": 1}
-INTEGRATED = {"prompts": 4, "shots": 1, "block": 2, "max_nodes": 9}
+INTEGRATED = {"prompts": 4, "shots": 1, "block": 2, "max_nodes": 4}
 HEADS = {"prompts": 2, "examples": 2, "sequences": 0, "oracle": []}
 #: Recipes whose parts share units, or ask for fewer than they seem to.
 SHARING: dict[str, dict[str, Any]] = {

@@ -42,7 +42,7 @@ def moved(info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     made = recipe(
         info,
         models=[{"id": "some/model", "dtype": "bfloat16"}],
-        attribution={"prompts": 2, "shots": 1, "max_nodes": 9},
+        attribution={"prompts": 2, "shots": 1, "max_nodes": 4},
         search={"rates": [0.5], "layers": [0], "examples": 2, "shots": 1},
         evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 2, "format": "example"},
         tasks=[SST2],

@@ -272,7 +272,7 @@ def test_counts_of_fewer_orders(
 def test_a_study_without_removal_and_beside_neurons(study: Study, tmp_path: Path) -> None:
     made = recipe(study.info, importance={"prompts": 2, "examples": 2, "sequences": 0,
                                           "removal": False},
-                  attribution={"prompts": 2, "shots": 1, "block": 2, "max_nodes": 9},
+                  attribution={"prompts": 2, "shots": 1, "block": 2, "max_nodes": 4},
                   search={"rates": [0.2], "examples": 4, "shots": 1, "nothing": "excluded"},
                   controls={"random": 1, "random_searches": 1},
                   evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 2})
@@ -343,7 +343,7 @@ def test_a_failed_oracle_evaluation_is_a_row(
         study.info,
         importance={"prompts": 2, "examples": 2, "sequences": 0, "oracle": ["ffn"], "removal": {
             "heads": "none", "ffns": "oracle" if read else "gradient_gate", "orders": ["own"]}},
-        attribution={"prompts": 2, "shots": 1, "block": 2, "max_nodes": 9},
+        attribution={"prompts": 2, "shots": 1, "block": 2, "max_nodes": 4},
         search={"rates": [0.2], "examples": 4, "shots": 1, "nothing": "excluded"},
         evaluate={"tasks": ["to_upper", "en_fr"], "shots": [1], "examples": 2})
     report = prunelib.run(made, tmp_path / "r")

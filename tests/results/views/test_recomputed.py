@@ -33,7 +33,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real") / "results"
     recipe = prunelib.Recipe.model_validate({
         "name": "real", "models": ["reference/llama-copier"], "engine": "transformers",
-        "attribution": [{"prompts": 6, "max_nodes": 9}, {"method": "wanda", "prompts": 6}],
+        "attribution": [{"prompts": 6, "max_nodes": 4}, {"method": "wanda", "prompts": 6}],
         "search": {"rates": [0.1, 0.3], "examples": 10, "layers": [1, 2],
                    "nothing": "excluded"},
         "controls": {"random": 3},
