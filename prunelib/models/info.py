@@ -28,6 +28,8 @@ from prunelib.models.checkpoint import (
     weight_files,
 )
 from prunelib.models.foreign_code import check_no_foreign_code
+from prunelib.models.gguf import check_sha256, made_from, model_folder
+from prunelib.models.pretrained import PRETRAINED
 from prunelib.models.registry import adapter_for
 from prunelib.recipe.model import Bos
 
@@ -107,22 +109,38 @@ def reference_models() -> list[str]:
 def locate(
     model_id: str, revision: str | None = None, trust_remote_code: bool = False
 ) -> tuple[Path, str]:
-    """Folder and revision of a model: a reference model, a local folder or a hub name.
+    """Folder and revision of a model: a reference model, a folder, a GGUF file or a hub name.
 
-    Code is fetched from the hub only if it is trusted. Raises :class:`UserError` if there is none,
-    or a revision of what has none.
+    A GGUF file is converted first if it was not before; its revision is its SHA-256. Code is
+    fetched from the hub only if it is trusted. Raises :class:`UserError` if there is none, or a
+    revision of what has none.
     """
     if model_id.startswith("reference/"):
-        if model_id not in reference_models():
-            raise unknown_name("model", model_id, reference_models())
-        _no_revision(model_id, revision, "a reference model")
-        return REFERENCE / model_id.removeprefix("reference/"), "shipped"
+        return _reference(model_id, revision)
     if os.path.isdir(model_id):  # noqa: PTH112 - which says no to names that no folder can have
         _no_revision(model_id, revision, "a folder")
         return Path(model_id).resolve(), "local"
+    if model_id.endswith(".gguf"):
+        return model_folder(model_id, Path(model_id), revision)
     if model_id.startswith((".", "/")) or not _HUB_ID.fullmatch(model_id):
         raise UserError(f"model folder '{model_id}' does not exist")
     return _from_hub(model_id, revision, trust_remote_code)
+
+
+def _reference(model_id: str, revision: str | None) -> tuple[Path, str]:
+    """Folder and revision of a model that is shipped, or of a pretrained one that was fetched."""
+    name = model_id.removeprefix("reference/")
+    if (known := PRETRAINED.get(name)) is not None:
+        check_sha256(model_id, known.sha256, revision)
+        if not (folder := made_from(known.sha256)).is_dir():
+            raise UserError(f"model '{model_id}' is not on this machine: run `prunelib reference "
+                            f"fetch {name}`")
+        return folder, known.sha256
+    if model_id not in reference_models():
+        raise unknown_name("model", model_id, [*reference_models(), *(
+            f"reference/{other}" for other in PRETRAINED)])
+    _no_revision(model_id, revision, "a reference model")
+    return REFERENCE / name, "shipped"
 
 
 def _no_revision(model_id: str, revision: str | None, kind: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
+from prunelib.models.checkpoint import check_loaded
 from prunelib.models.info import REFERENCE, ModelInfo
 from prunelib.models.registry import adapter_for
 from prunelib.tasks.tokenization import start_with
@@ -110,17 +111,7 @@ def load_weights(info: ModelInfo, dtype: Any) -> PreTrainedModel:
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that it is we who say so
     )
-    # A matrix that is tied to another is not among them.
-    if missing := sorted(found["missing_keys"]):
-        raise UserError(f"model '{info.id}' is incomplete: its checkpoint in {info.path} lacks "
-                        f"{len(missing)} of its weights, {missing[0]} for one")
-    if others := sorted(found["mismatched_keys"]):
-        name, there, needed = others[0]
-        raise UserError(f"model '{info.id}': {name} is {list(there)} in its checkpoint in "
-                        f"{info.path}, and {list(needed)} by its config.json")
-    if found["error_msgs"]:
-        raise UserError(f"model '{info.id}' cannot be loaded from {info.path}: "
-                        f"{' '.join(found['error_msgs'][0].split())}")
+    check_loaded(info.id, Path(info.path), found)
     return cast("PreTrainedModel", model)
 
 
