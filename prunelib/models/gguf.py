@@ -31,7 +31,8 @@ _NEEDED = ("gguf", "accelerate")
 _STRETCHED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 #: Tokenizers of byte-level BPE (key ``tokenizer.ggml.pre``) at which llama.cpp begins texts with
 #: the start token unless the file says otherwise; of others, those of SentencePiece and WordPiece.
-_BEGIN_BPE = {"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken", "chameleon"}
+_BEGIN_BPE = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0",
+              "lfm2", "jina-v5-nano", "tekken", "chameleon"}
 _BEGIN = {"llama", "bert", "gemma4"}
 
 
@@ -76,8 +77,8 @@ def model_folder(model_id: str, file: Path, expected: str | None = None) -> tupl
     if folder.is_dir():
         return folder, sha256
     check_extra(f"model '{model_id}'")
-    logger.warning("%s: converting the GGUF file, once, which takes about a minute for each GB",
-                   model_id)
+    logger.warning("%s: converting the GGUF file into %s, once; this takes a minute or more",
+                   model_id, folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
@@ -228,11 +229,9 @@ def _begins(known: dict[str, Any]) -> bool:
 
 def _begin(tokenizer: Tokenizer, start: str | None, wanted: bool) -> None:
     """Let a tokenizer put its start token in front of texts, and nothing else around them."""
-    from tokenizers.processors import ByteLevel, TemplateProcessing
+    from tokenizers.processors import TemplateProcessing
 
-    if not wanted or start is None:
-        tokenizer.post_processor = ByteLevel(trim_offsets=False)  # adds no token
-        return
     tokenizer.post_processor = TemplateProcessing(
-        single=f"{start} $A", pair=f"{start} $A {start} $B:1",
-        special_tokens=[(start, tokenizer.token_to_id(start))])
+        single=[start, "$A"], pair=[start, "$A", start, "$B:1"],
+        special_tokens=[(start, tokenizer.token_to_id(start))],
+    ) if wanted and start is not None else None

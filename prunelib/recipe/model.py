@@ -10,11 +10,12 @@ Bos = Literal["auto", "always", "never"]
 
 
 class ModelSpec(Spec):
-    """A model: ``reference/NAME``, a local folder, or a hub name with an optional revision."""
+    """A model: ``reference/NAME``, a local folder, a GGUF file, or a name on the hub."""
 
-    #: ``reference/NAME``, a local folder, or a name on the hub.
+    #: ``reference/NAME``, a local folder, a local ``.gguf`` file, or a name on the hub.
     id: str
-    #: Commit, branch or tag on the hub; by default its main branch.
+    #: Commit, branch or tag on the hub, by default its main branch; of a GGUF file, the SHA-256
+    #: that it must have.
     revision: str | None = None
     #: Number format of the weights once they are loaded.
     dtype: Dtype = "float32"

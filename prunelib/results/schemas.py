@@ -97,7 +97,7 @@ _MODELS = table(
     "models",
     "one row per model that was loaded",
     MODEL,
-    column("revision", TEXT, "commit on the hub, null for local models", null=True),
+    column("revision", TEXT, "commit on the hub, or SHA-256 of a GGUF file", null=True),
     column("weights_digest", TEXT, "digest of the weight files"),
     column("tokenizer_digest", TEXT, "digest of the tokenizer files"),
     column("bos", TEXT, "whether its start token stands in front of prompts: auto (as its "
