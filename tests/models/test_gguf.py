@@ -60,7 +60,7 @@ def test_weights_and_logits_are_those_of_the_source(
     info = describe(str(tiny_gguf.write(folder, tmp_path / "m.gguf", kind)))
     saved = AutoModelForCausalLM.from_pretrained(info.path, dtype="auto")
     assert saved.dtype == stored and not hasattr(saved.config, "quantization_config")
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).requires_grad_(False)
     known = gguf.GGMLQuantizationType[kind]
     for name, weight in plain.named_parameters():  # a tied one once
         rounded = weight if weight.dim() == 1 else torch.from_numpy(
@@ -158,7 +158,7 @@ def test_what_would_be_read_wrongly_is_refused(source: Path, tmp_path: Path) -> 
     assert "mixture of experts" in refused(file(llama__expert_count=4))
     assert "one of 3 parts" in refused(file(split__count=3))
     bias = {"blk.0.attn_q.bias": torch.ones(64)}
-    assert "reads 68" in refused(file(weights=weights | bias)).replace(",", "")[:400] or True
+    assert "numbers of this GGUF file" in refused(file(weights=weights | bias))
     lacking = {k: v for k, v in weights.items() if k != "blk.1.ffn_up.weight"}
     assert "model.layers.1.mlp.up_proj.weight" in refused(file(weights=lacking))
 
@@ -182,7 +182,8 @@ def test_a_recipe_runs_on_a_file_and_its_ablation_is_exported(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tiny_gguf.write(source, tmp_path / "m.gguf", "Q8_0")
-    (tmp_path / "recipe.yaml").write_text(GOOD.format(model=file) + "controls: {random: 0}\n")
+    (tmp_path / "recipe.yaml").write_text(GOOD.format(model=file).replace(
+        "search: {", "search: {nothing: excluded, ") + "controls: {random: 0}\n")
     results, out = tmp_path / "results", tmp_path / "out"
     assert call("run", tmp_path / "recipe.yaml", "--results", results, "--inline") == 0
     sql = prunelib.open_results(results).execute
