@@ -26,6 +26,6 @@ def models() -> None:
                       f"{info.bytes / 1e6:.1f}", info.weights_digest[:12])
     console.print(table)
     kinds = ", ".join(sorted(t for adapter in ADAPTERS for t in adapter.model_types))
-    console.print("A recipe can also name a local folder, a GGUF file or a model on the Hugging Face "
-                  f"hub, of these architectures: {kinds}.")
+    console.print("A recipe can also name a local folder, a GGUF file or a model on the Hugging "
+                  f"Face hub, of these architectures: {kinds}.")
     console.print(f"`prunelib reference fetch` gets pretrained ones: {', '.join(PRETRAINED)}.")

@@ -46,7 +46,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tuple(f"part{i}==1.0" for i in (0, 1, 2)), sha256, **terms))
     monkeypatch.setitem(PRETRAINED, "changed", Pretrained(
         ("whole-model==1.0",), "0" * 64, **terms))
-    monkeypatch.setitem(PRETRAINED, "absent", Pretrained(("no-such-model==1.0",), "1" * 64, **terms))
+    monkeypatch.setitem(PRETRAINED, "absent", Pretrained(
+        ("no-such-model==1.0",), "1" * 64, **terms))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
