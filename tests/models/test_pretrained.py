@@ -38,7 +38,7 @@ def prompts(model: str, count: int) -> list[Encoded]:
 def test_both_engines_answer_alike(model: str) -> None:
     asked = [Prompt(p.prompt, 6) for p in prompts(model, 6)]
     info = describe(model)
-    some = Ablation.of_layer(4, range(0, info.width, 20))
+    some = Ablation.of_layer(2, range(0, info.width, 2))
     answers: dict[tuple[str, str], list[Completion]] = {}
     for kind in ("transformers", "vllm"):
         engine = start_here(kind, info)
@@ -80,7 +80,8 @@ def test_scores_of_a_layer_equal_brute_force(model: str, layer: int) -> None:
 def test_plain_text_is_likely(model: str) -> None:
     """A start token that is missing, or weights in a wrong order, cost whole nats a token.
 
-    Gemma-3-270M gives its text 9.4 nats a token without the start token, and 5.6 with it.
+    SmolLM2 gives this text 4.2 nats a token. On prompts of tasks, Gemma-3-270M gives 9.4 without
+    its start token, and 5.6 with it.
     """
     loaded = load(describe(model))
     text = ("The market opens at seven in the morning. Farmers from the villages bring fruit, "
@@ -88,4 +89,4 @@ def test_plain_text_is_likely(model: str) -> None:
     ids = torch.tensor([loaded.tokenizer(text)["input_ids"]])
     with torch.inference_mode():
         loss = loaded.model(ids, labels=ids).loss
-    assert float(loss) < 4.0
+    assert float(loss) < 5.0
