@@ -189,7 +189,7 @@ def _save_model(model_id: str, file: Path, out: Path, known: dict[str, Any],
         del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False
     ids = {name: known.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot")}
-    ends = sorted({int(ids[name]) for name in ("eos", "eot") if ids[name] is not None})
+    ends = sorted({int(i) for i in (ids["eos"], ids["eot"]) if i is not None})
     model.config.bos_token_id = ids["bos"]
     model.config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -208,7 +208,8 @@ def _save_tokenizer(file: Path, out: Path, known: dict[str, Any]) -> None:
     special = {name: value for name, value in theirs.special_tokens_map.items()
                if isinstance(value, str)}
     _begin(theirs.backend_tokenizer, theirs.bos_token, _begins(known))
-    saved = PreTrainedTokenizerFast(
+    kind: Any = PreTrainedTokenizerFast  # it has no annotations
+    saved = kind(
         tokenizer_object=theirs.backend_tokenizer, chat_template=theirs.chat_template,
         clean_up_tokenization_spaces=False, **special)
     saved.save_pretrained(out)
