@@ -201,7 +201,7 @@ def masked_rows(
     import torch
 
     modules = loaded.adapter.untouched(site)
-    prefix = clean_prefix(loaded, batch, layer, modules, kept and kept.shared)
+    prefix = clean_prefix(loaded, batch, layer, modules, kept.shared if kept else None)
     with (ActivationMasks(loaded) as masks, started_at(loaded, layer, modules) as replayed,
           last_position_only(loaded)):
 
@@ -209,7 +209,7 @@ def masked_rows(
             masks.set_rows(layer, keep.repeat_interleave(len(batch.ids), 0), site)
             replayed.prefix = prefix.repeat(len(keep))
             with torch.no_grad():
-                return last_logits(loaded, batch.repeat(len(keep)), kept and kept.own)
+                return last_logits(loaded, batch.repeat(len(keep)), kept.own if kept else None)
 
         yield logits
 

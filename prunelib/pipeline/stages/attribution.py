@@ -47,9 +47,13 @@ def rank(run: ModelRun, request: RankingRequest) -> Step[Ranking]:
     if not method.runs:
         scores = _shuffled(run, request, sample)
     else:
-        score = _scored if not method.quadrature else (
-            to_precision if spec.tolerance is None else to_tolerance)
-        scores = yield from _noting(score(run, request, sample), used)
+        if not method.quadrature:
+            step = _scored(run, request, sample)
+        elif spec.tolerance is None:
+            step = to_precision(run, request, sample)
+        else:
+            step = to_tolerance(run, request, sample, spec.tolerance)
+        scores = yield from _noting(step, used)
     if used:
         run.record("attribution_units", [
             {"model": run.info.id, "method": spec.label, "proxy": request.task,

@@ -24,8 +24,8 @@ from prunelib.recipe.arms import RankingRequest
 Array = NDArray[np.float64]
 
 
-def to_tolerance(run: ModelRun, request: RankingRequest, sample: PromptsRef
-                ) -> Step[dict[int, Array]]:
+def to_tolerance(run: ModelRun, request: RankingRequest, sample: PromptsRef, tolerance: float
+                 ) -> Step[dict[int, Array]]:
     """Raise the nodes of every layer until the error of its mean scores is small enough."""
     spec = request.spec
     groups = scored_together(run, request)
@@ -53,7 +53,7 @@ def to_tolerance(run: ModelRun, request: RankingRequest, sample: PromptsRef
             results = {layer: layer_scores(parts[group][layer], level, spec.variant == "released")
                        for layer in group}
             error = max(result.error for result in results.values())
-            if error <= spec.tolerance or nodes >= spec.max_nodes:
+            if error <= tolerance or nodes >= spec.max_nodes:
                 del parts[group]
                 for layer, result in results.items():
                     scores[layer] = result.scores
