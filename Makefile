@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-real test test-all lint check docs setup clean
+.PHONY: demo demo-real test test-all lint check docs gpu-check setup clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -33,6 +33,12 @@ check: lint test
 # The pages of docs/reference, which are made from the code.
 docs: $(READY)
 	$(BIN)/python -m jobs.reference_pages
+
+# On a machine with a GPU; without one it rehearses. That machine may have no more than torch,
+# transformers, numpy, pyarrow and pydantic, so its own interpreter runs this: GPU_PYTHON=….
+GPU_PYTHON ?= $(BIN)/python
+gpu-check: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY))
+	$(GPU_PYTHON) -m benchmarks.gpu_check
 
 setup: $(READY)
 

@@ -15,17 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
 
+from benchmarks.random_llama import LLAMA_8B, random_llama, random_prompts
 from prunelib.attribution import quadrature
 from prunelib.attribution.integrated_gradients import (
     PATH_ROWS,
@@ -35,7 +34,7 @@ from prunelib.attribution.integrated_gradients import (
 )
 from prunelib.attribution.objectives.base import make_objective
 from prunelib.attribution.objectives.copy_shift import copy_shift
-from prunelib.models import Loaded, ModelInfo, adapter_for, describe, load
+from prunelib.models import Loaded, describe, load
 from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.tasks import draw, get_task
 from prunelib.tasks.tokenization import Batch, Encoded, encode, pad_left
@@ -49,31 +48,6 @@ def reference(name: str, count: int) -> tuple[Loaded, list[Encoded]]:
     loaded = load(describe(name))
     examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0, count=count)
     return loaded, [encode(example, loaded.tokenizer) for example in examples]
-
-
-def llama_8b(count: int) -> tuple[Loaded, list[Encoded]]:
-    """A random bfloat16 model of Llama-3.1-8B's shape, and random prompts of 100 tokens."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
-        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192,
-        torch_dtype=torch.bfloat16,
-    )  # fmt: skip
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model: Any = LlamaForCausalLM(config)
-    torch.set_default_dtype(torch.float32)
-    model.eval().requires_grad_(False)
-    info = ModelInfo("random-8b", "", "", "", "", "llama", 32, 14336, 0, 4096)
-    tokenizer: Any = SimpleNamespace()
-    rng = random.Random(0)
-    prompts = [
-        Encoded(tuple(rng.randrange(1, 128000) for _ in range(100)), (rng.randrange(128000),),
-                tuple((rng.randrange(128000),) for _ in range(3)))
-        for _ in range(count)
-    ]
-    return Loaded(info, model, tokenizer, adapter_for("llama")), prompts
 
 
 def ours(loaded: Loaded, layer: int, prompts: list[Encoded], level: int | None = None
@@ -141,7 +115,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--layers", type=int, help="only the first so many layers")
     options = parser.parse_args()
-    loaded, prompts = (llama_8b(options.prompts) if options.config
+    loaded, prompts = ((random_llama(LLAMA_8B, "cuda"),
+                        random_prompts(LLAMA_8B, options.prompts, 100)) if options.config
                        else reference(options.model, options.prompts))
     layers = range(min(options.layers or loaded.info.layers, loaded.info.layers))
     ours(loaded, 0, prompts[:2])  # warm-up

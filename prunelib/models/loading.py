@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +13,7 @@ from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
 from prunelib.models.checkpoint import check_loaded
 from prunelib.models.info import REFERENCE, ModelInfo
+from prunelib.models.placement import Device, device_map, devices
 from prunelib.models.registry import adapter_for
 from prunelib.tasks.tokenization import start_with
 
@@ -31,7 +33,7 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Where its inputs go and its logits are; layers may be on other devices."""
         return next(self.model.parameters()).device
 
 
@@ -92,9 +94,12 @@ def _plain(info: ModelInfo) -> bool:
             and "auto_map" not in known and (file.parent / "tokenizer.json").is_file())
 
 
-def load_weights(info: ModelInfo, dtype: Any) -> PreTrainedModel:
+def load_weights(
+    info: ModelInfo, dtype: Any, over: Sequence[Device] = ("cpu",)
+) -> PreTrainedModel:
     """A model whose every weight is from its checkpoint, in a ``torch`` dtype or ``"auto"``.
 
+    ``over`` are the devices over which its layers are spread.
     Raises :class:`UserError` if a weight is missing or has another shape: transformers would put
     random numbers in its place.
     """
@@ -110,22 +115,30 @@ def load_weights(info: ModelInfo, dtype: Any) -> PreTrainedModel:
         trust_remote_code=info.trust_remote_code,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that it is we who say so
+        device_map=device_map(info, over) if len(over) > 1 else None,
     )
     check_loaded(info.id, Path(info.path), found)
     return cast("PreTrainedModel", model)
 
 
-def load(info: ModelInfo, dtype: str = "float32") -> Loaded:
-    """Load a model for attribution or evaluation, frozen, on the GPU if there is one.
+def load(
+    info: ModelInfo, dtype: str = "float32", over: Sequence[Device] | None = None
+) -> Loaded:
+    """Load a model for attribution or evaluation, frozen.
 
-    Raises :class:`UserError` if its checkpoint is incomplete.
+    Its layers are spread ``over`` devices (:mod:`prunelib.models.placement`); by default it is on
+    the first GPU, or on the CPU if there is none. Raises :class:`UserError` if its checkpoint is
+    incomplete.
     """
     import torch
     from transformers import GenerationConfig
 
-    model = load_weights(info, getattr(torch, dtype))
+    over = devices(1) if over is None else over
+    model = load_weights(info, getattr(torch, dtype), over)
     # A checkpoint may bring a repetition penalty or other stop ids: greedy means greedy.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     placed: Any = model
-    placed.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)
+    if len(over) == 1:
+        placed.to(over[0])
+    placed.eval().requires_grad_(False)
     return Loaded(info, model, load_tokenizer(info), adapter_for(info.model_type))
