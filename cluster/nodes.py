@@ -14,36 +14,28 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.memory import gpu_memory
 from cluster.scheduler import Need, Node, fits
 from prunelib.errors import UserError
+from prunelib.pipeline.units import memory
 from prunelib.pipeline.units.unit import Unit, WorkerRole
 
 logger = logging.getLogger(__name__)
 
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 #: Host memory of a worker's process beside the weights: libraries, activations, an engine's cache.
 _HOST_BYTES = {"torch": 1 << 30, "vllm": 2 << 30}
-#: Activations and caches on a GPU, as a share of the weights.
-_GPU_MARGIN = 1.2
 
 
 def worker_need(unit: Unit, gpu_bytes: int | None, role: WorkerRole | None = None) -> Need:
     """What a worker for ``unit`` (or for another role) takes; GPUs have ``gpu_bytes`` (0: unknown).
 
-    Without GPUs (``None``) that is one CPU, and memory. With them one GPU, or as many (a power of
-    two, by which attention heads can be divided) as an engine needs to hold the model, unless the
-    recipe says how many.
+    Without GPUs (``None``) that is one CPU, and memory. With them as few GPUs as hold the model
+    (:mod:`prunelib.pipeline.units.memory`), unless the recipe says how many.
     """
     role = role or unit.job.role
-    # Checkpoints have two bytes per parameter, nearly all of them.
-    weights = unit.model.bytes // 2 * _DTYPE_BYTES[unit.job.dtype]
     if gpu_bytes is None:
-        return Need(cpus=1, memory=weights + _HOST_BYTES[role])
-    wanted = int(weights * _GPU_MARGIN)
-    gpus = unit.tensor_parallel if role == "vllm" else 1
-    if gpus is None:
-        gpus = 1
-        while gpu_bytes and wanted > gpus * gpu_bytes:
-            gpus *= 2
-    return Need(gpus=gpus, memory=wanted)
+        return Need(cpus=1, memory=memory.weight_bytes(unit.model, unit.job.dtype)
+                    + _HOST_BYTES[role])
+    wanted = memory.gpu_bytes(unit.model, unit.job.dtype, role)
+    return Need(gpus=unit.tensor_parallel or memory.gpus_for(wanted, gpu_bytes, role),
+                memory=wanted)
 
 
 class Nodes:
@@ -81,9 +73,13 @@ class Nodes:
                 self._request(need.gpus)
             elif not any(fits(need, node.total) for node in self._known):
                 raise UserError(_too_large(unit, need, self._known))
-            elif role == "torch" and each and need.memory > each:
-                raise UserError(f"model '{unit.model.id}' needs {need.memory / 2**30:.0f} GiB on "
-                                f"one GPU for attribution, and a GPU has {each / 2**30:.0f}")
+            elif role == "torch" and each and need.memory > need.gpus * each:
+                # One number serves both roles.
+                raise UserError(
+                    f"model '{unit.model.id}' needs {need.memory / 2**30:.0f} GiB of GPUs for "
+                    f"attribution, and {need.gpus} of them have "
+                    f"{need.gpus * each / 2**30:.0f}: set tensor_parallel to "
+                    f"{memory.gpus_for(need.memory, each, 'vllm')}, or leave it out")
 
     def _request(self, gpus: int) -> None:
         if gpus > self._largest:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from jobs.commands.options import RecipeFile
 from jobs.console import console
+
+if TYPE_CHECKING:
+    from prunelib.recipe.recipe import Recipe
 
 
 def plan(
@@ -23,20 +26,29 @@ def plan(
     ] = None,
     workers: Annotated[int, typer.Option(
         min=1, help="Workers that will share the work.", metavar="N")] = 1,
+    gpu_memory: Annotated[
+        float | None, typer.Option(
+            min=1, help="Only say how many GPUs of this size each model needs.", metavar="GIB")
+    ] = None,
 ) -> None:
     """Show what a recipe would run, and the hours that are left.
 
     Prints the recipe with every default filled in, and the units of each stage. Needs no GPU and
-    no Ray.
+    no Ray. With `--gpu-memory` it says how many GPUs of one node each model needs, by its
+    `config.json` alone: weights need not be here, and nothing else is fetched.
 
     Examples:
     - `prunelib plan jobs/recipes/demo.yaml --results results/demo`
     - `prunelib plan big.yaml --earlier results/demo --workers 8`
+    - `prunelib plan jobs/recipes/demo.yaml --gpu-memory 80`
     """
     from prunelib.pipeline.plan import estimate
     from prunelib.recipe.load import load_recipe
 
     loaded = load_recipe(recipe)
+    if gpu_memory is not None:
+        _show_gpus(loaded, gpu_memory)
+        return
     console.print_json(loaded.model_dump_json())
     table = Table(title=f"run {loaded.run_id}")
     table.add_column("model", overflow="fold")
@@ -57,3 +69,20 @@ def plan(
     if len(known) == len(lines):
         console.print(f"in all some {sum(known) / 3600 / workers:.2g} hours on {workers} "
                       f"worker{'s' * (workers > 1)}")
+
+
+def _show_gpus(recipe: Recipe, each: float) -> None:
+    from prunelib.pipeline.plan import gpu_needs
+    from prunelib.pipeline.units.memory import PROMPT_TOKENS
+
+    table = Table(title=f"GPUs of {each:g} GiB")
+    table.add_column("model", overflow="fold")
+    table.add_column("dtype")
+    for column in ("weights, GiB", "vLLM", "attribution, GiB", "attribution"):
+        table.add_column(column, justify="right")
+    for need in gpu_needs(recipe, int(each * 2**30)):
+        table.add_row(need.model, need.dtype, f"{need.weights / 2**30:.1f}", str(need.vllm),
+                      f"{need.attribution / 2**30:.1f}", str(need.torch))
+    console.print(table)
+    console.print("GPUs of one node for a worker; attribution: also head scores and the search, "
+                  f"for prompts of {PROMPT_TOKENS} tokens (longer ones need more)")

@@ -219,7 +219,7 @@ class _Scale:
         by_row = output.reshape(len(self._alpha), -1, output.shape[-1])
         start = by_row.shape[1] - 1 if self._path.last_position else 0
         before, part = by_row[:, :start], by_row[:, start:]
-        scale = self._alpha.repeat(1, output.shape[-1])
+        scale = self._alpha.to(output.device).repeat(1, output.shape[-1])
         added = torch.zeros_like(scale)
         self.variable = added if self._path.released else scale
         self.variable.requires_grad_(True)

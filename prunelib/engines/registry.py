@@ -11,8 +11,9 @@ from prunelib.engines.base import Engine
 from prunelib.engines.vllm import VllmEngine
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation
-from prunelib.models import ModelInfo, adapter_for
+from prunelib.models import ModelInfo, adapter_for, load
 from prunelib.models.info import read_parsed
+from prunelib.models.placement import devices
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -75,17 +76,15 @@ def not_in_vllm(info: ModelInfo) -> str | None:
     return None
 
 
-def start(kind: str, info: ModelInfo, dtype: str = "float32", tensor_parallel: int = 1) -> Engine:
+def start(kind: str, info: ModelInfo, dtype: str = "float32", gpus: int = 1) -> Engine:
     """Start an engine of a kind that :func:`choose_engine` named; one base model for its life.
 
-    Raises :class:`UserError` for an unknown kind or for tensor parallelism without vLLM.
+    The model is spread over ``gpus``. Raises :class:`UserError` for an unknown kind.
     """
     if kind == "vllm":
-        return VllmEngine(info, dtype, tensor_parallel)
+        return VllmEngine(info, dtype, gpus)
     if kind == "transformers":
         from prunelib.engines.transformers import TransformersEngine
 
-        if tensor_parallel != 1:
-            raise UserError("tensor_parallel needs engine: vllm")
-        return TransformersEngine(info, dtype)
+        return TransformersEngine(load(info, dtype, devices(gpus)))
     raise UserError(f"unknown engine '{kind}': vllm or transformers")

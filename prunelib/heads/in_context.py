@@ -91,7 +91,7 @@ class LastPositions:
         def stream(i: int) -> Any:
             def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
                 whole = args[0] if args else kwargs["hidden_states"]
-                self.streams[i] = whole[:, -1]
+                self.streams[i] = whole[:, -1].to(loaded.device)
             return hook
 
         def heads(i: int) -> Any:
@@ -100,7 +100,7 @@ class LastPositions:
             return hook
 
         def final(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.final = args[0][:, -1]
+            self.final = args[0][:, -1].to(loaded.device)
 
         with ExitStack() as stack:
             for i, layer in enumerate(loaded.adapter.layers(loaded.model)):
@@ -167,7 +167,7 @@ def _increase(loaded: Loaded, prompts: Sequence[LabelledPrompt]) -> tuple[Array,
         for layer, stream in ends.streams.items():
             added = torch.einsum("rhs,hsw->rhw", ends.heads[layer], out_columns(loaded, layer))
             before = stream[:, None]
-            found.append(logprob(before + added) - logprob(before))
+            found.append(logprob(before + added.to(before.device)) - logprob(before))
         return logprobs, torch.stack(found, 1).double().cpu().numpy()
 
 

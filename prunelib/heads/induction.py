@@ -239,7 +239,7 @@ def _attention(
         if output[1] is None:
             raise UserError(f"model '{loaded.info.id}' does not give its attention "
                             "probabilities; load it with attn_implementation='eager'")
-        found.append(read(output[1][0]))
+        found.append(read(output[1][0]).to(loaded.device))
 
     heads_of(loaded)  # or there is no attention
     attention = str(loaded.adapter.attention)

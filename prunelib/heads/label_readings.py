@@ -70,7 +70,7 @@ def label_readings(
         batch = batched(loaded, some)
         with final, last.reading(loaded, {head.layer for head in heads}), torch.inference_mode():
             loaded.model(**batch.inputs(), use_cache=False, logits_to_keep=1)
-            gain, _ = frozen_norm(norm, final.seen)
+            gain, _ = frozen_norm(norm, final.seen.to(loaded.device))
             found.append(_of_batch(loaded, some, heads, last, gain))
     attention, minus, value_minus = (np.concatenate(each) for each in zip(*found, strict=True))
     return LabelReadings(attention, minus, value_minus, np.array([p.shown for p in prompts]))
@@ -90,8 +90,9 @@ def _of_batch(loaded: Loaded, prompts: Sequence[LabelledPrompt], heads: Sequence
     attention, minus, value_minus = [], [], []
     for head in heads:
         # The softmax's denominator is the same for both labels: a difference of logits is enough.
-        weighted = last.weighted(loaded, head.layer, head.index)[row, places]
-        paid = last.attention[head.layer][:, head.index][row, places]
+        weighted, paid = (values[row, places].to(direction.device) for values in (
+            last.weighted(loaded, head.layer, head.index),
+            last.attention[head.layer][:, head.index]))
         difference = torch.einsum("rpw,rw->rp", weighted, direction)
         attention.append(paid)
         minus.append(difference)

@@ -214,7 +214,7 @@ def _masked(values: Tensor, mask: Tensor, bias: Any = None) -> Tensor:
     A ``bias`` is a part of the values that the mask leaves alone. OPT's values have rows and
     positions in one dimension.
     """
-    rows = values
+    rows, mask = values, mask.to(values.device)
     if mask.dim() == 2:
         rows, mask = values.reshape(len(mask), -1, mask.shape[1]), mask[:, None, :]
     masked = rows * mask if bias is None else rows * mask + bias * (1 - mask)

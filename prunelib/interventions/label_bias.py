@@ -70,13 +70,13 @@ def minority_boost(
     last = LastAttention()
 
     def add(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        stream = args[0].clone()
+        stream = args[0].to(loaded.device, copy=True)
         if len(stream) != len(factor) or stream.shape[1] < factor.shape[1]:
             raise UnitError(f"this pass of {tuple(stream.shape[:2])} rows and positions is not of "
                             f"the {len(factor)} prompts whose minority labels are known")
         for head in heads:
             weighted = last.weighted(loaded, head.layer, head.index)[:, -factor.shape[1]:]
-            stream[:, -1] += (weighted * factor[:, :, None]).sum(1)
+            stream[:, -1] += (weighted.to(loaded.device) * factor[:, :, None]).sum(1)
         return (stream, *args[1:])
 
     with ExitStack() as stack:

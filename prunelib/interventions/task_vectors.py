@@ -201,7 +201,7 @@ def last_streams(loaded: Loaded, prompts: Sequence[Sequence[int]], rows: int = V
     kept: list[Tensor] = []
 
     def keep(_: nn.Module, __: object, output: Any) -> None:
-        kept.append(_stream(loaded, output)[:, -1])
+        kept.append(_stream(loaded, output)[:, -1].to(loaded.device))
 
     with ExitStack() as stack:
         for layer in loaded.adapter.layers(loaded.model):

@@ -9,7 +9,7 @@ import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prunelib.components import Site
 from prunelib.errors import UserError, one_line, unknown_name
@@ -31,6 +31,7 @@ from prunelib.models.foreign_code import check_no_foreign_code
 from prunelib.models.gguf import check_sha256, made_from, model_folder
 from prunelib.models.pretrained import PRETRAINED
 from prunelib.models.registry import adapter_for
+from prunelib.models.shapes import elements, shapes
 from prunelib.recipe.model import Bos
 
 if TYPE_CHECKING:
@@ -107,13 +108,14 @@ def reference_models() -> list[str]:
 
 
 def locate(
-    model_id: str, revision: str | None = None, trust_remote_code: bool = False
+    model_id: str, revision: str | None = None, trust_remote_code: bool = False,
+    config_only: bool = False,
 ) -> tuple[Path, str]:
     """Folder and revision of a model: a reference model, a folder, a GGUF file or a hub name.
 
     A GGUF file is converted first if it was not before; its revision is its SHA-256. Code is
-    fetched from the hub only if it is trusted. Raises :class:`UserError` if there is none, or a
-    revision of what has none.
+    fetched from the hub only if it is trusted; with ``config_only`` the config alone is fetched
+    beside it. Raises :class:`UserError` if there is none, or a revision of what has none.
     """
     if model_id.startswith("reference/"):
         return _reference(model_id, revision)
@@ -124,7 +126,7 @@ def locate(
         return model_folder(model_id, Path(model_id), revision)
     if model_id.startswith((".", "/")) or not _HUB_ID.fullmatch(model_id):
         raise UserError(f"model folder '{model_id}' does not exist")
-    return _from_hub(model_id, revision, trust_remote_code)
+    return _from_hub(model_id, revision, trust_remote_code, config_only)
 
 
 def _reference(model_id: str, revision: str | None) -> tuple[Path, str]:
@@ -149,11 +151,14 @@ def _no_revision(model_id: str, revision: str | None, kind: str) -> None:
                         f"revision: {revision}")
 
 
-def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
+def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool, config_only: bool
+              ) -> tuple[Path, str]:
     code = ["*.py"] if trust_remote_code else []
     elsewhere = f"not a reference model ({', '.join(reference_models())}), not a folder"
     read = ["*.json", "*.model", "*.txt", "*.jinja", *code]
     folder = snapshot("model", model_id, revision, read, elsewhere)
+    if config_only:
+        return folder, folder.name
     # Some have the same weights once more in another layout, which no index names.
     weights = ["*.safetensors"]
     if (names := indexed(model_id, folder)) is not None:
@@ -189,13 +194,7 @@ def describe(
 ) -> ModelInfo:
     """Find a model and identify it, without loading it. Raises :class:`UserError`."""
     folder, found = locate(model_id, revision, trust_remote_code)
-    config = read_config(model_id, folder)
-    check_no_foreign_code(model_id, folder)
-    check_unquantised(model_id, folder, config)
-    if experts := sorted(_EXPERTS & config.keys()):
-        raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}), which is not "
-                        "supported: its neurons are not the same for every token")
-    adapter = adapter_for(str(config.get("model_type")))
+    config, adapter = _checked(model_id, folder)
     weights = weight_files(model_id, folder)
     tensors = tensor_names(model_id, weights)
     tokenizer = tokenizer_files(model_id, folder, trust_remote_code)
@@ -211,17 +210,47 @@ def describe(
                                           files_digest([folder / "config.json"]), *code]),
         tokenizer_digest=files_digest(tokenizer),
         model_type=str(config["model_type"]),
-        layers=adapter.depth(parsed),
-        width=adapter.width(parsed),
         bytes=sum(file.stat().st_size for file in weights),
-        stream=int(parsed.hidden_size),
-        heads=adapter.heads.count(parsed) if adapter.heads else 0,
-        head_size=adapter.heads.size(parsed) if adapter.heads else 0,
         ends=end_ids(model_id, folder, config),
-        mlp_bias=adapter.bias(parsed),
         trust_remote_code=trust_remote_code,
         bos=bos,
+        **_sizes(adapter, parsed),
     )
+
+
+def outline(
+    model_id: str, revision: str | None = None, trust_remote_code: bool = False
+) -> ModelInfo:
+    """The sizes of a model, by its ``config.json`` alone: nothing else of it has to be here.
+
+    ``bytes`` are those of a checkpoint in two bytes a weight; digests are empty. Raises
+    :class:`UserError` as :func:`describe` does for what can be seen there.
+    """
+    folder, found = locate(model_id, revision, trust_remote_code, config_only=True)
+    config, adapter = _checked(model_id, folder)
+    parsed = _parsed(model_id, folder, adapter, trust_remote_code)
+    return ModelInfo(model_id, str(folder), found, "", "", str(config["model_type"]),
+                     bytes=2 * elements(shapes(folder, trust_remote_code)),
+                     **_sizes(adapter, parsed))
+
+
+def _checked(model_id: str, folder: Path) -> tuple[dict[str, Any], Adapter]:
+    """What ``config.json`` says, and the adapter; :class:`UserError` if that is not supported."""
+    config = read_config(model_id, folder)
+    check_no_foreign_code(model_id, folder)
+    check_unquantised(model_id, folder, config)
+    if experts := sorted(_EXPERTS & config.keys()):
+        raise UserError(f"model '{model_id}' is a mixture of experts ({experts[0]}), which is not "
+                        "supported: its neurons are not the same for every token")
+    return config, adapter_for(str(config.get("model_type")))
+
+
+def _sizes(adapter: Adapter, parsed: PreTrainedConfig) -> dict[str, Any]:
+    heads = adapter.heads
+    return {"layers": adapter.depth(parsed), "width": adapter.width(parsed),
+            "stream": int(parsed.hidden_size), "mlp_bias": adapter.bias(parsed),
+            "heads": heads.count(parsed) if heads else 0,
+            "head_size": heads.size(parsed) if heads else 0}
 
 
 def read_parsed(folder: Path, own_code: bool = False) -> PreTrainedConfig:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunelib.errors import UserError
 from prunelib.models.info import ModelInfo
 from prunelib.models.registry import adapter_for
+from prunelib.models.shapes import elements, shapes
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
 
 #: A GPU by its number, ``cpu``, or ``disk``: read for each pass and computed on the first device.
 Device = int | str
@@ -37,18 +37,6 @@ def devices(gpus: int) -> list[Device]:
     return list(range(gpus)) if there else ["cpu"]
 
 
-def shapes(folder: Path, own_code: bool = False) -> PreTrainedModel:
-    """A model without weights, by its ``config.json`` alone: shapes on the meta device."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=own_code)
-    kind: Any = AutoModelForCausalLM
-    with torch.device("meta"):
-        model: PreTrainedModel = kind.from_config(config, trust_remote_code=own_code)
-    return model
-
-
 def device_map(info: ModelInfo, over: Sequence[Device]) -> dict[str, Device]:
     """Module → device, by which transformers loads a model over some devices.
 
@@ -62,14 +50,11 @@ def device_map(info: ModelInfo, over: Sequence[Device]) -> dict[str, Device]:
     for part in adapter.stack.split("."):
         places |= {before + name: over[0] for name, _ in parent.named_children() if name != part}
         parent, before = parent.get_submodule(part), f"{before}{part}."
-    sizes = [_elements(layer) for layer in adapter.layers(model)]
-    whole = _elements(model)
+    sizes = [elements(layer) for layer in adapter.layers(model)]
+    whole = elements(model)
     done = whole - sum(sizes)
     for i, size in enumerate(sizes):
         places[f"{before}{i}"] = over[int((done + size / 2) * len(over) / whole)]
         done += size
     return places
 
-
-def _elements(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
+from prunelib.models.info import outline
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.driver import prepare
 from prunelib.pipeline.stages.registry import Course, model_counts, tokens
 from prunelib.pipeline.stages.study import Count, exactly
+from prunelib.pipeline.units import memory
 from prunelib.pipeline.units.model_run import ModelRun, finished
 from prunelib.pipeline.units.prompts import written
 from prunelib.recipe.load import stored_recipe
@@ -92,6 +94,43 @@ def estimate(recipe: Recipe, results: str | Path | None = None,
             lines.append(Line(info.id, stage, total, done, teraflop, seconds,
                               other=bool(left) and (stage, info.id) not in speeds))
     return lines
+
+
+@dataclass(frozen=True)
+class GpuNeed:
+    """What a model needs of a node's GPUs.
+
+    Attributes:
+        weights: bytes of its weights in its dtype.
+        vllm: GPUs of a worker that answers in vLLM.
+        attribution: bytes that gradients take, weights and a small batch of prompts.
+        torch: GPUs of a worker for attribution, search and head scores.
+    """
+
+    model: str
+    dtype: str
+    weights: int
+    vllm: int
+    attribution: int
+    torch: int
+
+
+def gpu_needs(recipe: Recipe, each: int) -> list[GpuNeed]:
+    """How many GPUs of ``each`` bytes the models of a recipe need, by their configs alone.
+
+    Raises :class:`UserError` for a model that is not supported.
+    """
+    found = []
+    for spec in recipe.models:
+        info = outline(spec.id, spec.revision, spec.trust_remote_code)
+        split = None if spec.tensor_parallel == "auto" else spec.tensor_parallel
+        answers = memory.gpu_bytes(info, spec.dtype, "vllm")
+        gradients = memory.gpu_bytes(info, spec.dtype, "torch")
+        found.append(GpuNeed(
+            spec.id, spec.dtype, memory.weight_bytes(info, spec.dtype),
+            split or memory.gpus_for(answers, each, "vllm"), gradients,
+            split or memory.gpus_for(gradients, each, "torch")))
+    return found
 
 
 def _known(recipe: Recipe, spec: ModelSpec, info: ModelInfo, store: Store

@@ -19,7 +19,8 @@ class ModelSpec(Spec):
     revision: str | None = None
     #: Number format of the weights once they are loaded.
     dtype: Dtype = "float32"
-    #: GPUs over which vLLM splits the model; ``auto`` is as few as hold it.
+    #: GPUs of one node over which the model is spread, in vLLM and in torch; ``auto`` is as few as
+    #: hold it.
     tensor_parallel: Count | Literal["auto"] = "auto"
     #: Whether Python code that lies beside the weights may run. It may do anything this user may.
     trust_remote_code: bool = False

@@ -62,6 +62,7 @@ def others() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 def test_the_rehearsal_runs_where_little_is_installed(tmp_path: Path) -> None:
     hidden = sorted(others())
     assert {"ray", "vllm", "duckdb", "captum"} <= set(hidden)
@@ -73,7 +74,7 @@ def test_the_rehearsal_runs_where_little_is_installed(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu_check", "--rehearse", "--out", str(out)],
-        env=env, check=False, capture_output=True, text=True, timeout=580)
+        env=env, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(out.read_text())
     assert found["rehearsal"] is True and found["environment"]["gpu"] is None

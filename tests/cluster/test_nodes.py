@@ -41,7 +41,7 @@ def test_every_job_of_an_engine_gets_its_gpus() -> None:
     assert kind_of(labelled) == kind_of(evaluated) == Kind("vllm", "w")
     assert worker_need(labelled, 12 * GIB).gpus == worker_need(evaluated, 12 * GIB).gpus == 4
     here = replace(labelled, job=replace(labelled.job, engine="transformers"))
-    assert kind_of(here) == Kind("torch", "w") and worker_need(here, 12 * GIB).gpus == 1
+    assert kind_of(here) == Kind("torch", "w") and worker_need(here, 12 * GIB).gpus == 4
 
 
 @pytest.mark.parametrize(("engine", "dtype", "gpu", "asked", "gpus"), [
@@ -50,7 +50,11 @@ def test_every_job_of_an_engine_gets_its_gpus() -> None:
     ("vllm", "float32", 12, None, 4),
     ("vllm", "bfloat16", 0, None, 1),   # the size is unknown
     ("vllm", "bfloat16", 80, 4, 4),     # the recipe says so
-    ("torch", "bfloat16", 12, 4, 1),    # attribution is on one GPU
+    ("torch", "bfloat16", 80, None, 1),
+    ("torch", "bfloat16", 12, None, 2),
+    ("torch", "float32", 13, None, 3),  # layers can be spread over any number
+    ("torch", "bfloat16", 80, 4, 4),
+    ("torch", "bfloat16", 0, None, 1),
 ])
 def test_as_few_gpus_as_hold_the_model(
     engine: str, dtype: str, gpu: int, asked: int | None, gpus: int
@@ -76,7 +80,8 @@ def gpu_node(gpus: int, gib: int) -> Node:
 
 @pytest.mark.parametrize(("node", "asked", "message"), [
     (gpu_node(2, 80), 4, "needs 4 GPUs of one node, and the largest node has 2"),
-    (gpu_node(8, 12), None, "needs 16 GiB on one GPU for attribution, and a GPU has 12"),
+    (gpu_node(8, 12), 1, "needs 21 GiB of GPUs for attribution, and 1 of them have 12: set "
+                         "tensor_parallel to 2, or leave it out"),
     (Node("n", Need(8, 0, 4 * GIB)), None, "needs 14.0 GiB and a CPU of one node"),
 ])
 def test_what_can_never_run_is_said_before_any_work(

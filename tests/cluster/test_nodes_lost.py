@@ -46,15 +46,19 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.mark.long
-def test_gpus_by_rays_books(info: ModelInfo, nodes: Cluster, tmp_path: Path) -> None:
-    """Two GPUs that are not there: every worker is given one, and computes on the CPU."""
+@pytest.mark.parametrize(("split", "gpus"), [("auto", [1, 1]), (2, [2])])
+def test_gpus_by_rays_books(
+    split: int | str, gpus: list[int], info: ModelInfo, nodes: Cluster, tmp_path: Path
+) -> None:
+    """Two GPUs that are not there: workers are given one each or both, and compute on the CPU."""
     nodes.add_node(num_cpus=1, num_gpus=2, node_ip_address="127.0.0.1")
     prunelib.run(recipe(info), tmp_path / "inline")
     executor = RayExecutor(tmp_path / "r", address=nodes.address)
-    assert prunelib.run(recipe(info), tmp_path / "r", executor).complete
+    asked = recipe(info, models=[{"id": info.path, "tensor_parallel": split}])
+    assert prunelib.run(asked, tmp_path / "r", executor).complete
     booked = [slot.need.gpus for slot in executor._scheduler.slots]
     executor.close()
-    assert booked == [1, 1]
+    assert booked == gpus
     expected, found = rows(tmp_path / "inline"), rows(tmp_path / "r")
     for table in expected:
         assert found[table].equals(expected[table]), table

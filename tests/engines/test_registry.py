@@ -93,5 +93,3 @@ def test_configs_that_vllm_does_not_follow(
 def test_start_refuses_what_it_does_not_know(info: ModelInfo) -> None:
     with pytest.raises(UserError, match="unknown engine"):
         start("llama.cpp", info)
-    with pytest.raises(UserError, match="tensor_parallel"):
-        start("transformers", info, tensor_parallel=2)

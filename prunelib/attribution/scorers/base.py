@@ -63,7 +63,7 @@ def neuron_values(
         for part, layer in zip(found, path.layers, strict=True):
             # OPT's values have rows and positions in one dimension.
             values = seen[layer].reshape(len(some), -1, seen[layer].shape[-1]).double()
-            part.append(reduce(values, batch.mask[:, :, None]).cpu())
+            part.append(reduce(values, batch.mask[:, :, None].to(values.device)).cpu())
     return [torch.cat(part) for part in found]
 
 

@@ -12,6 +12,7 @@ from prunelib.engines.registry import EngineName
 from prunelib.errors import UnitError, UserError
 from prunelib.interventions.base import Intervention
 from prunelib.models import Loaded, ModelInfo, describe, load
+from prunelib.models.placement import devices
 from prunelib.pipeline.units.unit import Unit
 from prunelib.results.storage.store import Store
 
@@ -28,6 +29,8 @@ class Worker:
         self._engine: tuple[tuple[str, tuple[str, ...], str], Engine] | None = None
         self._live: str | None = None
         self.batch_halvings = 0
+        #: GPUs over which the model of the unit in hand is spread.
+        self._gpus = 1
         #: Seconds that the unit in hand spent on starting an engine, and on switching a live one
         #: to another intervention; None if it did not. The first switch is part of a start: engines
         #: compile and warm up then.
@@ -45,6 +48,7 @@ class Worker:
         if self._store.has(unit.table, unit.id):
             return 0
         unit = replace(unit, model=_on_this_node(unit.model))
+        self._gpus = unit.tensor_parallel or 1
         first = min(batch_halvings, MAX_BATCH_HALVINGS)
         for self.batch_halvings in range(first, MAX_BATCH_HALVINGS + 1):
             try:
@@ -69,7 +73,7 @@ class Worker:
         key = (tuple(info.key), dtype)
         if self._model is None or self._model[0] != key:
             _use_one_thread()
-            self._model = (key, load(info, dtype))
+            self._model = (key, load(info, dtype, devices(self._gpus)))
         return self._model[1]
 
     def _undo(self) -> None:
@@ -93,7 +97,7 @@ class Worker:
             self.forget()
             if kind == "transformers":
                 _use_one_thread()
-            self._engine = (key, start(kind, unit.model, dtype, unit.tensor_parallel or 1))
+            self._engine = (key, start(kind, unit.model, dtype, self._gpus))
         engine = self._engine[1]
         if isinstance(engine, TransformersEngine):
             engine.batch_tokens = BATCH_TOKENS >> self.batch_halvings

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call
+from large_models import LLAMA_70B, OPT_66B, config_only
 
 from prunelib.models import ModelInfo
 from prunelib.results.storage.store import Store
@@ -55,3 +56,18 @@ def test_plan_learns_nothing_from_a_recipe_of_another_version(
     store.write("runs", "run-other", [run | {"resolved": '{"name": "x", "a_study_to_come": {}}'}])
     assert call("plan", good, "--earlier", results) == 0
     assert "hours" not in capfd.readouterr().out
+
+
+def test_plan_says_how_many_gpus_a_model_needs_by_its_config_alone(
+    good: Path, info: ModelInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = [config_only(tmp_path / "opt", OPT_66B), config_only(tmp_path / "llama", LLAMA_70B)]
+    models = [f"{{id: {path}, dtype: bfloat16}}" for path in paths]
+    models.append(f"{{id: {paths[1]}, tensor_parallel: 8}}")
+    good.write_text(good.read_text().replace(info.path, ", ".join(models)))
+    assert call("plan", good, "--gpu-memory", 80) == 0
+    rows = [[cell.strip() for cell in line.split("│")[2:-1]]
+            for line in capfd.readouterr().out.splitlines() if "float" in line]
+    assert rows == [["bfloat16", "122.4", "2", "201.8", "3"],
+                    ["bfloat16", "131.4", "2", "214.2", "3"],
+                    ["float32", "262.8", "8", "416.1", "8"]]
