@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
@@ -135,7 +136,8 @@ def spread(loaded: Loaded, first: int) -> Iterator[Loaded]:
     The hooks are those that accelerate gives a model that is spread over GPUs.
     """
     model = loaded.model
-    with Moves():
+    # Such tensors cannot be made in inference mode from views of others.
+    with Moves(), mock.patch.object(torch, "inference_mode", torch.no_grad):
         for i, layer in enumerate(loaded.adapter.layers(model)):
             for module in layer.modules() if i >= first else ():
                 for name, parameter in list(module._parameters.items()):

@@ -155,8 +155,8 @@ def _from_hub(model_id: str, revision: str | None, trust_remote_code: bool, conf
               ) -> tuple[Path, str]:
     code = ["*.py"] if trust_remote_code else []
     elsewhere = f"not a reference model ({', '.join(reference_models())}), not a folder"
-    read = ["*.json", "*.model", "*.txt", "*.jinja", *code]
-    folder = snapshot("model", model_id, revision, read, elsewhere)
+    read = ["config.json"] if config_only else ["*.json", "*.model", "*.txt", "*.jinja"]
+    folder = snapshot("model", model_id, revision, [*read, *code], elsewhere)
     if config_only:
         return folder, folder.name
     # Some have the same weights once more in another layout, which no index names.

@@ -256,6 +256,19 @@ def test_only_files_of_the_index_are_fetched(copy: Path, tmp_path: Path) -> None
     assert not any("consolidated" in path for path in asked)
 
 
+def test_of_an_outline_only_the_config_is_fetched(copy: Path, tmp_path: Path) -> None:
+    code = ("from prunelib.models.info import outline; "
+            f"print(outline('{OWNER}/copy', 'v1').layers)")
+    with serving(tmp_path) as (address, asked):
+        said = subprocess.run(
+            [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, check=True,
+            env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address,
+                              "HF_HUB_OFFLINE": "0"})
+    assert said.stdout.split() == [str(describe(str(copy)).layers)]
+    fetched = {path.rpartition("/")[2] for path in asked if "/resolve/" in path}
+    assert fetched == {"config.json"}
+
+
 def test_a_repository_of_pickles_is_told_where_its_safetensors_are(copy: Path, tmp_path: Path
                                                                    ) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")

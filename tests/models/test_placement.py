@@ -16,15 +16,18 @@ from prunelib.attribution.integrated_gradients import Path as ScaledPath
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path
 from prunelib.attribution.objectives.base import make_objective
 from prunelib.attribution.scorers.base import load_scorer
+from prunelib.components import Component
 from prunelib.engines.base import Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import UserError
 from prunelib.heads.importance import gradient_importance
 from prunelib.heads.in_context import accuracy_changes, log_probability_increase
 from prunelib.heads.induction import copying, prefix_matching
-from prunelib.heads.labelled import LabelledPrompt
+from prunelib.heads.label_readings import label_readings
+from prunelib.heads.labelled import LabelledPrompt, label_logprobs
 from prunelib.heads.sequences import draw_sequences
 from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.label_bias import minority_boost, without_positions
 from prunelib.interventions.task_vectors import last_streams
 from prunelib.models import Loaded, ModelInfo, load
 from prunelib.models.placement import device_map, devices
@@ -88,7 +91,14 @@ def heads(loaded: Loaded) -> Iterator[Any]:
                  for i, p in enumerate(PROMPTS)]
         yield from accuracy_changes(loaded, asked)
         if loaded.adapter.final_norm:
-            yield from log_probability_increase(loaded, asked)
+            some = [Component(layer, "head", 0) for layer in range(loaded.info.layers)]
+            read = label_readings(loaded, asked, some)
+            yield from (*log_probability_increase(loaded, asked), read.attention, read.value_minus)
+            with minority_boost(loaded, some, [[-3, -2]] * len(asked), [2.0] * len(asked)):
+                yield label_logprobs(loaded, asked)
+        if loaded.adapter.heads and loaded.adapter.heads.position != "learned":
+            with without_positions(loaded, [Component(1, "head", 0)]):
+                yield label_logprobs(loaded, asked)
 
 
 def scorers(loaded: Loaded) -> Iterator[Any]:
