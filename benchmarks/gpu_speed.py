@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.random_llama import LLAMA_8B, SMALL, Shape, random_llama, random_prompts
+from prunelib.attribution import shifted_nodes
 from prunelib.attribution.integrated_gradients import block_gradients, layer_path
 from prunelib.attribution.objectives.base import make_objective
 from prunelib.interventions.ablation import Ablation
@@ -20,8 +21,9 @@ from prunelib.search.selection import cut, random_order
 
 #: What attribution of one sample takes in the DSM paper (Llama-3.1-8B, one H100), and the target.
 DSM_SECONDS, TARGET_SECONDS = 4.68, 0.6
-#: Midpoints of integrated gradients, prompts and tokens of attribution.
-NODES, SAMPLES = 8, 8
+#: Level of the shifted nodes of integrated gradients, how many these are, and prompts.
+LEVEL, SAMPLES = 1, 8
+NODES = shifted_nodes.NODES[LEVEL]
 RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 #: Prompts of the grid, and tokens of an answer: one, and the newline that ends it.
 GRID_PROMPTS, ANSWER = 100, 2
@@ -70,10 +72,13 @@ def attribution(rehearsal: bool, box: float) -> Iterator[dict[str, Any]]:
     """Scores of all layers of eight samples, eight nodes each; a row a layer, then the sum."""
     shape, device, tokens, _, reached = setting(rehearsal)
     loaded, prompts = random_llama(shape, device), random_prompts(shape, SAMPLES, tokens)
-    objective, alphas = make_objective(ObjectiveSpec()), (np.arange(NODES) + 0.5) / NODES
+    objective = make_objective(ObjectiveSpec())
+    alphas = shifted_nodes.nodes(LEVEL, [shifted_nodes.shift(p.prompt) for p in prompts])
+    weights = np.full((1, NODES), 1 / NODES)
 
     def one(layer: int) -> Any:
-        return block_gradients(loaded, layer_path(loaded, layer), prompts, objective, alphas)
+        return block_gradients(loaded, layer_path(loaded, layer), prompts, objective, alphas,
+                               weights=weights, ends=True)
 
     def needed(layer: int) -> int:
         return (shape.prefix(layer, SAMPLES, tokens)

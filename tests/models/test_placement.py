@@ -59,11 +59,11 @@ def test_devices_are_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def attribution(loaded: Loaded) -> Iterator[Any]:
-    alphas = np.array([0.0, 0.3, 1.0])
+    alphas = np.array([0.0, 0.3, 0.9])[:, None] + np.linspace(0, 0.1, len(PROMPTS))
     for layer in range(loaded.info.layers):
         found, = block_gradients(loaded, layer_path(loaded, layer), PROMPTS, OBJECTIVE, alphas,
-                                 weights=np.array([0.2, 0.3, 0.5]))
-        yield from (found.sums, found.totals, found.values, found.each)
+                                 weights=np.array([[0.2, 0.3, 0.5], [0.5, 0.5, 0.0]]), ends=True)
+        yield from (found.sums, found.totals, found.values, found.each, found.ends)
     joint = ScaledPath(tuple(range(loaded.info.layers)), *loaded.adapter.projection(None))
     yield from (found.sums for found in
                 block_gradients(loaded, joint, PROMPTS, OBJECTIVE, alphas))
