@@ -99,9 +99,8 @@ def load_weights(
 ) -> PreTrainedModel:
     """A model whose every weight is from its checkpoint, in a ``torch`` dtype or ``"auto"``.
 
-    ``over`` are the devices over which its layers are spread.
-    Raises :class:`UserError` if a weight is missing or has another shape: transformers would put
-    random numbers in its place.
+    Its layers are spread ``over`` devices. Raises :class:`UserError` if a weight is missing or has
+    another shape: transformers would put random numbers in its place.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
