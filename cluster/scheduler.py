@@ -1,20 +1,23 @@
 """Who does what next: the queue, without Ray, so that it can be simulated.
 
 Units wait in one queue per kind of worker process. A worker keeps its base model as long as there
-is work for it; a new process is started where there is room; an idle one makes room for a kind
-that has none. Urgent units (a lower ``priority``) go first everywhere, then the longest.
+is work for it; a new process is started where there is room, unless those that are there would be
+done before it is up; an idle one makes room for a kind that has none. Urgent units (a lower
+``priority``) go first everywhere, then the longest.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cluster.durations import Durations
 from prunelib.pipeline.units.unit import Unit, WorkerRole
+from prunelib.vocabulary import Stage
 
 
 @dataclass(frozen=True, order=True)
@@ -78,6 +81,8 @@ class Slot:
     node: str
     state: Literal["starting", "idle", "busy"] = "starting"
     work: Work | None = None
+    #: Units that it has done.
+    done: int = 0
     #: When its present state began; when it was started (the clock is the caller's).
     since: float = 0.0
     born: float = 0.0
@@ -118,15 +123,19 @@ class _Queue:
 
     def __init__(self) -> None:
         self.heap: list[tuple[int, float, int, Work]] = []
-        self.cost = 0.0
+        self.costs: dict[Stage, float] = defaultdict(float)
+
+    @property
+    def cost(self) -> float:
+        return sum(self.costs.values())
 
     def push(self, work: Work, number: int) -> None:
         heapq.heappush(self.heap, (work.unit.priority, -work.unit.cost, number, work))
-        self.cost += work.unit.cost
+        self.costs[work.unit.stage] += work.unit.cost
 
     def pop(self) -> Work:
         work = heapq.heappop(self.heap)[-1]
-        self.cost -= work.unit.cost
+        self.costs[work.unit.stage] -= work.unit.cost
         return work
 
     @property
@@ -146,6 +155,7 @@ class Scheduler:
         self._idle: dict[Kind, list[Slot]] = {}
         self._starting: Counter[Kind] = Counter()
         self._workers: Counter[Kind] = Counter()
+        self._durations = Durations()
         #: Nodes that are being emptied of small workers, for whom, and how many GPUs it needs.
         self._claims: dict[str, tuple[Kind, int]] = {}
         self.nodes: dict[str, Node] = {}
@@ -192,7 +202,9 @@ class Scheduler:
                 self._hand_out(kind, level, now, actions)
             blocked: set[Kind] = set()
             while wanting := [kind for kind in self._pending(level) if kind not in blocked
-                              and len(self._queues[kind].heap) > self._starting[kind]]:
+                              and len(self._queues[kind].heap) > self._starting[kind]
+                              and self._durations.worth_a_start(
+                                  kind, self._queues[kind].costs, self._workers[kind])]:
                 kind = min(wanting, key=self._urgency)
                 need = self._need(self._queues[kind].heap[0][-1].unit)
                 node = self._place(kind, need, actions)
@@ -256,10 +268,16 @@ class Scheduler:
     def ready(self, slot: Slot, now: float) -> None:
         """A process is up."""
         self._starting[slot.kind] -= 1
+        self._durations.up(slot.kind, now - slot.born)
         self._rest(slot, now)
 
     def finished(self, slot: Slot, now: float) -> None:
         """A worker is done with its unit and can have another."""
+        if slot.work is not None:
+            unit = slot.work.unit
+            self._durations.done(slot.kind, unit.stage, unit.cost, now - slot.since,
+                                 first=slot.done == 0)
+            slot.done += 1
         self._rest(slot, now)
 
     def gone(self, slot: Slot) -> Work | None:

@@ -203,3 +203,31 @@ def test_hand_names_the_work() -> None:
     made.ready(start.slot, 0.0)
     (hand,) = made.decide(1.0)
     assert isinstance(hand, Hand) and hand.slot.since == 1.0 and hand.work.unit == unit()
+
+
+def test_nothing_is_started_for_less_work_than_its_start_costs() -> None:
+    """A start takes 20 seconds here and a unit one; until that is known, room is used."""
+    made = scheduler(2)
+    for seed in range(3):
+        made.add(Work(unit(seed=seed)))
+    first, second = (a.slot for a in made.decide(0.0) if isinstance(a, Start))
+    for slot in (first, second):
+        made.ready(slot, 15.0)
+    made.decide(15.0)
+    made.finished(first, 21.0)  # a second of work, and five in which the model was loaded
+    made.decide(21.0)
+    made.finished(first, 22.0)
+    made.finished(second, 22.0)
+    made.gone(second)
+    # Ten units are done before another worker is up; fifty are not.
+    for seed in range(3, 14):
+        made.add(Work(unit(seed=seed)))
+    assert [type(a) for a in made.decide(22.0)] == [Hand]
+    for seed in range(14, 64):
+        made.add(Work(unit(seed=seed)))
+    assert [type(a) for a in made.decide(23.0)] == [Start]
+    # Where nobody is left, even the last unit has a worker started.
+    alone = scheduler(1)
+    alone._durations = made._durations
+    alone.add(Work(unit()))
+    assert [type(a) for a in alone.decide(0.0)] == [Start]
