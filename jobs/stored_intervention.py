@@ -35,7 +35,7 @@ def stored_intervention(model: str, digest: str, results: str, trust: bool) -> S
     stranger's, says only that it did.
     """
     from prunelib.models import describe
-    from prunelib.results.query import find_intervention
+    from prunelib.results.stored_interventions import find_intervention
 
     found = find_intervention(results, model, digest)
     if found.recipes and found.spec.trust_remote_code != trust:

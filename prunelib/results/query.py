@@ -10,7 +10,7 @@ connection.
 
 from __future__ import annotations
 
-import json
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from prunelib.errors import UserError, one_line
-from prunelib.interventions.ablation import BASELINE
-from prunelib.interventions.base import Intervention
-from prunelib.interventions.registry import intervention_of
-from prunelib.recipe.load import stored_recipe
-from prunelib.recipe.model import ModelSpec
-from prunelib.recipe.recipe import Recipe
+from prunelib.errors import UserError
+from prunelib.results.outcomes import SUMMARY
 from prunelib.results.schemas import OF_UNITS, TABLES, description
 from prunelib.results.storage.files import reason
+from prunelib.results.storage.outcomes import read_outcomes
 from prunelib.results.storage.store import Store
+from prunelib.results.views.outcome_functions import add_outcomes
+from prunelib.results.views.outcomes import Load, Outcomes
 from prunelib.results.views.registry import VIEWS
 from prunelib.results.views.sql_functions import add_functions
 
@@ -53,27 +51,12 @@ _UNDER_EVERY_NAME = """
 CREATE VIEW {table} AS SELECT w.* REPLACE (coalesce(n.model, w.model) AS model)
 FROM _written_{table} w LEFT JOIN _names n ON n.unit_id = w.unit_id
 """
-#: What stands for the revision of a model that is no commit.
-_NOT_ON_THE_HUB = ("local", "shipped")
-# Weights and revision of a model in each run, the latest first.
-_VERSIONS = """
-SELECT m.weights_digest, m.revision FROM models m
-LEFT JOIN run_units u ON u.unit_id = m.unit_id AND u.model = m.model
-LEFT JOIN runs r ON r.run = u.run
-WHERE m.model = $1 ORDER BY r.started DESC NULLS LAST, m.revision
-"""
-_FOUND = """
-SELECT intervention, any_value(kind), any_value(content) FROM interventions
-WHERE model = $1 AND starts_with(intervention, $2) AND intervention <> $3 GROUP BY intervention
-"""
-# Recipes of the runs that have an intervention of a model, the latest first.
-_RECIPES = """
-SELECT resolved FROM runs WHERE run IN (
-    SELECT u.run FROM interventions i JOIN run_units u ON u.unit_id = i.unit_id
-    AND u.model = i.model WHERE i.model = $1 AND i.intervention = $2)
-ORDER BY started DESC, run
-"""
-
+#: The summary of predictions (:mod:`prunelib.results.outcomes`), which only views mention.
+_PARTS = "_parts"
+_EVERYTHING = frozenset([*TABLES, _PARTS, *(view.name for view in VIEWS)])
+_WORD, _STRING = re.compile(r"\w+"), re.compile(r"'[^']*'")
+#: SQL with such a word may list tables and views.
+_LISTS = re.compile(r"\b(show|duckdb_|information_schema|pg_|pragma_|sqlite_)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ColumnInfo:
@@ -94,45 +77,26 @@ class TableInfo:
     columns: tuple[ColumnInfo, ...]
 
 
-@dataclass(frozen=True)
-class StoredIntervention:
-    """An intervention of finished runs, and how its model was given to them.
-
-    Attributes:
-        model: the model's id in recipes.
-        weights_digest: of the model, which may have changed since.
-        revision: its commit on the hub, ``None`` for models from elsewhere.
-        recipes: of the runs that have the intervention, with every default filled in and every data
-            set at its commit, the latest first; without those that this version cannot read.
-    """
-
-    model: str
-    intervention: Intervention
-    weights_digest: str
-    revision: str | None
-    recipes: tuple[Recipe, ...]
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What the latest recipe says of the model."""
-        given = (spec for recipe in self.recipes for spec in recipe.models if spec.id == self.model)
-        return next(given, ModelSpec(id=self.model))
-
-
 def open_results(path: Path | str) -> duckdb.DuckDBPyConnection:
     """A connection that sees the tables and views of a results folder as of now.
 
     Raises:
         UserError: the folder is missing, holds no results or those of another version.
     """
+    return _open(path, _EVERYTHING)
+
+
+def _open(path: Path | str, names: frozenset[str]) -> duckdb.DuckDBPyConnection:
+    """A connection with these tables and views."""
     store = Store.open(path, create=False)
     try:
-        contents = {table: store.dataset(table) for table in TABLES}
+        contents = {table: store.dataset(table) for table in TABLES if table in names}
+        pieces = store.current("predictions") if _PARTS in names else {}
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
     store.warn()
     try:
-        return _connect(contents)
+        return _connect(contents, names, lambda: read_outcomes(store, pieces))
     except duckdb.Error as error:
         if "KeyboardInterrupt" in str(error):  # while DuckDB asked a file how long it is
             raise KeyboardInterrupt from error
@@ -148,7 +112,31 @@ def query(path: Path | str, sql: str, timeout: float = 0) -> pa.Table:
         UserError: as :func:`open_results`, the SQL is wrong or is anything else, or the time is
             over.
     """
-    with open_results(path) as con:
+    names = _mentioned(sql)
+    try:
+        return _query(path, sql, timeout, names)
+    except UserError as error:
+        if names == _EVERYTHING or not isinstance(error.__cause__, duckdb.CatalogException):
+            raise
+    return _query(path, sql, timeout, _EVERYTHING)  # it makes names, or says which ones are like it
+
+
+def _mentioned(sql: str) -> frozenset[str]:
+    """The tables and views that SQL may read, by the words in it, and those that these read."""
+    found: set[str] = set()
+    new = _EVERYTHING & {word.lower() for word in _WORD.findall(sql)}
+    if not new or _LISTS.search(sql):
+        return _EVERYTHING
+    texts = {view.name: _STRING.sub("", view.sql) for view in VIEWS}
+    while new:
+        found |= new
+        words = {word for name in new for word in _WORD.findall(texts.get(name, ""))}
+        new = (_EVERYTHING & words) - found
+    return frozenset(found)
+
+
+def _query(path: Path | str, sql: str, timeout: float, names: frozenset[str]) -> pa.Table:
+    with _open(path, names) as con:
         if not timeout:
             return run_query(con, sql)
         done, late = threading.Event(), threading.Event()
@@ -189,57 +177,9 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         raise
 
 
-def find_intervention(path: Path | str, model: str, digest: str) -> StoredIntervention:
-    """What was done to a model, by the beginning of its digest; the untouched model is not meant.
-
-    Raises:
-        UserError: there is none, or more than one; the chosen ones are named. Or what is stored
-            does not have the digest under which it is stored.
-    """
-    with open_results(path) as con:
-        found = con.execute(_FOUND, [model, digest, BASELINE.digest]).fetchall()
-        versions = con.execute(_VERSIONS, [model]).fetchall()
-        chosen = con.execute("SELECT DISTINCT intervention FROM interventions WHERE model = $1 "
-                             "AND role = 'chosen' AND intervention <> $2",
-                             [model, BASELINE.digest]).fetchall()
-        recipes = [row[0] for intervention, *_ in found[:1]
-                   for row in con.execute(_RECIPES, [model, intervention]).fetchall()]
-    if not versions:
-        raise UserError(f"{path} has no results of model '{model}'")
-    if len({weights for weights, _ in versions}) > 1:
-        raise UserError(f"{path} has results of several versions of model '{model}'")
-    if digest and not found and BASELINE.digest.startswith(digest):
-        raise UserError(f"'{digest}' is the untouched model '{model}': nothing is switched off")
-    if len(found) != 1:
-        what = "several interventions begin" if found else "no intervention begins"
-        known = ", ".join(sorted(row[0][:12] for row in chosen)) or "none"
-        raise UserError(f"of model '{model}' {what} with '{digest}'; chosen: {known}")
-    weights, revision = versions[0]
-    return StoredIntervention(
-        model=model,
-        intervention=_intervention(path, *found[0]),
-        weights_digest=weights,
-        revision=None if revision in _NOT_ON_THE_HUB else revision,
-        recipes=tuple(filter(None, map(stored_recipe, recipes))),
-    )
-
-
-def _intervention(path: Path | str, digest: str, kind: str, content: str) -> Intervention:
-    """What a row of ``interventions`` holds, which must have the digest that the row says."""
-    try:
-        found = intervention_of(kind, json.loads(content))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: intervention {digest} cannot be read: {one_line(error)}"
-                        ) from error
-    if found.digest != digest:
-        raise UserError(f"{path}: intervention {digest} is not what its digest says, which is of "
-                        "damaged results or another version of prunelib")
-    return found
-
-
 def describe_tables() -> list[TableInfo]:
     """Every table and view with its columns, tables first. Needs no results folder."""
-    with _connect({}) as con:
+    with _connect({}, _EVERYTHING, lambda: (SUMMARY.empty_table(), {})) as con:
         tables = [
             (name, "table", description(schema), {f.name: description(f) for f in schema})
             for name, schema in TABLES.items()
@@ -263,18 +203,22 @@ def _columns(
     return tuple(ColumnInfo(column, str(kind), meanings[column]) for column, kind in types)
 
 
-def _connect(contents: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+def _connect(contents: dict[str, Any], names: frozenset[str], outcomes: Load
+             ) -> duckdb.DuckDBPyConnection:
     # Python variables must not be reachable by their name from SQL.
     con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for table, schema in TABLES.items():
-        rows = contents.get(table, schema.remove_metadata().empty_table())
-        con.register(f"_written_{table}" if table in OF_UNITS else table, rows)
+        if table in names | {"run_units"}:
+            rows = contents.get(table, schema.remove_metadata().empty_table())
+            con.register(f"_written_{table}" if table in OF_UNITS else table, rows)
+    add_outcomes(con, Outcomes(outcomes))
     con.execute(_NAMES)
-    for table in sorted(OF_UNITS):
+    for table in sorted(names & {*OF_UNITS, _PARTS}):
         con.execute(_UNDER_EVERY_NAME.format(table=table))
     add_functions(con)
     for view in VIEWS:
-        con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+        if view.name in names:
+            con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
     for setting in _LOCK:
         con.execute(setting)
     return con

@@ -13,7 +13,8 @@ import prunelib
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
 from prunelib.pipeline.driver import prepare
-from prunelib.results.query import find_intervention, open_results
+from prunelib.results.query import open_results
+from prunelib.results.stored_interventions import find_intervention
 
 SEARCH = {"rates": [0.1, 0.5], "examples": 12, "shots": 2}
 ROWS = SEARCH | {"prune": "weight_row"}

@@ -14,7 +14,7 @@ from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.base import Intervention
 from prunelib.interventions.fine_tuning import FineTuning
 from prunelib.recipe.controls import FineTuningSpec
-from prunelib.results.query import find_intervention
+from prunelib.results.stored_interventions import find_intervention
 
 NEURONS = Ablation.of_layer(1, [0, 4, 5])
 JOINT = Ablation.of([Component(0, "head", 1), Component(2, "ffn", 0), Component(2, "head", 0)])

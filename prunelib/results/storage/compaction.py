@@ -24,8 +24,9 @@ from prunelib.results.storage.manifest import (
     merged_file,
     with_manifest,
 )
+from prunelib.results.storage.rows import parquet
 from prunelib.results.storage.seal import sealed
-from prunelib.results.storage.store import Store, parquet
+from prunelib.results.storage.store import Store
 
 #: Uncompressed bytes from which on a merged file is full. A compaction holds one in memory.
 _FULL = 256 << 20
@@ -122,7 +123,8 @@ def _merge(store: Store, table: str, batch: _Batch) -> None:
     units = [(unit_id, piece.version, rows) for unit_id, piece, rows in batch.units]
     schema = with_manifest(TABLES[table], units, batch.full)
     name = f"{table}/{merged_file(1 + max(piece.level for _, piece, _ in batch.units))}"
-    content = sealed(name, parquet(pa.concat_tables(batch.content).cast(schema).combine_chunks()))
+    rows = pa.concat_tables(batch.content).cast(schema).combine_chunks()
+    content = sealed(name, parquet(table, rows))
     patiently(lambda: store.files.commit(name, content), store.location)
 
 

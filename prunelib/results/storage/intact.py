@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunelib.errors import one_line
+from prunelib.results.outcomes import noted, summarise
 from prunelib.results.schemas import OF_UNITS, TABLES
 from prunelib.results.storage.files import Files, passing, reason
 from prunelib.results.storage.manifest import (
@@ -63,6 +64,8 @@ class Intact:
         self._seen: dict[str, tuple[str, Damage | Manifest | None]] = {}
         #: Folders that could not be listed.
         self._folders: dict[str, Damage] = {}
+        #: Bytes of each file that was read.
+        self.sizes: dict[str, int] = {}
 
     @property
     def count(self) -> int:
@@ -143,6 +146,7 @@ class Intact:
             if isinstance(error, FileNotFoundError) or passing(error):
                 raise
             return _unreadable(table, name, unit, error)
+        self.sizes[name] = len(content)
         if what := fault(name, content):
             return Damage(name, table, unit, what)
         found = None
@@ -171,6 +175,9 @@ def contradiction(table: str, content: bytes, units: list[tuple[str, int]]) -> s
         return f"cannot be decoded: {one_line(error)}"
     if not rows.schema.equals(TABLES[table]):
         return f"has other columns than the table {table}"
+    summary = noted(pq.read_metadata(pa.BufferReader(content)).metadata)
+    if summary is not None and not summary.equals(summarise(rows)):
+        return "has a summary that is not of its rows"
     if sum(count for _, count in units if count > 0) > len(rows):
         return "has fewer rows than it says"
     start = 0

@@ -15,7 +15,7 @@ import logging
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +37,7 @@ from prunelib.results.storage.manifest import (
     unit_pieces,
 )
 from prunelib.results.storage.marker import MARKER, check_version, marker_damage, write_marker
+from prunelib.results.storage.rows import parquet, rows_of_pieces
 from prunelib.results.storage.seal import fault, sealed
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ T = TypeVar("T")
 #: Folder of the results that damaged files are moved to.
 ASIDE = "damaged"
 _UNIT_ID = re.compile(r"[0-9a-z-]+")  # no dot and no slash: nothing can leave the folder
-#: Bytes of a row group, uncompressed: what reading one unit of a merged file costs at least.
-_ROW_GROUP = 16 << 20
+#: Bytes of a table's files up to which it is read as a whole when it is opened.
+_SMALL = 16 << 20
 #: Times that a folder is listed again because files went away while they were read.
 _LOOKS = 20
 
@@ -189,7 +190,7 @@ class Store:
         found = to_table(table, rows)
         if table in OF_UNITS and (others := set(found["unit_id"].to_pylist()) - {unit_id}):
             raise ValueError(f"rows of unit {min(others)} as those of {unit_id}")
-        content = parquet(found)
+        content = parquet(table, found)
 
         def commit() -> str:
             name = f"{table}/{self._new_file(table, unit_id)}"
@@ -241,7 +242,8 @@ class Store:
         """Write the rows of a unit's later file to its first one."""
         name = _path(table, unit_id)
         rows = self.read(table, [unit_id])
-        patiently(lambda: self.files.commit(name, sealed(name, parquet(rows))), self.location)
+        patiently(lambda: self.files.commit(name, sealed(name, parquet(table, rows))),
+                  self.location)
 
     def _move_aside(self, name: str) -> str | None:
         """The new name of a file that was moved; ``None`` if somebody else did so."""
@@ -275,23 +277,28 @@ class Store:
         tables = self.tables(table, joined(pieces))
         return pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
 
-    def tables(self, table: str, pieces: list[Piece]) -> list[pa.Table]:
-        """Rows of each of ``pieces``. Every file is read once, of merged ones only what counts."""
+    def tables(self, table: str, pieces: list[Piece], columns: Sequence[str] | None = None
+               ) -> list[pa.Table]:
+        """Rows of each of ``pieces``, with all columns or these.
+
+        Every file is read once, of merged ones only what counts.
+        """
         by_file: dict[str, list[Piece]] = defaultdict(list)
         for piece in pieces:
             by_file[piece.name].append(piece)
         unit_files = [name for name, (first, *_) in by_file.items() if first.level == 0]
         found: dict[Piece, pa.Table] = {}
-        for name, content in self._unit_rows(table, unit_files).items():
+        for name, content in self._unit_rows(table, unit_files, columns).items():
             found[by_file[name][0]] = content
         for name, wanted in by_file.items():
             if wanted[0].level:
-                found.update(self._merged_rows(table, name, wanted))
+                found.update(self._merged_rows(table, name, wanted, columns))
         return [found[piece] for piece in pieces]
 
-    def _unit_rows(self, table: str, names: list[str]) -> dict[str, pa.Table]:
+    def _unit_rows(self, table: str, names: list[str], columns: Sequence[str] | None
+                   ) -> dict[str, pa.Table]:
         """Rows of unit files, read in parallel."""
-        schema = TABLES[table].remove_metadata()
+        schema = pa.schema([TABLES[table].field(name) for name in columns or TABLES[table].names])
 
         def rows(name: str) -> pa.Table:
             path = f"{table}/{name}"
@@ -299,55 +306,45 @@ class Store:
             if fault(path, content) is not None:  # since it was looked at: look again
                 self._intact.forget()
                 raise OSError(errno.ESTALE, "changed while it was read", path)
-            found = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-            return found.replace_schema_metadata(None).cast(schema)
+            found = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True
+                                   ).read(columns)
+            return found.replace_schema_metadata(None).select(schema.names).cast(schema)
 
         return dict(zip(names, in_threads(rows, names), strict=True))
 
-    def _merged_rows(self, table: str, name: str, pieces: list[Piece]) -> dict[Piece, pa.Table]:
+    def _merged_rows(self, table: str, name: str, pieces: list[Piece],
+                     columns: Sequence[str] | None) -> dict[Piece, pa.Table]:
         """Rows of pieces of one merged file."""
         path = self.files.path(f"{table}/{name}")
         with pq.ParquetFile(path, filesystem=self.files.filesystem,
                             page_checksum_verification=True) as file:
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            first = min(piece.start for piece in pieces)
-            last = max(piece.start + piece.rows for piece in pieces)
-            groups, skipped, end = [], 0, 0
-            for group, size in enumerate(sizes):
-                end += size
-                if end <= first:
-                    skipped = end
-                elif end - size < last:
-                    groups.append(group)
-            content = file.read_row_groups(groups)
-        content = content.replace_schema_metadata(None)
-        return {piece: content.slice(max(0, piece.start - skipped), piece.rows)
-                for piece in pieces}
+            return rows_of_pieces(file, pieces, columns)
 
     def dataset(self, table: str) -> ds.Dataset | pa.Table:
         """The table as of now, for engines that choose columns and rows while they read.
 
-        The files are opened when they are needed: they stay for as long as compaction leaves
-        them, which is a day.
+        The files of a large table are opened when they are needed: they stay for as long as
+        compaction leaves them, which is a day.
         """
         current = self.current(table)
         live: dict[str, list[Piece]] = defaultdict(list)
         for piece in current.values():
             live[piece.name].append(piece)
+        if sum(self._intact.sizes[f"{table}/{name}"] for name in live) <= _SMALL:
+            found = self.rows(table, [piece for _, piece in sorted(current.items())])
+            return found.replace_schema_metadata(None)
         outdated: list[Piece] = []  # pieces of merged files that also hold rows which do not count
         for manifest in self.manifests(table):
             name = next(iter(manifest.pieces.values())).name
             if name in live and len(live[name]) < len(manifest.pieces):
                 outdated += live.pop(name)
-        schema = TABLES[table].remove_metadata()
-        rest = self.rows(table, outdated).replace_schema_metadata(None) if outdated else None
+        rest = self.rows(table, outdated).replace_schema_metadata(None)
         paths = [self.files.path(f"{table}/{name}") for name in sorted(live)]
         if not paths:
-            return schema.empty_table() if rest is None else rest
+            return rest
         import pyarrow.dataset as ds
 
-        whole = self._scan(table, paths)
-        return whole if rest is None else ds.dataset([whole, ds.dataset(rest)])
+        return ds.dataset([self._scan(table, paths), ds.dataset(rest)])
 
     def _scan(self, table: str, paths: list[str]) -> ds.Dataset:
         import pyarrow.dataset as ds  # imports pandas, which takes longer than all the rest
@@ -356,15 +353,6 @@ class Store:
         return ds.dataset(paths, schema=TABLES[table].remove_metadata(),
                           format=ds.ParquetFileFormat(default_fragment_scan_options=options),
                           filesystem=self.files.filesystem)
-
-
-def parquet(content: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
-    sink = pa.BufferOutputStream()
-    rows = _ROW_GROUP * len(content) // max(1, content.nbytes)
-    pq.write_table(content, sink, compression="zstd", write_page_checksum=True,
-                   row_group_size=max(1, rows))
-    return bytes(sink.getvalue())
 
 
 def _known(table: str) -> str:

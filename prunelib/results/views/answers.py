@@ -141,18 +141,8 @@ QUALIFY row_number() OVER (
     **_ANSWER,
 )
 
-ANSWERS = view(
-    "_answers",
-    "predictions of each run, each once, under the label that counts for their purpose",
-    "run model engine intervention method role layer rate count control_seed task split purpose "
-    "shots seed example repeat format query gold prediction answers copied_position correct copied "
-    "failed",
-    """
-SELECT p.run, p.model, p.engine, p.intervention, l.method, l.role, l.layer, l.rate, l."count",
-       l.control_seed, p.task, p.split, p.purpose, p.shots, p.seed, p.example, p.repeat, p.format,
-       p.query, p.gold, p.prediction, p.answers, p.copied_position, p.correct, p.copied, p.failed
-FROM _given p
-LEFT JOIN (
+#: After answers ``p`` of a run: the labels ``l`` that count for their purpose.
+LABELLED = """LEFT JOIN (
     -- One line per label, whatever number of proxies and tasks it has: answers count once.
     SELECT run, model, intervention, method, role, layer, rate, "count", control_seed,
            list(proxy) AS proxies, list(only_task) AS tasks,
@@ -164,8 +154,31 @@ LEFT JOIN (
       OR (l.role = 'grid' AND p.purpose = 'search' AND list_contains(l.proxies, p.task))
       OR (l.role IN ('chosen', 'control')
           AND (p.purpose = 'report' AND (l.everywhere OR list_contains(l.tasks, p.task))
-               OR p.purpose = 'capability')))
-""",
+               OR p.purpose = 'capability')))"""
+
+#: After labelled answers ``a``: the sets ``s`` of controls that they are of.
+MATCHED_TO = """LEFT JOIN (
+    SELECT run, model, matched_to, rate, intervention, control_seed, list(only_task) AS tasks,
+           bool_or(only_task IS NULL) AS everywhere
+    FROM _matched_sets GROUP BY ALL
+) s
+  ON a.role = 'control' AND a.method = 'random' AND s.run = a.run AND s.model = a.model
+ AND s.intervention = a.intervention AND s.rate = a.rate AND s.control_seed = a.control_seed
+ AND (s.everywhere OR list_contains(s.tasks, a.task) OR a.purpose = 'capability')"""
+
+ANSWERS = view(
+    "_answers",
+    "predictions of each run, each once, under the label that counts for their purpose",
+    "run model engine intervention method role layer rate count control_seed task split purpose "
+    "shots seed example repeat format query gold prediction answers copied_position correct copied "
+    "failed",
+    f"""
+SELECT p.run, p.model, p.engine, p.intervention, l.method, l.role, l.layer, l.rate, l."count",
+       l.control_seed, p.task, p.split, p.purpose, p.shots, p.seed, p.example, p.repeat, p.format,
+       p.query, p.gold, p.prediction, p.answers, p.copied_position, p.correct, p.copied, p.failed
+FROM _given p
+{LABELLED}
+""",  # noqa: S608
     **_ANSWER,
 )
 
@@ -175,21 +188,14 @@ LINES = view(
     "run model engine intervention method role matched_to layer rate count control_seed task split "
     "purpose shots seed example repeat format query gold prediction answers copied_position "
     "correct copied failed",
-    """
+    f"""
 SELECT a.run, a.model, a.engine, a.intervention, a.method, a.role, s.matched_to, a.layer, a.rate,
        a."count", a.control_seed, a.task, a.split, a.purpose, a.shots, a.seed, a.example, a.repeat,
        a.format, a.query, a.gold, a.prediction, a.answers, a.copied_position, a.correct, a.copied,
        a.failed
 FROM _answers a
-LEFT JOIN (
-    SELECT run, model, matched_to, rate, intervention, control_seed, list(only_task) AS tasks,
-           bool_or(only_task IS NULL) AS everywhere
-    FROM _matched_sets GROUP BY ALL
-) s
-  ON a.role = 'control' AND a.method = 'random' AND s.run = a.run AND s.model = a.model
- AND s.intervention = a.intervention AND s.rate = a.rate AND s.control_seed = a.control_seed
- AND (s.everywhere OR list_contains(s.tasks, a.task) OR a.purpose = 'capability')
-""",
+{MATCHED_TO}
+""",  # noqa: S608
     **_ANSWER,
 )
 

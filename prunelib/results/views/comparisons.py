@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from prunelib.results.views.base import PROMPT, view
+from prunelib.results.views.base import view
 
 #: Answers of the report split that comparisons are made of (``_pairs`` below, and ``leaderboard``).
 _REPORTED = "purpose = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')"
 
-# One line per pair of answers to one prompt. `set` tells the random draws of a reference apart.
+# A line per pair of cells with common prompts. `set` tells the random draws of a reference apart.
 PAIRS = view(
     "_pairs",
-    "answers on the report split beside those of each reference to the same prompt",
-    "run model method role matched_to intervention control_seed reference other set task query "
-    "shots seed example format engine correct other_correct copied other_copied",
+    "answers on the report split beside those of each reference to the same prompts",
+    "run model method role matched_to intervention control_seed reference other set task shots "
+    "seed format engine cell other_cell gaps",
     f"""
 WITH answered AS MATERIALIZED (
-    SELECT run, model, method, role, matched_to, intervention, rate, control_seed, query, {PROMPT},
-           correct, copied
-    FROM _lines WHERE {_REPORTED}
+    SELECT run, model, method, role, matched_to, intervention, rate, control_seed, engine, task,
+           shots, seed, format, cell
+    FROM _line_cells WHERE {_REPORTED}
 ),
 compared AS (
     SELECT DISTINCT a.run, a.model, a.method, a.role, a.intervention, NULL AS rate,
@@ -30,15 +30,12 @@ compared AS (
     FROM _drawn
 ),
 others AS (
-    SELECT DISTINCT run, model, intervention AS other, {PROMPT}, correct AS other_correct,
-           copied AS other_copied
+    SELECT DISTINCT run, model, intervention AS other, engine, task, shots, seed, format,
+           cell AS other_cell
     FROM answered
     WHERE role = 'baseline' OR (role = 'control' AND method IN ('random', 'random_search'))
-)
-SELECT run, model, method, role, matched_to, intervention, control_seed, reference, other, "set",
-       task, query, shots, seed, example, format, engine, correct, other_correct, copied,
-       other_copied
-FROM (
+),
+beside AS (
     SELECT a.*, g.reference, g.other, g."set"
     FROM answered a
     JOIN compared g
@@ -46,19 +43,21 @@ FROM (
      AND g.intervention = a.intervention AND coalesce(g.only_task, a.task) = a.task
      AND (g.reference = 'baseline' OR g.rate IS NOT DISTINCT FROM a.rate)
 )
-JOIN others USING (run, model, other, {PROMPT})
+SELECT * FROM (
+    SELECT run, model, method, role, matched_to, intervention, control_seed, reference, other,
+           "set", task, shots, seed, format, engine, cell, other_cell,
+           gaps(cell, other_cell) AS gaps
+    FROM beside JOIN others USING (run, model, other, engine, task, shots, seed, format)
+) WHERE gaps.n > 0
 """,  # noqa: S608
     reference="baseline, random or random_search",
     other="digest of the reference's intervention",
     set="seed of the reference's random draw, null for the baseline",
-    query="input that is asked about",
     seed="seed of queries and demonstrations",
-    example="example within task, split, purpose, shots and seed",
     format="prompt format",
-    correct="1 if right",
-    other_correct="1 if the reference is right",
-    copied="1 if wrong and equal to a demonstration's answer",
-    other_copied="1 if the reference's answer is",
+    cell="numbers of the parts that hold the answers; those of the first unit count",
+    other_cell="the same of the reference",
+    gaps="pairs, and how many differ in which way",
 )
 
 COMPARISONS = view(
@@ -74,49 +73,31 @@ WITH pairs AS MATERIALIZED (
     -- Random controls of several choices have several lines in _pairs: each pair counts once.
     SELECT DISTINCT * EXCLUDE (matched_to) FROM _pairs
 ),
-queries AS MATERIALIZED (
-    SELECT run, model, method, role, intervention, control_seed, reference, task, shots, query,
-           bool_and(intervention = other) AS same,
-           count(*) AS n, count(DISTINCT (seed, example, format, engine)) AS prompts,
-           sum(correct) AS correct, sum(other_correct) AS other_correct,
-           sum(copied) AS copied, sum(other_copied) AS other_copied,
-           sum((correct > other_correct)::INTEGER) AS gained,
-           sum((correct < other_correct)::INTEGER) AS lost,
-           sum((copied > other_copied)::INTEGER) AS more_copied,
-           sum((copied < other_copied)::INTEGER) AS less_copied
-    FROM pairs GROUP BY ALL
-),
 draws AS (
     SELECT run, model, method, role, intervention, control_seed, reference, task, shots,
            count(*) AS sets, stddev_samp(difference) AS sd, stddev_samp(more_copied) AS copying_sd
     FROM (
         SELECT run, model, method, role, intervention, control_seed, reference, task, shots, "set",
-               avg(correct - other_correct) AS difference, avg(copied - other_copied) AS more_copied
+               sum(gaps.gained - gaps.lost) / sum(gaps.n) AS difference,
+               sum(gaps.more_copied - gaps.less_copied) / sum(gaps.n) AS more_copied
         FROM pairs WHERE reference <> 'baseline' GROUP BY ALL
     ) GROUP BY ALL
 ),
 totals AS (
     SELECT run, model, method, role, intervention, control_seed, reference, task, shots,
-           bool_and(same) AS same, sum(n)::BIGINT AS n,
-           sum(prompts)::BIGINT AS prompts, count(*) AS queries,
-           sum(correct) / sum(n) AS accuracy, sum(other_correct) / sum(n) AS reference_accuracy,
-           sum(copied) / sum(n) AS copying_error,
-           sum(other_copied) / sum(n) AS reference_copying_error,
-           sum(gained)::BIGINT AS only_this_right, sum(lost)::BIGINT AS only_reference_right,
-           [pair_sums(n, gained, lost)] AS pairs, [flip_sums(n, gained - lost)] AS flips,
-           [pair_sums(n, more_copied, less_copied)] AS copied_pairs,
-           [flip_sums(n, more_copied - less_copied)] AS copied_flips
-    FROM queries GROUP BY ALL
+           bool_and(intervention = other) AS same,
+           tally_pairs(list(cell), list(other_cell)) AS sums
+    FROM pairs GROUP BY ALL
 ),
 tested AS (
-    SELECT t.*, d.sets,
-           CASE WHEN t.reference = 'baseline' THEN sign_flip(flips)
-                ELSE drawn_p(pairs, d.sd, d.sets) END AS p_value,
-           CASE WHEN t.reference = 'baseline' THEN sign_flip(copied_flips)
-                ELSE drawn_p(copied_pairs, d.copying_sd, d.sets) END AS copying_p_value,
+    SELECT t.*, unnest(sums), d.sets,
+           CASE WHEN t.reference = 'baseline' THEN sign_flip([sums.flips])
+                ELSE drawn_p([sums.pairs], d.sd, d.sets) END AS p_value,
+           CASE WHEN t.reference = 'baseline' THEN sign_flip([sums.copied_flips])
+                ELSE drawn_p([sums.copied_pairs], d.copying_sd, d.sets) END AS copying_p_value,
            CASE WHEN same THEN [0.0, 0.0]  -- nothing is switched off: no estimate
-                WHEN t.reference = 'baseline' THEN difference_interval(pairs)
-                ELSE drawn_difference_interval(pairs, d.sd, d.sets) END AS interval
+                WHEN t.reference = 'baseline' THEN difference_interval([sums.pairs])
+                ELSE drawn_difference_interval([sums.pairs], d.sd, d.sets) END AS interval
     FROM totals t
     LEFT JOIN draws d
       ON d.run = t.run AND d.model = t.model AND d.method = t.method AND d.role = t.role
@@ -142,12 +123,12 @@ corrected AS (
 ),
 q AS (SELECT run, model, reference, kind, p, min(q) AS q FROM corrected GROUP BY ALL)
 SELECT t.run, t.model, method, role, intervention, control_seed, t.reference, sets, task, shots, n,
-       prompts, queries, accuracy, reference_accuracy, (only_this_right - only_reference_right) / n
-           AS difference,
+       prompts, queries, correct / n AS accuracy, other_correct / n AS reference_accuracy,
+       (gained - lost) / n AS difference,
        interval[1] AS difference_low, interval[2] AS difference_high,
-       only_this_right, only_reference_right, p_value,
+       gained AS only_this_right, lost AS only_reference_right, p_value,
        CASE WHEN role = 'chosen' THEN a.q END AS q_value,
-       copying_error, reference_copying_error, copying_p_value,
+       copied / n AS copying_error, other_copied / n AS reference_copying_error, copying_p_value,
        CASE WHEN role = 'chosen' THEN c.q END AS copying_q_value
 FROM tested t
 LEFT JOIN q a ON a.run = t.run AND a.model = t.model AND a.reference = t.reference

@@ -12,27 +12,23 @@ EVALUATIONS = view(
     "queries accuracy accuracy_low accuracy_high copying_error copying_error_low "
     "copying_error_high errors engine",
     """
-WITH by_query AS (
+WITH counted AS (
     SELECT run, model, intervention, method, role, layer, rate, control_seed, task, split, purpose,
-           shots, engine, query, count(*) AS n, sum(correct) AS correct, sum(copied) AS copied,
-           sum(failed) AS failed
-    FROM _answers WHERE repeat = 0 AND role IS NOT NULL
+           shots, engine, tally(list(cell)) AS sums
+    FROM _answer_cells WHERE repeat = 0 AND role IS NOT NULL
     GROUP BY ALL
 ),
-counted AS (
-    SELECT * EXCLUDE (query, n, correct, copied, failed), sum(n)::BIGINT AS prompts,
-           count(*) AS queries, sum(correct) / sum(n) AS accuracy,
-           share_interval([share_sums(n, correct)]) AS interval,
-           sum(copied) / sum(n) AS copying_error,
-           share_interval([share_sums(n, copied)]) AS copying_interval,
-           sum(failed)::BIGINT AS errors
-    FROM by_query GROUP BY ALL
+measured AS (
+    SELECT *, unnest(sums), share_interval([sums.rights]) AS interval,
+           share_interval([sums.copies]) AS copying_interval
+    FROM counted
 )
 SELECT run, model, intervention, method, role, layer, rate, control_seed, task, split, purpose,
-       shots, prompts, queries, accuracy, interval[1] AS accuracy_low,
-       interval[2] AS accuracy_high, copying_error, copying_interval[1] AS copying_error_low,
-       copying_interval[2] AS copying_error_high, errors, engine
-FROM counted
+       shots, n AS prompts, queries, correct / n AS accuracy, interval[1] AS accuracy_low,
+       interval[2] AS accuracy_high, copied / n AS copying_error,
+       copying_interval[1] AS copying_error_low, copying_interval[2] AS copying_error_high,
+       failed AS errors, engine
+FROM measured
 ORDER BY run, model, intervention, method, role, layer, rate, control_seed, task, split, purpose,
          shots, engine
 """,

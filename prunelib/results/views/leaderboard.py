@@ -22,7 +22,7 @@ LEADERBOARD = view(
 WITH answered AS MATERIALIZED (
     SELECT *, coalesce(matched_to, '') AS matched,
            role = 'control' AND method IN ('random', 'random_search') AS drawn
-    FROM _lines
+    FROM _line_cells
     WHERE purpose = 'report' AND repeat = 0 AND role IN ('baseline', 'chosen', 'control')
 ),
 methods AS (
@@ -30,21 +30,15 @@ methods AS (
            count(DISTINCT intervention) AS interventions,
            CASE WHEN count(DISTINCT layer) = 1 THEN any_value(layer) END AS layer,
            CASE WHEN count(DISTINCT rate) = 1 THEN any_value(rate) END AS rate,
-           count(*) AS n,
-           count(DISTINCT (engine, task, shots, seed, example, format)) AS prompts,
            count(DISTINCT (task, shots, seed, format)) AS cells
     FROM answered GROUP BY run, model, method, role, matched
 ),
-queries AS (
-    SELECT run, model, method, role, matched, task, query, count(*) AS n, sum(correct) AS correct,
-           sum(copied) AS copied
-    FROM answered GROUP BY ALL
-),
 per_task AS (
-    SELECT run, model, method, role, matched, task, count(*) AS queries,
-           sum(correct) / sum(n) AS accuracy, sum(copied) / sum(n) AS copying_error,
-           share_sums(n, correct) AS right, share_sums(n, copied) AS copies
-    FROM queries GROUP BY ALL
+    SELECT * EXCLUDE (sums), unnest(sums)
+    FROM (
+        SELECT run, model, method, role, matched, task, tally(list(cell)) AS sums
+        FROM answered GROUP BY ALL
+    )
 ),
 own_sets AS (
     SELECT run, model, method, role, matched, count(*) AS sets, stddev_samp(accuracy) AS sd,
@@ -53,15 +47,17 @@ own_sets AS (
         SELECT run, model, method, role, matched, control_seed, avg(accuracy) AS accuracy,
                avg(copying_error) AS copying_error
         FROM (
-            SELECT run, model, method, role, matched, control_seed, task, avg(correct) AS accuracy,
-                   avg(copied) AS copying_error
-            FROM answered WHERE drawn GROUP BY ALL
+            SELECT run, model, method, role, matched, control_seed, task,
+                   sum(found.correct) / sum(found.n) AS accuracy,
+                   sum(found.copied) / sum(found.n) AS copying_error
+            FROM (SELECT *, answers(cell) AS found FROM answered WHERE drawn) GROUP BY ALL
         ) GROUP BY ALL
     ) GROUP BY ALL
 ),
 own AS (
-    SELECT run, model, method, role, matched, count(*) AS tasks, sum(queries)::BIGINT AS queries,
-           avg(accuracy) AS accuracy, avg(copying_error) AS copying_error, list("right") AS rights,
+    SELECT run, model, method, role, matched, count(*) AS tasks, sum(n)::BIGINT AS n,
+           sum(prompts)::BIGINT AS prompts, sum(queries)::BIGINT AS queries,
+           avg(correct / n) AS accuracy, avg(copied / n) AS copying_error, list(rights) AS rights,
            list(copies) AS copies
     FROM per_task GROUP BY ALL
 ),
@@ -80,29 +76,25 @@ sets AS (
         FROM (
             SELECT run, model, method, role, matched, reference, task,
                    CASE WHEN drawn THEN control_seed ELSE "set" END AS draw,
-                   avg(correct - other_correct) AS difference
+                   sum(gaps.gained - gaps.lost) / sum(gaps.n) AS difference
             FROM pairs WHERE drawn OR reference <> 'baseline' GROUP BY ALL
         ) GROUP BY ALL
     ) GROUP BY ALL
 ),
-paired_queries AS (
-    SELECT run, model, method, role, matched, reference, task, query, count(*) AS n,
-           sum((correct > other_correct)::INTEGER) AS gained,
-           sum((correct < other_correct)::INTEGER) AS lost,
-           bool_and(intervention = other) AS same
-    FROM pairs GROUP BY ALL
-),
 paired_tasks AS (
-    SELECT run, model, method, role, matched, reference, task, bool_and(same) AS same,
-           (sum(gained) - sum(lost)) / sum(n) AS difference, pair_sums(n, gained, lost) AS pairs,
-           flip_sums(n, gained - lost) AS flips
-    FROM paired_queries GROUP BY ALL
+    SELECT * EXCLUDE (sums), unnest(sums)
+    FROM (
+        SELECT run, model, method, role, matched, reference, task,
+               bool_and(intervention = other) AS same,
+               tally_pairs(list(cell), list(other_cell)) AS sums
+        FROM pairs GROUP BY ALL
+    )
 ),
 paired AS (
     SELECT run, model, method, role, matched, reference, bool_and(same) AS same,
-           avg(difference) AS difference, stddev_samp(difference) AS task_sd, count(*) AS tasks,
-           count(*) FILTER (difference > 0) AS tasks_better,
-           count(*) FILTER (difference < 0) AS tasks_worse, list(pairs) AS pairs,
+           avg((gained - lost) / n) AS difference, stddev_samp((gained - lost) / n) AS task_sd,
+           count(*) AS tasks, count(*) FILTER (gained > lost) AS tasks_better,
+           count(*) FILTER (gained < lost) AS tasks_worse, list(pairs) AS pairs,
            list(flips) AS flips
     FROM paired_tasks GROUP BY ALL
 ),

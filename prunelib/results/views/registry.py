@@ -10,6 +10,7 @@ from prunelib.results.views.base import View
 #: created.
 TOPICS = (
     "answers",
+    "cells",
     "comparisons",
     "leaderboard",
     "overview",

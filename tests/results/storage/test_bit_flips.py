@@ -11,8 +11,9 @@ import pytest
 from results_folder import Folder
 
 from prunelib.results.storage.compaction import compact
+from prunelib.results.storage.rows import parquet
 from prunelib.results.storage.seal import fault, sealed
-from prunelib.results.storage.store import Store, parquet
+from prunelib.results.storage.store import Store
 
 TABLES = ("interventions", "predictions", "run_units", "units")
 
@@ -81,7 +82,7 @@ def test_a_file_counts_under_its_own_name_only(filled: Folder) -> None:
 def test_other_readers_of_parquet_see_no_difference(tmp_path: Path) -> None:
     table = pa.table({"a": list(range(1000)), "b": ["text"] * 1000})
     path = tmp_path / "x.parquet"
-    path.write_bytes(sealed("x.parquet", parquet(table)))
+    path.write_bytes(sealed("x.parquet", parquet("x", table)))
     assert pq.read_table(path).equals(table)
 
 

@@ -17,6 +17,7 @@ from jobs import cli
 from prunelib.errors import UserError
 from prunelib.results.query import open_results, query, run_query
 from prunelib.results.storage import compaction
+from prunelib.results.storage import rows as rows_module
 from prunelib.results.storage import store as store_module
 from prunelib.results.storage.compaction import compact
 from prunelib.results.storage.store import Store
@@ -100,7 +101,10 @@ def test_the_last_of_several_writings_after_compaction_counts(filled: Folder) ->
 
 
 @S3_IS_LONG
-def test_an_open_connection_goes_on_within_the_grace(filled: Folder) -> None:
+def test_an_open_connection_goes_on_within_the_grace(
+    filled: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_SMALL", 0)  # small tables are read when they are opened
     with open_results(filled.root) as con:
         compact(filled.store)
         filled.store.write("predictions", "later", of("later", filled))
@@ -129,7 +133,7 @@ def test_large_tables_become_several_files(
 def test_one_unit_of_a_big_merged_file_is_not_the_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_ROW_GROUP", 20_000)
+    monkeypatch.setattr(rows_module, "_ROW_GROUP", 20_000)
     store = Store.open(tmp_path)
     row = {"model": "m", "layer": 0, "start": 0, "level": 0, "alpha": 0.5, "totals": [],
            "values": [], "squares": [], "weighted": [], "half": []}

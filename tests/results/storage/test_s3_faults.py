@@ -20,8 +20,9 @@ from prunelib.errors import UserError
 from prunelib.results.arrow import to_table
 from prunelib.results.query import query
 from prunelib.results.storage.compaction import compact
+from prunelib.results.storage.rows import parquet
 from prunelib.results.storage.seal import sealed
-from prunelib.results.storage.store import Store, parquet
+from prunelib.results.storage.store import Store
 from prunelib.results.storage.verify import verify
 
 
@@ -169,7 +170,8 @@ def test_more_keys_than_s3_lists_at_a_time(s3: str) -> None:
 
     def commit(unit: str) -> None:  # as `write` does, which first looks at what is there
         name = f"canaries/{unit}.parquet"
-        store.files.commit(name, sealed(name, parquet(to_table("canaries", [canary(unit)]))))
+        content = parquet("canaries", to_table("canaries", [canary(unit)]))
+        store.files.commit(name, sealed(name, content))
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(commit, ids))
