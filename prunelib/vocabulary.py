@@ -51,6 +51,14 @@ PURPOSES: dict[Purpose, str] = {
                 "cannot be asked, each with its error",
 }
 
+Split = Literal["attribute", "search", "report"]
+#: In the order in which a task is divided into them.
+SPLITS: dict[Split, str] = {
+    "attribute": "components are scored on it",
+    "search": "ablations are chosen on it",
+    "report": "results are reported on it",
+}
+
 Scoring = Literal["greedy", "options", "likelihood", "likelihood_per_character",
                   "likelihood_per_byte", "greedy_match"]
 SCORINGS: dict[Scoring, str] = {

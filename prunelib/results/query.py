@@ -179,7 +179,7 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 
 def describe_tables() -> list[TableInfo]:
     """Every table and view with its columns, tables first. Needs no results folder."""
-    with _connect({}, _EVERYTHING, lambda: (SUMMARY.empty_table(), {})) as con:
+    with _connect({}, _EVERYTHING, lambda: (pa.Table.from_batches([], SUMMARY), {})) as con:
         tables = [
             (name, "table", description(schema), {f.name: description(f) for f in schema})
             for name, schema in TABLES.items()
@@ -209,7 +209,7 @@ def _connect(contents: dict[str, Any], names: frozenset[str], outcomes: Load
     con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for table, schema in TABLES.items():
         if table in names | {"run_units"}:
-            rows = contents.get(table, schema.remove_metadata().empty_table())
+            rows = contents.get(table, pa.Table.from_batches([], schema.remove_metadata()))
             con.register(f"_written_{table}" if table in OF_UNITS else table, rows)
     add_outcomes(con, Outcomes(outcomes))
     con.execute(_NAMES)

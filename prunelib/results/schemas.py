@@ -33,11 +33,7 @@ from prunelib.results.columns import (
     words_column,
 )
 from prunelib.results.head_schemas import HEAD_TABLES
-from prunelib.tasks import SPLITS
 
-#: Splits of a task, and what they are for.
-_SPLITS = dict(zip(SPLITS, ("components are scored on it", "ablations are chosen on it",
-                            "results are reported on it"), strict=True))
 _RUN = column("run", TEXT, "recipe name and the first 8 hex digits of the recipe's digest")
 _METHOD = column("method", TEXT, "attribution, as the recipe names it: its method, or a name")
 _OBJECTIVE = column("objective", TEXT, "scalar of the logits that is attributed, with the "
@@ -267,7 +263,7 @@ _PREDICTIONS = table(
     column("engine", TEXT, "transformers or vllm"),
     INTERVENTION,
     column("task", TEXT, "task"),
-    words_column("split", "part of the task that the example is of; ", _SPLITS),
+    words_column("split", "part of the task that the example is of; ", vocabulary.SPLITS),
     words_column("purpose", "what it was asked for; ", vocabulary.PURPOSES),
     column("shots", SMALL, "demonstrations asked for"),
     column("seed", LARGE, "seed of queries and demonstrations"),

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
+from prunelib import vocabulary
 from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
 from prunelib.tasks.choices import Choices, ChoiceScoring
+from prunelib.vocabulary import Split
 
 Pair = tuple[str, str]
-Split = Literal["attribute", "search", "report"]
-SPLITS: tuple[Split, ...] = ("attribute", "search", "report")
+SPLITS: tuple[Split, ...] = tuple(vocabulary.SPLITS)
 #: Quarters of the hash range; half of every task is kept for what is reported.
 _QUARTERS: tuple[Split, ...] = ("attribute", "search", "report", "report")
 

@@ -40,7 +40,7 @@ def _look(store: Store, current: dict[str, Piece]) -> tuple[pa.Table, dict[str, 
         with store.files.filesystem.open_input_file(path) as file:
             return noted(pq.read_metadata(file).metadata)
 
-    found, without = [SUMMARY.empty_table()], []
+    found, without = [pa.Table.from_batches([], SUMMARY)], []
     for (_, units), summary in zip(files.items(), in_threads(footer, files), strict=True):
         if summary is None:
             without += units

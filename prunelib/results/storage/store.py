@@ -275,7 +275,7 @@ class Store:
         """Rows of ``pieces``, in that order."""
         schema = TABLES[table]
         tables = self.tables(table, joined(pieces))
-        return pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
+        return pa.concat_tables(tables).cast(schema) if tables else pa.Table.from_batches([], schema)
 
     def tables(self, table: str, pieces: list[Piece], columns: Sequence[str] | None = None
                ) -> list[pa.Table]:

@@ -1,16 +1,33 @@
-"""Numbers of numpy as columns of Arrow, for functions of SQL.
+"""Numbers of numpy as columns of Arrow and back, for functions of SQL.
 
-``pyarrow.array`` would do, but it imports pandas to look whether it was given something of it,
-which takes longer than most questions.
+``pyarrow.array`` and ``numpy.asarray`` would do, but they import pandas to look whether they were
+given something of it, which takes longer than most questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+
+
+_TYPES = {pa.int32(): np.int32, pa.int64(): np.int64, pa.float64(): np.float64}
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """A column's numbers; of null, anything."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values = array.buffers()[1] or b""
+    return np.frombuffer(values, _TYPES[array.type])[array.offset : array.offset + len(array)]
+
+
+def flags(column: pa.Array) -> NDArray[np.bool_]:
+    """Yes or no; of null, anything."""
+    bits = np.unpackbits(np.frombuffer(column.buffers()[1] or b"", np.uint8), bitorder="little")
+    return bits[column.offset : column.offset + len(column)].astype(bool)
 
 
 def doubles(values: ArrayLike) -> pa.Array:

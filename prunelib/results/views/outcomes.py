@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from prunelib.results.views.arrow_columns import numbers
 from prunelib.scoring.statistics import Array, pair_sums, share_sums
 
 Flags = NDArray[np.bool_]
@@ -134,8 +135,8 @@ class Outcomes:
             texts = pa.chunked_array([rows["query"].combine_chunks() for rows in prompts],
                                      pa.string()).dictionary_encode().unify_dictionaries()
             for digest, rows, chunk in zip(digests, prompts, texts.chunks, strict=True):
-                found[task, digest] = (np.asarray(rows["example"]),
-                                       np.asarray(chunk.indices).astype(np.int64))
+                found[task, digest] = (numbers(rows["example"]),
+                                       numbers(chunk.indices).astype(np.int64))
         return [found[key] for key in keys]
 
     def counts(self, cell: Cell) -> tuple[int, int, int]:

@@ -13,10 +13,10 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from duckdb.func import FunctionNullHandling, PythonUDFType
 from numpy.typing import NDArray
 
+from prunelib.results.views.arrow_columns import doubles, flags, intervals, numbers
 from prunelib.results.views.condition_functions import add_condition_functions
 from prunelib.scoring.statistics import (
     Array,
@@ -61,15 +61,16 @@ def add_functions(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(_MACROS)
     drawn = [_SUMS, "DOUBLE", "BIGINT"]
     # DuckDB counts the parameters of a function, so each has its own number of them.
-    _add(con, "share_interval", lambda s: _interval(_of_sums(share_intervals, s)), [_SUMS])
-    _add(con, "difference_interval", lambda s: _interval(_of_sums(difference_intervals, s)),
+    _add(con, "share_interval", lambda s: intervals(*_of_sums(share_intervals, s)), [_SUMS])
+    _add(con, "difference_interval", lambda s: intervals(*_of_sums(difference_intervals, s)),
          [_SUMS])
-    _add(con, "drawn_share_interval", lambda s, d, m: _interval(_of_sums(_drawn_share, s, d, m)),
+    _add(con, "drawn_share_interval", lambda s, d, m: intervals(*_of_sums(_drawn_share, s, d, m)),
          drawn)
     _add(con, "drawn_difference_interval",
-         lambda s, d, m: _interval(_of_sums(_drawn_difference, s, d, m)), drawn)
-    _add(con, "drawn_p", lambda s, d, m: _of_sums(drawn_p, s, d, m)[0], drawn, "DOUBLE")
-    _add(con, "mean_interval", lambda v, s, n: _interval(mean_interval(*map(_numbers, (v, s, n)))),
+         lambda s, d, m: intervals(*_of_sums(_drawn_difference, s, d, m)), drawn)
+    _add(con, "drawn_p", lambda s, d, m: doubles(_of_sums(drawn_p, s, d, m)[0]),
+         drawn, "DOUBLE")
+    _add(con, "mean_interval", lambda v, s, n: intervals(*mean_interval(*map(_numbers, (v, s, n)))),
          ["DOUBLE", "DOUBLE", "BIGINT"])
     _add(con, "signs_flipped", _signs_flipped, ["DOUBLE[]", "BIGINT[]", "DOUBLE[]"], "DOUBLE")
     con.execute(_FLIP_MACRO)
@@ -90,28 +91,28 @@ def _drawn_difference(sums: Array, rows: NDArray[np.int64], sd: Array, sets: Arr
     return np.maximum(low, -1), np.minimum(high, 1)
 
 
-def _of_sums(function: Callable[..., Any], lists: Any, *numbers: Any) -> tuple[Array, ...]:
+def _of_sums(function: Callable[..., Any], lists: Any, *others: Any) -> tuple[Array, ...]:
     """What ``function`` gives of a column of lists of tasks' sums, nan where there are none."""
     column = _array(lists)
     inner = column.flatten()
-    rows = np.repeat(np.arange(len(column)),
-                     np.asarray(pc.fill_null(pc.list_value_length(column), 0)))
-    rows = rows[np.asarray(inner.is_valid())]
+    lengths = np.diff(numbers(column.offsets)) * flags(column.is_valid())
+    rows = np.repeat(np.arange(len(column)), lengths)
+    rows = rows[flags(inner.is_valid())]
     present, rows = np.unique(rows, return_inverse=True)
     results: list[Array] = [np.full(len(column), np.nan)] * 2
     if not len(rows):
         return tuple(results)
-    sums = np.asarray(inner.flatten()).reshape(len(rows), -1)
-    found = function(sums, rows, *(_numbers(values)[present] for values in numbers))
+    sums = numbers(inner.flatten()).reshape(len(rows), -1)
+    found = function(sums, rows, *(_numbers(values)[present] for values in others))
     for place, values in enumerate(found if isinstance(found, tuple) else (found,)):
         results[place] = np.full(len(column), np.nan)
         results[place][present] = values
     return tuple(results)
 
 
-def _signs_flipped(values: Any, counts: Any, weights: Any) -> Array:
+def _signs_flipped(values: Any, counts: Any, weights: Any) -> Any:
     rows = zip(*(column.to_pylist() for column in (values, counts, weights)), strict=True)
-    return np.array([np.nan if None in row or not row[0] else sign_flip_p(*row) for row in rows])
+    return doubles([np.nan if None in row or not row[0] else sign_flip_p(*row) for row in rows])
 
 
 def _array(column: Any) -> Any:
@@ -119,28 +120,15 @@ def _array(column: Any) -> Any:
 
 
 def _numbers(column: Any) -> Array:
-    return np.asarray(_array(column).cast(pa.float64()).to_numpy(zero_copy_only=False))
-
-
-def _interval(ends: tuple[Array, ...]) -> list[list[float] | None]:
-    return [None if np.isnan(low) or np.isnan(high) else [low, high]
-            for low, high in zip(*ends, strict=True)]
+    found = _array(column).cast(pa.float64())
+    return np.where(flags(found.is_valid()), numbers(found), np.nan)
 
 
 def _add(con: duckdb.DuckDBPyConnection, name: str, function: Callable[..., Any],
          parameters: list[str], result: str = "DOUBLE[]") -> None:
-    kind = pa.list_(pa.float64()) if result == "DOUBLE[]" else pa.float64()
-
-    def of_columns(columns: tuple[Any, ...]) -> Any:
-        return pa.array(function(*columns), kind, from_pandas=True)
-
-    # The number of parameters is read off the function.
-    given: dict[int, Callable[..., Any]] = {
-        1: lambda a: of_columns((a,)), 2: lambda a, b: of_columns((a, b)),
-        3: lambda a, b, c: of_columns((a, b, c))}
     con.create_function(
         name,
-        given[len(parameters)],
+        function,
         [duckdb.sqltype(parameter) for parameter in parameters],
         duckdb.sqltype(result),
         type=PythonUDFType.ARROW,
