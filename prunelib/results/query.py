@@ -34,6 +34,7 @@ from prunelib.results.views.sql_functions import add_functions
 # would stay open to SQL, for reading and writing, so there is none.
 _LOCK = (
     "SET TimeZone='UTC'",
+    "SET enable_progress_bar=false",  # it would go to standard output, into the answer
     "SET temp_directory=''",
     "SET memory_limit='75%'",
     "SET autoinstall_known_extensions=false",

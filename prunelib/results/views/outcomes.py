@@ -117,15 +117,24 @@ class Outcomes:
         return np.fromiter((numbers.setdefault(row, len(numbers)) for row in rows), np.int64)
 
     @functools.cached_property
-    def _bits(self) -> list[tuple[bytes, bytes, bytes]]:
-        columns = (self.summary[name].to_pylist() for name in ("right", "copied", "failed"))
+    def _bits(self) -> list[tuple[int, int, int]]:
+        """Of each part the answers that are right, copied, failed, as the bits of a number."""
+        columns = (map(int.from_bytes, self.summary[name].to_pylist())
+                   for name in ("right", "copied", "failed"))
         return list(zip(*columns, strict=True))
+
+    @functools.cached_property
+    def _sizes(self) -> list[int]:
+        return list(self.summary["n"].to_pylist())
+
+    @functools.cached_property
+    def _digests(self) -> list[str]:
+        return list(self.summary["prompts"].to_pylist())
 
     @functools.cached_property
     def _prompts(self) -> list[tuple[NDArray[np.int32], Numbers]]:
         """Examples and numbers of queries of each part."""
-        keys = list(zip(self.summary["task"].to_pylist(), self.summary["prompts"].to_pylist(),
-                        strict=True))
+        keys = list(zip(self.summary["task"].to_pylist(), self._digests, strict=True))
         of_task: dict[str, dict[str, None]] = defaultdict(dict)
         for task, digest in keys:
             of_task[task][digest] = None
@@ -142,8 +151,8 @@ class Outcomes:
     def counts(self, cell: Cell) -> tuple[int, int, int]:
         """Answers of a cell, right ones, and copying errors."""
         if len(cell) == 1:
-            right, copied, _ = (int.from_bytes(bits).bit_count() for bits in self._bits[cell[0]])
-            return self.summary["n"][cell[0]].as_py(), right, copied
+            right, copied, _ = (bits.bit_count() for bits in self._bits[cell[0]])
+            return self._sizes[cell[0]], right, copied
         answers = self._answers(cell)
         return len(answers.right), int(answers.right.sum()), int(answers.copied.sum())
 
@@ -158,9 +167,10 @@ class Outcomes:
 
     def _part(self, part: int) -> _Answers:
         examples, queries = self._prompts[part]
+        length = -(-len(examples) // 8)
         right, copied, failed = (
-            np.unpackbits(np.frombuffer(bits, np.uint8), count=len(examples)).view(bool)
-            for bits in self._bits[part])
+            np.unpackbits(np.frombuffer(bits.to_bytes(length), np.uint8), count=len(examples)
+                          ).view(bool) for bits in self._bits[part])
         return _Answers(int(self._places[part]), examples, queries, right, copied, failed)
 
     def tally(self, cells: Sequence[Cell]) -> Tally:
@@ -177,9 +187,18 @@ class Outcomes:
 
     def gaps(self, ours: Cell, theirs: Cell) -> Gaps:
         """Pairs of answers of two cells to one prompt."""
-        a, b = self._pair(ours, theirs)
-        return Gaps(len(a.right), *(int(flags.sum()) for flags in (
-            a.right & ~b.right, b.right & ~a.right, a.copied & ~b.copied, b.copied & ~a.copied)))
+        if len(ours) == len(theirs) == 1 and self._digests[ours[0]] == self._digests[theirs[0]]:
+            right, copied, _ = self._bits[ours[0]]
+            other_right, other_copied, _ = self._bits[theirs[0]]
+            n = self._sizes[ours[0]]
+        else:
+            a, b = self._pair(ours, theirs)
+            right, copied, other_right, other_copied = (int.from_bytes(np.packbits(flags)) for flags
+                                                        in (a.right, a.copied, b.right, b.copied))
+            n = len(a.right)
+        return Gaps(n, *(bits.bit_count() for bits in (
+            right & ~other_right, other_right & ~right, copied & ~other_copied,
+            other_copied & ~copied)))
 
     def tally_pairs(self, ours: Sequence[Cell], theirs: Sequence[Cell]) -> PairTally:
         """Sums over pairs of answers: of each cell of ``ours`` with that of ``theirs`` beside it.
