@@ -122,7 +122,7 @@ def _answers(common: dict[str, pa.Array], unit_id: str, model: str,
     n = len(common["example"])
     luck = rng.random(n)
     right = luck < (0.7 if intervention[1] == "chosen" else 0.6)
-    copied = luck > 0.8  # noqa: PLR2004
+    copied = luck > 0.8
     own = {"model": model, "unit_id": unit_id, "intervention": _digest(*intervention)}
     found = common | {name: pa.repeat(pa.scalar(value), n) for name, value in own.items()} | {
         "correct": pa.array(right), "copied": pa.array(copied), "prediction": common["gold"],

@@ -154,6 +154,32 @@ def test_every_table_and_view_answers_when_empty(
     assert found.num_rows == (table in ("units", "costs"))
 
 
+def test_names_that_sql_makes_up_are_found(filled: Folder) -> None:
+    assert query(filled.root, "FROM query('FROM leader' || 'board')").num_rows == 1
+    assert query(filled.root, "SELECT name FROM (SHOW TABLES)").num_rows > len(TABLES)
+    assert query(filled.root, "SELECT * FROM duckdb_views(), runs").num_rows == 0
+    with pytest.raises(UserError, match='Did you mean "leaderboard"'):
+        query(filled.root, "FROM leaderbord")
+    with pytest.raises(UserError, match='Did you mean "leaderboard"'):
+        query(filled.root, "FROM runs, leaderbord")
+
+
+def test_no_progress_is_written_into_the_answer(filled: Folder) -> None:
+    shown = query(filled.root, "SELECT current_setting('enable_progress_bar') AS shown")
+    assert shown.to_pylist() == [{"shown": False}]
+
+
+def test_an_answer_loads_nothing_heavy(filled: Folder) -> None:
+    code = (
+        "import sys, prunelib.results.query as q\n"
+        f"assert q.query({str(filled.root)!r}, 'FROM leaderboard').num_rows == 1\n"
+        "print([m for m in ('torch', 'ray', 'vllm', 'pandas', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_files_that_appear_later_do_not_disturb_an_open_connection(filled: Folder) -> None:
     with open_results(filled.root) as con:
         filled.store.write("predictions", "later", [

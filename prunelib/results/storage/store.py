@@ -275,7 +275,8 @@ class Store:
         """Rows of ``pieces``, in that order."""
         schema = TABLES[table]
         tables = self.tables(table, joined(pieces))
-        return pa.concat_tables(tables).cast(schema) if tables else pa.Table.from_batches([], schema)
+        none = pa.Table.from_batches([], schema)
+        return pa.concat_tables(tables).cast(schema) if tables else none
 
     def tables(self, table: str, pieces: list[Piece], columns: Sequence[str] | None = None
                ) -> list[pa.Table]:
