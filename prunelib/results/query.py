@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from prunelib.errors import UserError
 from prunelib.results.outcomes import SUMMARY
 from prunelib.results.schemas import OF_UNITS, TABLES, description
 from prunelib.results.storage.files import reason
+from prunelib.results.storage.manifest import Piece
 from prunelib.results.storage.outcomes import read_outcomes
 from prunelib.results.storage.store import Store
 from prunelib.results.views.outcome_functions import add_outcomes
@@ -54,6 +57,8 @@ FROM _written_{table} w LEFT JOIN _names n ON n.unit_id = w.unit_id
 """
 #: The summary of predictions (:mod:`prunelib.results.outcomes`), which only views mention.
 _PARTS = "_parts"
+#: Tables of which a folder has rows of its own even where another has the same run.
+_OF_ATTEMPTS = ("run_units", "units")
 _EVERYTHING = frozenset([*TABLES, _PARTS, *(view.name for view in VIEWS)])
 _WORD, _STRING = re.compile(r"\w+"), re.compile(r"'[^']*'")
 #: SQL with such a word may list tables and views.
@@ -78,34 +83,62 @@ class TableInfo:
     columns: tuple[ColumnInfo, ...]
 
 
-def open_results(path: Path | str) -> duckdb.DuckDBPyConnection:
-    """A connection that sees the tables and views of a results folder as of now.
+def open_results(*places: Path | str) -> duckdb.DuckDBPyConnection:
+    """A connection that sees the tables and views of results folders as of now.
+
+    Several folders are one: a unit that is in two of them counts once, and so does a run.
 
     Raises:
-        UserError: the folder is missing, holds no results or those of another version.
+        UserError: a folder is missing, holds no results or those of another version.
     """
-    return _open(path, _EVERYTHING)
+    return _open(places, _EVERYTHING)
 
 
-def _open(path: Path | str, names: frozenset[str]) -> duckdb.DuckDBPyConnection:
+def _open(places: Sequence[Path | str], names: frozenset[str]) -> duckdb.DuckDBPyConnection:
     """A connection with these tables and views."""
-    store = Store.open(path, create=False)
+    contents: dict[str, list[Any]] = defaultdict(list)
+    known: dict[str, set[str]] = defaultdict(set)
+    answers: list[tuple[Store, dict[str, Piece]]] = []
+    for place in places:
+        store = Store.open(place, create=False)
+        try:
+            for table in TABLES:
+                if table in names:
+                    current = _new(store, table, known[table])
+                    contents[table].append(store.dataset(table, current))
+            if _PARTS in names:
+                answers.append((store, _new(store, "predictions", known[_PARTS])))
+        except OSError as error:
+            raise UserError(f"cannot read {place}: {reason(error)}") from error
+        store.warn()
     try:
-        contents = {table: store.dataset(table) for table in TABLES if table in names}
-        pieces = store.current("predictions") if _PARTS in names else {}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from error
-    store.warn()
-    try:
-        return _connect(contents, names, lambda: read_outcomes(store, pieces))
+        return _connect({table: _together(rows) for table, rows in contents.items()}, names,
+                        lambda: read_outcomes(answers))
     except duckdb.Error as error:
         if "KeyboardInterrupt" in str(error):  # while DuckDB asked a file how long it is
             raise KeyboardInterrupt from error
         raise
 
 
-def query(path: Path | str, sql: str, timeout: float = 0) -> pa.Table:
-    """Result of one SELECT (or EXPLAIN, DESCRIBE, SUMMARIZE, SHOW) on a results folder.
+def _new(store: Store, table: str, known: set[str]) -> dict[str, Piece]:
+    """What a store has of a table that those before it have not."""
+    found = {unit: piece for unit, piece in store.current(table).items()
+             if unit not in known or table in _OF_ATTEMPTS}
+    known |= found.keys()
+    return found
+
+
+def _together(rows: list[Any]) -> Any:
+    """Tables or data sets of one schema as one."""
+    if all(isinstance(some, pa.Table) for some in rows):
+        return pa.concat_tables(rows)
+    import pyarrow.dataset as ds
+
+    return ds.dataset([ds.dataset(some) if isinstance(some, pa.Table) else some for some in rows])
+
+
+def query(places: Path | str | Sequence[Path | str], sql: str, timeout: float = 0) -> pa.Table:
+    """Result of one SELECT (or EXPLAIN, DESCRIBE, SUMMARIZE, SHOW) on one or several folders.
 
     ``timeout``: seconds after which it is given up; 0 for never.
 
@@ -114,12 +147,13 @@ def query(path: Path | str, sql: str, timeout: float = 0) -> pa.Table:
             over.
     """
     names = _mentioned(sql)
+    some = [places] if isinstance(places, Path | str) else places
     try:
-        return _query(path, sql, timeout, names)
+        return _query(some, sql, timeout, names)
     except UserError as error:
         if names == _EVERYTHING or not isinstance(error.__cause__, duckdb.CatalogException):
             raise
-    return _query(path, sql, timeout, _EVERYTHING)  # it makes names, or says which ones are like it
+    return _query(some, sql, timeout, _EVERYTHING)  # it makes names, or says which ones are like it
 
 
 def _mentioned(sql: str) -> frozenset[str]:
@@ -136,8 +170,9 @@ def _mentioned(sql: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _query(path: Path | str, sql: str, timeout: float, names: frozenset[str]) -> pa.Table:
-    with _open(path, names) as con:
+def _query(places: Sequence[Path | str], sql: str, timeout: float, names: frozenset[str]
+           ) -> pa.Table:
+    with _open(places, names) as con:
         if not timeout:
             return run_query(con, sql)
         done, late = threading.Event(), threading.Event()

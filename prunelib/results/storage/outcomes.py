@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,17 +21,23 @@ _TABLE = "predictions"
 _BATCH = 100
 
 
-def read_outcomes(store: Store, current: dict[str, Piece]
+def read_outcomes(stores: Sequence[tuple[Store, dict[str, Piece]]]
                   ) -> tuple[pa.Table, dict[str, pa.Table]]:
     """The summary of predictions, and the prompts by the digests that it names.
 
     Of a list of prompts, which many units may have asked, example and query are read once.
-    ``current``: the pieces that hold the units' rows.
+    ``stores``: each with the pieces of the units that count.
     """
-    return patiently(lambda: _look(store, current), store.location)
+    summaries = [pa.Table.from_batches([], SUMMARY)]
+    prompts: dict[str, pa.Table] = {}
+    for store, current in stores:
+        summary = patiently(partial(_summary, store, current), store.location)
+        prompts |= patiently(partial(_prompts, store, summary, current, prompts), store.location)
+        summaries.append(summary)
+    return pa.concat_tables(summaries).combine_chunks(), prompts
 
 
-def _look(store: Store, current: dict[str, Piece]) -> tuple[pa.Table, dict[str, pa.Table]]:
+def _summary(store: Store, current: dict[str, Piece]) -> pa.Table:
     files: dict[str, list[str]] = defaultdict(list)
     for unit_id, piece in current.items():
         files[piece.name].append(unit_id)
@@ -48,8 +55,7 @@ def _look(store: Store, current: dict[str, Piece]) -> tuple[pa.Table, dict[str, 
             found.append(_of_units(summary, units))
     for _, rows in _rows(store, {unit: current[unit] for unit in without}, COLUMNS):
         found.append(summarise(rows))
-    summary = pa.concat_tables(found).combine_chunks()
-    return summary, _prompts(store, summary, current)
+    return pa.concat_tables(found)
 
 
 def _of_units(summary: pa.Table, units: list[str]) -> pa.Table:
@@ -69,10 +75,14 @@ def _rows(store: Store, pieces: dict[str, Piece], columns: Sequence[str]
                        strict=True)
 
 
-def _prompts(store: Store, summary: pa.Table, current: dict[str, Piece]) -> dict[str, pa.Table]:
-    """Digest → example and query of its prompts, from the first unit that asked them."""
+def _prompts(store: Store, summary: pa.Table, current: dict[str, Piece], before: Iterable[str]
+             ) -> dict[str, pa.Table]:
+    """Digest → example and query of its prompts, but for those known ``before``.
+
+    They are read from the first unit that asked them.
+    """
     parts: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    known: set[str] = set()
+    known = set(before)
     wanted: dict[str, Piece] = {}
     for unit_id, digest, n in zip(*(summary[name].to_pylist()
                                     for name in ("unit_id", "prompts", "n")), strict=True):

@@ -321,13 +321,13 @@ class Store:
                             page_checksum_verification=True) as file:
             return rows_of_pieces(file, pieces, columns)
 
-    def dataset(self, table: str) -> ds.Dataset | pa.Table:
-        """The table as of now, for engines that choose columns and rows while they read.
+    def dataset(self, table: str, current: dict[str, Piece]) -> ds.Dataset | pa.Table:
+        """Rows of units of a table, for engines that choose columns and rows while they read.
 
-        The files of a large table are opened when they are needed: they stay for as long as
-        compaction leaves them, which is a day.
+        ``current``: the units and their pieces, as :meth:`current` gave them. The files of a large
+        table are opened when they are needed: they stay for as long as compaction leaves them,
+        which is a day.
         """
-        current = self.current(table)
         live: dict[str, list[Piece]] = defaultdict(list)
         for piece in current.values():
             live[piece.name].append(piece)

@@ -91,8 +91,8 @@ class _Answers:
 
     def at(self, places: Numbers) -> _Answers:
         """Some of them, in this order."""
-        return _Answers(self.place, *(values[places] for values in (
-            self.examples, self.queries, self.right, self.copied, self.failed)))
+        return _Answers(self.place, self.examples[places], self.queries[places],
+                        self.right[places], self.copied[places], self.failed[places])
 
 
 class Outcomes:
@@ -221,8 +221,8 @@ class Outcomes:
                                           for values in (size, gained, lost, more, less))
         return PairTally(
             int(size.sum()), _different([a for a, _ in pairs]), len(size),
-            *(sum(int(getattr(pair[which], name).sum()) for pair in pairs)
-              for name in ("right", "copied") for which in (0, 1)),
+            sum(int(a.right.sum()) for a, _ in pairs), sum(int(b.right.sum()) for _, b in pairs),
+            sum(int(a.copied.sum()) for a, _ in pairs), sum(int(b.copied.sum()) for _, b in pairs),
             int(gained.sum()), int(lost.sum()), pair_sums(size, gained, lost),
             pair_sums(size, more, less), _flips(size, gained - lost), _flips(size, more - less))
 

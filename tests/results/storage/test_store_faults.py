@@ -70,7 +70,7 @@ def found(location: str) -> Model:
     ids = sorted(store.done("canaries"))
     by_id = {unit_id: store.read("canaries", [unit_id]).to_pylist() for unit_id in ids}
     assert all(store.has("canaries", unit_id) for unit_id in ids)
-    content = store.dataset("canaries")
+    content = store.dataset("canaries", store.current("canaries"))
     everything = SQL.register("t", content).sql("FROM t").to_arrow_table().to_pylist()
     assert in_order(everything) == in_order([row for rows in by_id.values() for row in rows])
     return by_id
@@ -208,7 +208,7 @@ class Results(RuleBasedStateMachine):
     @rule()
     def open_a_reader(self) -> None:
         rows = [row for rows in self.model.values() for row in rows]
-        self.readers.append((self.store.dataset("canaries"), rows))
+        self.readers.append((self.store.dataset("canaries", self.store.current("canaries")), rows))
 
     @invariant()
     def readers_still_see_what_was_there(self) -> None:

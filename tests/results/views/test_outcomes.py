@@ -39,7 +39,7 @@ def cells(folder: Folder) -> tuple[Outcomes, list[Cell], list[list[Answer]]]:
         expected.append(list(answers.values()))
     folder.write()
     current = folder.store.current("predictions")
-    outcomes = Outcomes(lambda: read_outcomes(folder.store, current))
+    outcomes = Outcomes(lambda: read_outcomes([(folder.store, current)]))
     parts: dict[str, list[int]] = defaultdict(list)
     for place, unit in enumerate(outcomes.summary["unit_id"].to_pylist()):
         parts[unit].append(place)
