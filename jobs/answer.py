@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from datetime import date, datetime, time
@@ -18,8 +21,15 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from jobs.console import answering, put
+from jobs.console import answering, put, put_pages
 from prunelib.errors import printable
+
+#: Text that Excel leaves alone: it begins with a letter, and is no month with a number.
+_PLAIN_TEXT = re.compile(
+    r"(?!(?:true|false)$|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\W*\d)"
+    r"[^\W\d_].*|", re.IGNORECASE | re.DOTALL)
+#: Characters that a text within a formula of Excel has at most, and its first inexact number.
+_LONGEST, _EXACT = 255, 10**15
 
 
 def print_parquet(answer: pa.Table) -> None:
@@ -42,6 +52,28 @@ def print_csv(answer: pa.Table) -> None:
         pc.write_csv(pa.Table.from_arrays(columns, names=answer.column_names), sys.stdout.buffer)
 
 
+def print_excel(answer: pa.Table) -> None:
+    """CSV that Excel reads as it is: UTF-8 by its mark, and every text a text."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\r\n")
+    found = _distinct(answer)
+    lines.writerow(map(_excel, found.column_names))
+    for row in found.to_pylist():
+        lines.writerow(map(_excel, row.values()))
+    with answering():
+        sys.stdout.buffer.write(codecs.BOM_UTF8 + text.getvalue().encode())
+
+
+def print_markdown(answer: pa.Table) -> None:
+    """A table in Markdown."""
+    found = _distinct(answer)
+    rule = ["---:" if _number(column.type) else "---" for column in found.columns]
+    rows = [found.column_names, rule, *(row.values() for row in found.to_pylist())]
+    for row in rows:
+        cells = (_cell(value).replace("\\", "\\\\").replace("|", "\\|") for value in row)
+        put(f"| {' | '.join(cells)} |\n")
+
+
 def print_json(answer: pa.Table) -> None:
     """A JSON object for each row. Numbers that JSON has no word for are null."""
     for row in _distinct(answer).to_pylist():
@@ -60,13 +92,16 @@ def print_table(answer: pa.Table, console: Console) -> None:
         table.add_row(*map(Text, row))
     wide = Console(width=10_000_000, file=io.StringIO())
     width = Measurement.get(wide, wide.options, table).maximum
-    if console.is_terminal and width > console.width:
-        _records(names, rows, console)
+    narrow = console.is_terminal and width > console.width
+    text = io.StringIO()
+    page = Console(width=console.width if narrow else max(width, 1), file=text,
+                   safe_box=console.options.ascii_only, force_terminal=console.is_terminal,
+                   color_system=console.color_system)  # type: ignore[arg-type]
+    if narrow:
+        _records(names, rows, page)
     else:
-        text = io.StringIO()
-        Console(width=max(width, 1), file=text, safe_box=console.options.ascii_only,
-                force_terminal=console.is_terminal).print(table)
-        put(text.getvalue())
+        page.print(table)
+    put_pages(text.getvalue(), console)
 
 
 def _records(names: list[str], rows: list[list[str]], console: Console) -> None:
@@ -76,6 +111,25 @@ def _records(names: list[str], rows: list[list[str]], console: Console) -> None:
             console.print()
         for name, value in zip(map(printable, names), row, strict=True):
             console.print(Text.assemble((f"{name:>{space}}  ", "bold"), value), soft_wrap=True)
+
+
+def _excel(value: Any) -> Any:
+    """A cell that Excel takes for what it is.
+
+    It would compute a text such as ``=1+1``, and make numbers or dates of ``007``, ``1-2`` and
+    ``MARCH1``; a whole number loses what is beyond 15 digits.
+    """
+    if isinstance(value, list | tuple | dict):
+        value = _json(value)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return _plain(value)
+    text = str(value)
+    if isinstance(value, int) and abs(value) < _EXACT:
+        return value
+    if _PLAIN_TEXT.fullmatch(text):
+        return text
+    quoted = text.replace('"', '""')
+    return f'="{quoted}"' if len(text) <= _LONGEST and "\n" not in text else f"'{text}"
 
 
 def _distinct(answer: pa.Table) -> pa.Table:

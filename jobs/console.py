@@ -96,6 +96,18 @@ def put(text: str) -> None:
         sys.stdout.write(text.encode(encoding, "prunelib").decode(encoding))
 
 
+def put_pages(text: str, terminal: Console) -> None:
+    """Write a text as an answer, through ``$PAGER`` if it is longer than the screen."""
+    whole = not (terminal.is_terminal and sys.stdin.isatty() and sys.stdout.isatty())
+    if whole or text.count("\n") < terminal.height:
+        put(text)
+        return
+    import pydoc
+
+    os.environ.setdefault("LESS", "-FRX")  # colours stay, and what was read stays on the screen
+    pydoc.pager(text)
+
+
 #: Off a terminal there is no edge to wrap at; tables stay whole.
 console = Console(width=None if sys.stdout.isatty() else 200,
                   file=cast("IO[str]", _Stream("stdout")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from prunelib.errors import UserError
 
@@ -19,13 +20,13 @@ def check_folder(folder: Path) -> None:
                         ) from error
 
 
-def check_new_folder(folder: Path) -> None:
-    """Raise :class:`UserError` if a folder is there already or cannot be made."""
+def check_new(path: Path, kind: Literal["folder", "file"] = "folder") -> None:
+    """Raise :class:`UserError` if a folder or file is there already or cannot be made."""
     try:
-        there = folder.exists() or folder.is_symlink()
+        there = path.exists() or path.is_symlink()
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}"
+        raise UserError(f"cannot write to {path}: {getattr(error, 'strerror', None) or error}"
                         ) from error
     if there:
-        raise UserError(f"{folder} exists: give a new folder")
-    check_folder(folder.parent)
+        raise UserError(f"{path} exists: give a new {kind}")
+    check_folder(path.parent)

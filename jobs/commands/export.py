@@ -9,7 +9,7 @@ import typer
 
 from jobs.commands.options import Digest, Model, Results, Trust
 from jobs.console import console
-from jobs.places import check_new_folder
+from jobs.places import check_new
 from jobs.stored_intervention import stored_intervention
 
 
@@ -29,7 +29,7 @@ def export(
     """
     from prunelib.interventions.export import export as write
 
-    check_new_folder(out)  # before the weights are read
+    check_new(out)  # before the weights are read
     found = stored_intervention(model, intervention, results, trust)
     folder = write(found.info, found.intervention, out)
     console.print(f"{found.intervention} written to {folder}", highlight=False)

@@ -15,6 +15,10 @@ _RESULTS = typer.Option(
     "--results", "-r", help="Folder of the results, or s3://bucket/prefix.", metavar="PLACE")
 Results = Annotated[str, _RESULTS]
 OptionalResults = Annotated[str | None, _RESULTS]
+_MANY = typer.Option("--results", "-r", help="Folder of the results, or s3://bucket/prefix; "
+                     "several times for several.", metavar="PLACE")
+ManyResults = Annotated[list[str], _MANY]
+OptionalManyResults = Annotated[list[str] | None, _MANY]
 _DIGEST = typer.Option(
     "--intervention", help="Digest of what is done to the model, or its beginning; see view "
     "`chosen`.", metavar="DIGEST")

@@ -22,6 +22,8 @@ COMMANDS: dict[str, str] = {
     "doctor": _RUNS,
     "show": _RESULTS,
     "query": _RESULTS,
+    "shell": _RESULTS,
+    "catalog": _RESULTS,
     "tables": _RESULTS,
     "report": _RESULTS,
     "verify": _RESULTS,
