@@ -215,7 +215,7 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 
 def describe_tables() -> list[TableInfo]:
     """Every table and view with its columns, tables first. Needs no results folder."""
-    with _connect({}, _EVERYTHING, lambda: (pa.Table.from_batches([], SUMMARY), {})) as con:
+    with _connect({}) as con:
         tables = [
             (name, "table", description(schema), {f.name: description(f) for f in schema})
             for name, schema in TABLES.items()
@@ -239,8 +239,12 @@ def _columns(
     return tuple(ColumnInfo(column, str(kind), meanings[column]) for column, kind in types)
 
 
-def _connect(contents: dict[str, Any], names: frozenset[str], outcomes: Load
-             ) -> duckdb.DuckDBPyConnection:
+def _no_answers() -> tuple[pa.Table, dict[str, pa.Table]]:
+    return pa.Table.from_batches([], SUMMARY), {}
+
+
+def _connect(contents: dict[str, Any], names: frozenset[str] = _EVERYTHING,
+             outcomes: Load = _no_answers) -> duckdb.DuckDBPyConnection:
     # Python variables must not be reachable by their name from SQL.
     con = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for table, schema in TABLES.items():
