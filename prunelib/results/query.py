@@ -57,8 +57,6 @@ FROM _written_{table} w LEFT JOIN _names n ON n.unit_id = w.unit_id
 """
 #: The summary of predictions (:mod:`prunelib.results.outcomes`), which only views mention.
 _PARTS = "_parts"
-#: Tables of which a folder has rows of its own even where another has the same run.
-_OF_ATTEMPTS = ("run_units", "units")
 _EVERYTHING = frozenset([*TABLES, _PARTS, *(view.name for view in VIEWS)])
 _WORD, _STRING = re.compile(r"\w+"), re.compile(r"'[^']*'")
 #: SQL with such a word may list tables and views.
@@ -122,9 +120,8 @@ def _open(places: Sequence[Path | str], names: frozenset[str]) -> duckdb.DuckDBP
 
 def _new(store: Store, table: str, known: set[str]) -> dict[str, Piece]:
     """What a store has of a table that those before it have not."""
-    found = {unit: piece for unit, piece in store.current(table).items()
-             if unit not in known or table in _OF_ATTEMPTS}
-    known |= found.keys()
+    found = {unit: piece for unit, piece in store.current(table).items() if unit not in known}
+    known.update(found)
     return found
 
 

@@ -1,6 +1,6 @@
 """Tasks, their splits and their prompts."""
 
-from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
+from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Task
 from prunelib.tasks.chat import CHAT, ChatFormat
 from prunelib.tasks.choices import (
     CHOICE_SCORINGS,
@@ -36,6 +36,7 @@ from prunelib.tasks.specs import (
     with_folders,
 )
 from prunelib.tasks.texts import prose, text_file
+from prunelib.vocabulary import Split
 
 __all__ = [
     "CHAT", "CHOICE_SCORINGS", "FORMATS", "ICL18", "KNOWN", "LABELS", "MAX_SHOTS", "MIXED",

@@ -30,7 +30,7 @@ from pydantic import (
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import seed_of
-from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Split, Task
+from prunelib.tasks.base import SPLITS, Pair, PromptFormat, Task
 from prunelib.tasks.choices import Choices, ChoiceScoring
 from prunelib.tasks.dataset_columns import PREPARATIONS
 from prunelib.tasks.dataset_files import Row, find, is_local, read, resolve_revision
@@ -38,6 +38,7 @@ from prunelib.tasks.dataset_presets import KNOWN
 from prunelib.tasks.dataset_questions import as_text, question, used_columns
 from prunelib.tasks.registry import free_name
 from prunelib.tasks.templates import has_choice, template_columns
+from prunelib.vocabulary import Split
 
 
 def _texts(value: Any) -> Any:

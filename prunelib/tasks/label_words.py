@@ -19,8 +19,9 @@ from typing import Literal
 
 from prunelib.errors import UserError
 from prunelib.identity import seed_of
-from prunelib.tasks.base import SPLITS, Pair, Split, Task
+from prunelib.tasks.base import SPLITS, Pair, Task
 from prunelib.tasks.prompts import FORMATS, MAX_SHOTS, Example
+from prunelib.vocabulary import Split
 
 #: What the classes are called in the paper.
 LABELS = ("foo", "bar")

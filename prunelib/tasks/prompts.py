@@ -9,9 +9,10 @@ from typing import Literal
 
 from prunelib.errors import UserError
 from prunelib.identity import digest, seed_of
-from prunelib.tasks.base import Pair, Pool, PromptFormat, Split, Task
+from prunelib.tasks.base import Pair, Pool, PromptFormat, Task
 from prunelib.tasks.chat import ChatFormat
 from prunelib.tasks.choices import Choices
+from prunelib.vocabulary import Split
 
 FormatName = Literal["arrow", "example", "comma", "colon"]
 #: The most demonstrations a prompt can have; drawing always draws this many and cuts, so that

@@ -30,7 +30,7 @@ def test_a_question_by_name(finished: Path, capfd: pytest.CaptureFixture[str]) -
     assert all(name in said for name in QUESTIONS)
     assert call("query", "--name", "copying_by_shot", "-r", finished, "-f", "csv") == 0
     lines = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
-    assert lines and {line["tasks"] for line in lines} == {"1"}
+    assert lines and {line["tasks"] for line in lines} == {"2"}
     assert call("query", "--name", "copying_by_shots", "-r", finished) == 2
     assert "copying_by_shot" in capfd.readouterr().err
     assert call("query", "select 1", "--name", "failures", "-r", finished) == 2
@@ -42,7 +42,7 @@ def test_several_folders_are_one(finished: Path, tmp_path: Path,
                                  capfd: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
-    for table in ("runs", "predictions", "interventions"):
+    for table in ("runs", "run_units", "units", "predictions", "interventions"):
         [one], [both] = (query(places, f"SELECT count(*) AS n FROM {table}").to_pylist()
                          for places in (finished, [finished, copy]))
         assert one == both  # the same units
@@ -63,7 +63,7 @@ def test_several_folders_are_one(finished: Path, tmp_path: Path,
 def test_markdown(capfd: pytest.CaptureFixture[str]) -> None:
     print_markdown(pa.table({"a|b": ["x|y\nz", None], "n": [1.23456, 2]}))
     assert capfd.readouterr().out.splitlines() == [
-        r"| a\|b | n |", "| --- | ---: |", r"| x\|y\nz | 1.235 |", "|  | 2 |"]
+        r"| a\|b | n |", "| --- | ---: |", "| x\\|y\\\\nz | 1.235 |", "|  | 2 |"]
 
 
 @pytest.mark.parametrize(("value", "written"), [
