@@ -26,6 +26,14 @@ def parquet(table: str, content: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema; those that an earlier version did not write are null."""
+    return pa.Table.from_arrays(
+        [rows[field.name].cast(field.type) if field.name in rows.column_names
+         else pa.nulls(len(rows), field.type) for field in schema],
+        names=schema.names)
+
+
 def rows_of_pieces(file: pq.ParquetFile, pieces: list[Piece], columns: Sequence[str] | None
                    ) -> dict[Piece, pa.Table]:
     """Rows of pieces of one merged file; row groups that hold nothing of them are not read."""

@@ -37,7 +37,7 @@ from prunelib.results.storage.manifest import (
     unit_pieces,
 )
 from prunelib.results.storage.marker import MARKER, check_version, marker_damage, write_marker
-from prunelib.results.storage.rows import parquet, rows_of_pieces
+from prunelib.results.storage.rows import fitted, parquet, rows_of_pieces
 from prunelib.results.storage.seal import fault, sealed
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ class Store:
                 raise OSError(errno.ESTALE, "changed while it was read", path)
             found = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True
                                    ).read(columns)
-            return found.replace_schema_metadata(None).select(schema.names).cast(schema)
+            return fitted(found, schema)
 
         return dict(zip(names, in_threads(rows, names), strict=True))
 
@@ -319,7 +319,9 @@ class Store:
         path = self.files.path(f"{table}/{name}")
         with pq.ParquetFile(path, filesystem=self.files.filesystem,
                             page_checksum_verification=True) as file:
-            return rows_of_pieces(file, pieces, columns)
+            found = rows_of_pieces(file, pieces, columns)
+        schema = pa.schema([TABLES[table].field(name) for name in columns or TABLES[table].names])
+        return {piece: fitted(rows, schema) for piece, rows in found.items()}
 
     def dataset(self, table: str, current: dict[str, Piece]) -> ds.Dataset | pa.Table:
         """Rows of units of a table, for engines that choose columns and rows while they read.
