@@ -1,4 +1,4 @@
-"""``prunelib report``: figures of the results."""
+"""``prunelib report``: a run as one HTML page."""
 
 from __future__ import annotations
 
@@ -7,27 +7,39 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import Results
+from jobs.commands.options import Results, RunName
 from jobs.console import console
 from jobs.places import check_folder
 
 
 def report(
     results: Results,
-    out: Annotated[Path, typer.Option(help="Folder for the figures.", metavar="FOLDER")],
+    run: RunName = None,
+    out: Annotated[Path, typer.Option(
+        help="File of the page. Its figures go to a folder beside it.", metavar="FILE")
+    ] = Path("report.html"),
 ) -> None:
-    """Draw figures of the results.
+    """Write a run's report: one HTML file that needs no network and no other file.
 
-    Of every chosen ablation: the grid of the search, and what the ablation did. Of a study of
-    heads and FFNs: where important ones are, how rankings agree, and what accuracy is left while
-    they are removed.
+    It says in words what was found and what was not, and has tables with their SQL, figures and
+    single examples. Beside it, the folder `NAME-figures` has each figure as PDF, SVG and PNG.
 
-    Example: `prunelib report --results results/demo --out figures`
+    Example: `prunelib report --results results/demo --out demo.html`
     """
-    from prunelib.results.figures.report import draw_report
+    from prunelib.results.figures.drawing import FORMATS, written
     from prunelib.results.query import open_results
+    from prunelib.results.report.html import build
+    from prunelib.results.report.run import find_run
 
-    open_results(results).close()  # without results there are no figures, and no folder
-    check_folder(out)
-    for path in draw_report(results, out):
-        console.print(path)
+    with open_results(results) as connection:  # without results there is no report, and no folder
+        row = find_run(connection, results, run)
+        check_folder(out.parent)
+        figures = out.with_name(f"{out.stem}-figures")
+        made = build(connection, row, figures.name)
+    out.write_text(made.html, "utf-8")
+    if made.drawings:
+        check_folder(figures)
+    for drawing in made.drawings:
+        for kind in FORMATS:
+            (figures / f"{drawing.name}.{kind}").write_bytes(written(drawing.figure, kind))
+    console.print(f"{out}, {len(made.drawings)} figures in {figures}" if made.drawings else out)

@@ -6,12 +6,13 @@ model with thousands of heads and many tasks stays readable.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prunelib.results.figures.drawing import ON_DARK, ON_LIGHT, Drawing, file_name
 from prunelib.results.figures.removal_curves import draw_removals
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STUDIES = """
-SELECT run, model FROM component_importance
-UNION SELECT run, model FROM removal_curves ORDER BY ALL
+SELECT model FROM component_importance WHERE run = $1
+UNION SELECT model FROM removal_curves WHERE run = $1 ORDER BY ALL
 """
 _SCORES = """
 SELECT score, shots, layer, "index", avg("value") FROM component_importance
@@ -54,31 +55,27 @@ class _Pair(NamedTuple):
     spearman: float
 
 
-def draw_heads(connection: duckdb.DuckDBPyConnection, out: Path) -> list[Path]:
-    """Every figure of every importance study that the results hold; the paths, none without one.
+def draw_heads(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[Drawing]:
+    """Every figure of an importance study; none without one.
 
     Heat maps of heads and bars of FFNs (means over tasks, Eq. 10 of formulas.md §3.1), correlations
     between the rankings of tasks, numbers of shots and scores, and what :func:`draw_removals`
     draws.
     """
-    written = []
-    for run, model in connection.sql(_STUDIES).fetchall():
+    for (model,) in connection.sql(_STUDIES, params=[run]).fetchall():
         pairs = [_Pair(*row) for row in connection.sql(_PAIRS, params=[run, model]).fetchall()]
-        figures = {"heads": _head_maps(connection, run, model),
-                   "ffns": _ffn_bars(connection, run, model),
-                   "scores": _between_scores(pairs)}
+        figures = {"heads": ("heads", _head_maps(connection, run, model)),
+                   "ffns": ("heads", _ffn_bars(connection, run, model)),
+                   "scores": ("correlations", _between_scores(pairs))}
         for site, name in _CALLED.items():
-            figures[f"agreement-{name.lower()}"] = _between_tasks(
-                [pair for pair in pairs if pair.site == site], name)
-        figures |= draw_removals(connection, run, model)
-        for name, figure in figures.items():
+            figures[f"agreement-{name.lower()}"] = ("correlations", _between_tasks(
+                [pair for pair in pairs if pair.site == site], name))
+        figures |= {name: ("removal", figure)
+                    for name, figure in draw_removals(connection, run, model).items()}
+        for name, (section, figure) in figures.items():
             if figure is not None:
-                figure.suptitle(f"{model} ({run})\n{figure.get_suptitle()}", fontsize=10)
-                path = out / f"{run}-{Path(model).name}-{name}.png"
-                out.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, dpi=130)
-                written.append(path)
-    return written
+                yield Drawing(file_name(run, model, name), section,
+                              f"{model}: {figure.get_suptitle()}", figure)
 
 
 def _placed(score: str) -> tuple[int, str]:
@@ -230,7 +227,7 @@ def _matrix(axes: Axes, title: str, pairs: list[tuple[str, str, float]]) -> None
     font = float(np.clip(60 / len(names), 4.5, 9))
     for i, j in zip(*np.nonzero(~np.isnan(cells)), strict=True):
         axes.text(j, i, f"{cells[i, j]:.2f}".replace("0.", "."), ha="center", va="center",
-                  fontsize=font, color="white" if abs(cells[i, j]) > 0.7 else "black")
+                  fontsize=font, color=ON_DARK if abs(cells[i, j]) > 0.7 else ON_LIGHT)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_title(title, fontsize=9)

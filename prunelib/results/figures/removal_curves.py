@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunelib.results.figures.drawing import ON_DARK, ON_LIGHT
+
 if TYPE_CHECKING:
     import duckdb
     from matplotlib.axes import Axes
@@ -155,7 +157,7 @@ def _joint(rows: list[Any]) -> Figure | None:
         panel.imshow(cells, cmap="viridis", vmin=0, vmax=100, origin="lower", aspect="auto")
         for i, j in zip(*np.nonzero(~np.isnan(cells)), strict=True):
             panel.text(j, i, f"{cells[i, j]:.0f}", ha="center", va="center", fontsize=8,
-                       color="black" if cells[i, j] > 55 else "white")
+                       color=ON_LIGHT if cells[i, j] > 55 else ON_DARK)
         panel.set_xticks(range(len(of_heads)), [f"{100 * share:g}" for share in of_heads])
         panel.set_yticks(range(len(of_ffns)), [f"{100 * share:g}" for share in of_ffns])
         panel.set_title(f"{shots} shot{'s' * (shots != 1)}", fontsize=9)
