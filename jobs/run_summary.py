@@ -7,12 +7,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prunelib.errors import UserError, unknown_name
+from prunelib.errors import UserError
 from prunelib.pipeline.stages.registry import studies
 from prunelib.pipeline.stages.study import SummaryTable
 from prunelib.recipe.load import stored_recipe
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.query import open_results
+from prunelib.results.report.run import find_run
 
 
 def run_summary(recipe: Recipe, results: str, run: str) -> tuple[Group, str]:
@@ -35,19 +36,14 @@ def stored_summary(results: str, run: str | None = None) -> RenderableType:
     Raises :class:`UserError` if there is none, or another version of prunelib wrote its recipe.
     """
     with open_results(results) as connection:
-        runs = connection.execute("SELECT run, resolved, status, units_done, units_failed "
-                                  "FROM runs ORDER BY started DESC, run").fetchall()
-    if not runs:
-        raise UserError(f"{results} has no runs")
-    found = next((row for row in runs if run in (None, row[0])), None)
-    if found is None:
-        raise unknown_name("run", str(run), [row[0] for row in runs])
-    name, resolved, status, done, failed = found
-    recipe = stored_recipe(resolved)
+        row = find_run(connection, results, run)
+    name = row["run"]
+    recipe = stored_recipe(row["resolved"])
     if recipe is None:
         raise UserError(f"the recipe of {name} is of another version of prunelib")
     tables, _ = run_summary(recipe, results, name)
-    return Group(tables, Text(f"\n{name}: {status}, {done} units done, {failed} failed"))
+    return Group(tables, Text(f"\n{name}: {row['status']}, {row['units_done']} units done, "
+                              f"{row['units_failed']} failed"))
 
 
 def with_notes(found: SummaryTable) -> Group:

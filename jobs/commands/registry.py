@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "catalog": _RESULTS,
     "tables": _RESULTS,
     "report": _RESULTS,
+    "view": _RESULTS,
     "verify": _RESULTS,
     "compact": _RESULTS,
     "models": _MODELS,

@@ -26,7 +26,6 @@ def report(
 
     Example: `prunelib report --results results/demo --out demo.html`
     """
-    from prunelib.results.figures.drawing import FORMATS, written
     from prunelib.results.query import open_results
     from prunelib.results.report.html import build
     from prunelib.results.report.run import find_run
@@ -37,9 +36,9 @@ def report(
         figures = out.with_name(f"{out.stem}-figures")
         made = build(connection, row, figures.name)
     out.write_text(made.html, "utf-8")
-    if made.drawings:
+    console.print(out)
+    if made.files:
         check_folder(figures)
-    for drawing in made.drawings:
-        for kind in FORMATS:
-            (figures / f"{drawing.name}.{kind}").write_bytes(written(drawing.figure, kind))
-    console.print(f"{out}, {len(made.drawings)} figures in {figures}" if made.drawings else out)
+    for name in made.files:
+        (figures / name).write_bytes(made.file(name) or b"")
+        console.print(figures / name)

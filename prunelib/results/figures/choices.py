@@ -66,7 +66,7 @@ def draw_choices(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[Dr
                       f"{model}: accuracy and copying errors for each task and number of shots, "
                       "with 95% intervals", _tasks({name: values[name][model] for name in values}))
     for model, rows in _by_model(connection, _MAPS, run).items():
-        found = [(row, connection.sql(_GRID, params=[run, model, row[0], row[1], row[2]]).fetchall())
+        found = [(row, connection.sql(_GRID, params=[run, model, *row[:3]]).fetchall())
                  for row in rows]
         drawn = [(row, cells) for row, cells in found if cells][:_MOST_MAPS]
         if drawn:

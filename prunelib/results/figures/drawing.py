@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,18 @@ class Drawing:
     section: str
     title: str
     figure: Figure
+    _written: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    def written(self, kind: str) -> bytes:
+        """The figure as a file of one of :data:`FORMATS`: the same bytes every time."""
+        if kind not in self._written:
+            data = io.BytesIO()
+            dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
+            with drawing():
+                self.figure.savefig(data, format=kind, dpi=130, metadata=dated)
+            self.figure.set_layout_engine("none")  # it has its layout, which takes half the time
+            self._written[kind] = data.getvalue()
+        return self._written[kind]
 
 
 @contextmanager
@@ -51,15 +63,6 @@ def drawing() -> Iterator[None]:
 
     with rc_context(_SETTINGS):
         yield
-
-
-def written(figure: Figure, kind: str) -> bytes:
-    """The figure as a file of one of :data:`FORMATS`: the same bytes every time."""
-    data = io.BytesIO()
-    dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
-    with drawing():
-        figure.savefig(data, format=kind, dpi=130, metadata=dated)
-    return data.getvalue()
 
 
 def for_page(svg: bytes) -> bytes:

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from prunelib.results.figures.choices import draw_choices
-from prunelib.results.figures.drawing import Drawing, drawing, for_page, written
+from prunelib.results.figures.drawing import FORMATS, Drawing, drawing, for_page
 from prunelib.results.figures.head_importance import draw_heads
 from prunelib.results.report.examples import FILTERS, PAGE, Examples
 from prunelib.results.report.run import compute_views
@@ -63,8 +63,20 @@ class Report:
     """A page, the figures that it shows, and the examples that it may ask for."""
 
     html: str
-    drawings: tuple[Drawing, ...]
+    drawings: dict[str, Drawing]
     examples: Examples
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files of all figures."""
+        return [f"{name}.{kind}" for name in self.drawings for kind in FORMATS]
+
+    def file(self, name: str) -> bytes | None:
+        """What such a file holds; ``None`` if there is none of that name."""
+        figure, _, kind = name.rpartition(".")
+        if figure not in self.drawings or kind not in FORMATS:
+            return None
+        return self.drawings[figure].written(kind)
 
 
 def build(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], figures: str,
@@ -100,7 +112,7 @@ def build(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], figures: s
                 if value not in (None, [], "")},
         packages=json.loads(row["packages"] or "{}"), hardware=json.loads(row["hardware"] or "{}"),
         examples=examples, embedded=packed, count=count)
-    return Report(html, drawings, examples)
+    return Report(html, {one.name: one for one in drawings}, examples)
 
 
 def policy(html_style: str, scripts: list[str], live: bool) -> str:
@@ -132,5 +144,5 @@ def _page(**content: Any) -> str:
 
 
 def _picture(one: Drawing) -> Picture:
-    svg = base64.b64encode(for_page(written(one.figure, "svg"))).decode()
+    svg = base64.b64encode(for_page(one.written("svg"))).decode()
     return Picture(one.name, one.title, f"data:image/svg+xml;base64,{svg}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.results.report.sections import SECTIONS
+from prunelib.results.views.registry import VIEWS
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +29,15 @@ def find_run(connection: duckdb.DuckDBPyConnection, place: object, run: str | No
 
 
 def compute_views(connection: duckdb.DuckDBPyConnection, run: str) -> None:
-    """Put temporary tables of one run in front of the views, so that nothing is computed twice."""
-    for view in dict.fromkeys(q.view for section in SECTIONS for q in section.questions):
+    """Put temporary tables of one run in front of the views, so that nothing is computed twice.
+
+    A view of DuckDB finds the temporary table too where another view, its building block, has the
+    same name. Building blocks hold every answer several times and are not kept.
+    """
+    asked = {question.view for section in SECTIONS for question in section.questions}
+    blocks = [view.name for view in VIEWS if view.name.startswith("_") and "run" in view.columns]
+    for name in (*blocks, *(view.name for view in VIEWS if view.name in asked)):
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {view} AS FROM memory.main.{view} WHERE run = $1", [run])
+            f"CREATE OR REPLACE TEMP TABLE {name} AS FROM memory.main.{name} WHERE run = $1", [run])
+    for name in blocks:
+        connection.execute(f"DROP TABLE temp.{name}")

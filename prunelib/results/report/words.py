@@ -114,7 +114,7 @@ def _state(connection: duckdb.DuckDBPyConnection, run: str) -> list[Sentence]:
 
 def _choice(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], baseline: dict[str, Any]
             ) -> list[Sentence]:
-    """What a method chose and did, and how sure that is."""
+    """What a method chose and did, on the prompts that both answered, and how sure that is."""
     model, method = row["model"], row["method"]
     if not row["count"]:
         return [Sentence("not found", model, f"{method}: the search switches nothing off; no cell "
@@ -122,7 +122,7 @@ def _choice(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], baseline
     where = ("in several layers" if row["layer"] is None
              else f"of layer {row['layer']} ({_share(row['rate'])})")
     what = (f"{method}: with {row['count']} components {where} off, accuracy goes from "
-            f"{_share(baseline['accuracy'])} to {_share(row['accuracy'])} "
+            f"{_share(row['accuracy'] - row['difference'])} to {_share(row['accuracy'])} "
             f"({_points(row, 'difference')}) and copying errors from "
             f"{_share(baseline['copying_error'])} to {_share(row['copying_error'])}.")
     low, high = row["difference_low"], row["difference_high"]
@@ -131,6 +131,9 @@ def _choice(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], baseline
         said = [Sentence("not found", model, f"{what} The interval holds zero: no sure change.")]
     elif high < 0:
         said = [Sentence("not found", model, f"{what} The model gets worse.")]
+    if row["missing_cells"]:
+        said.append(Sentence("caution", model, f"{method}: {row['missing_cells']} cells (task, "
+                             "shots, seed) of the baseline are not answered yet, or failed."))
     said += [_control(row, model, method, *names) for names in (
         ("difference_to_random", "random_rank", "random_sets",
          "random sets of the same layer and size"),
