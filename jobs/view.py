@@ -40,7 +40,8 @@ class RunView:
         self._store = Store.open(results, create=False)
         with open_results(results) as connection:
             self._run = find_run(connection, results, run)["run"]
-        self._version, self._report, self._next = "", self._build(self._progress()), 0.0
+        self._version, self._next = "", 0.0
+        self._report = self._build(self._progress())
 
     def state(self) -> dict[str, Any]:
         """How far the run is (``text``, ``ended``), and the ``version`` that the page has now."""

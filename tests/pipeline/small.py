@@ -17,6 +17,8 @@ from prunelib.pipeline.units.executor import Attempt, InlineExecutor
 from prunelib.pipeline.units.unit import Unit
 from prunelib.pipeline.units.worker import Worker
 from prunelib.recipe.recipe import Recipe
+from prunelib.results.figures.choices import draw_choices
+from prunelib.results.figures.drawing import Drawing
 from prunelib.results.query import open_results
 from prunelib.results.schemas import TABLES
 from prunelib.results.storage.store import Store
@@ -63,6 +65,16 @@ def _sortable(table: str) -> list[str]:
 class Refusing(InlineExecutor):
     def submit(self, unit: Unit) -> None:
         raise AssertionError(f"{unit.id} was done already")
+
+
+def drawn(results: Path) -> dict[str, Drawing]:
+    """The figures of the choices of a run's only model, by the section that they are of."""
+    connection = open_results(results)
+    ((run,),) = connection.sql("SELECT run FROM runs").fetchall()
+    found = list(draw_choices(connection, run))
+    by_section = {one.section: one for one in found}
+    assert len(by_section) == len(found)
+    return by_section
 
 
 def ask(results: Path, sql: str) -> list[tuple[Any, ...]]:

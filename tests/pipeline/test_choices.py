@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.small import LAYERS, ask, done_and_resumed, recipe
+from pipeline.small import LAYERS, ask, done_and_resumed, drawn, recipe
 
 import prunelib
 from prunelib.attribution.integrated_gradients import layer_path
@@ -23,7 +23,6 @@ from prunelib.pipeline.stages.registry import counts as expected
 from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.recipe import Recipe
-from prunelib.results.figures.report import draw_report
 from prunelib.tasks import draw, get_task, numbers
 from prunelib.tasks.tokenization import encode
 
@@ -100,7 +99,7 @@ def test_strategies(strategy: str, info: ModelInfo, tmp_path: Path) -> None:
     (chosen,) = ask(tmp_path, "select n from grid join chosen "
                               "using (run, model, method, intervention)")
     assert chosen == (16,)
-    assert len(draw_report(tmp_path, tmp_path / "figures")) == 1  # with cells left out
+    assert set(drawn(tmp_path)) == {"leaderboard", "search", "tasks"}  # with cells left out
 
 
 def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> None:
@@ -141,7 +140,7 @@ def test_each_task_with_seeds_and_transfer(info: ModelInfo, tmp_path: Path) -> N
                          "'integrated_gradients'") == [(2, 2 * 2 * 2 * 4)]
     (cells,) = ask(tmp_path, "select min(n), max(n) from grid where method <> 'random_search'")
     assert cells == (4, 4)
-    assert len(draw_report(tmp_path, tmp_path / "figures")) == 4
+    assert set(drawn(tmp_path)) == {"leaderboard", "search", "tasks"}
 
 
 def test_a_local_data_set_is_a_task_with_options(info: ModelInfo, tmp_path: Path) -> None:

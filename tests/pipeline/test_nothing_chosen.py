@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from pipeline.small import LAYERS, ask, done_and_resumed, recipe
+from pipeline.small import LAYERS, ask, done_and_resumed, drawn, recipe
 
 import prunelib
 from prunelib.interventions.ablation import BASELINE
@@ -14,7 +14,6 @@ from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.registry import counts as expected
 from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.recipe import Recipe
-from prunelib.results.figures.report import draw_report
 
 #: What may follow a choice, all of it.
 EVERYTHING = {
@@ -72,11 +71,12 @@ def test_nothing_is_evaluated_twice_for_it(nothing: Path) -> None:
     assert ask(nothing, "select distinct intervention from likelihoods") == [(BASELINE.digest,)]
 
 
-def test_views_and_figures_have_it(nothing: Path, tmp_path: Path) -> None:
+def test_views_and_figures_have_it(nothing: Path) -> None:
     (chosen,) = ask(nothing, 'select method, layer, rate, "count", search_accuracy, '
                              "search_baseline_accuracy from chosen")
     assert chosen == ("integrated_gradients", None, None, 0, 0.0, 0.0)
-    assert len(draw_report(nothing, tmp_path / "figures")) == 1
+    titles = [axes.get_title() for axes in drawn(nothing)["search"].figure.axes]
+    assert any("chosen: switch nothing off" in title for title in titles)
 
 
 def test_a_recipe_may_always_prune(info: ModelInfo, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ GROUP BY ALL ORDER BY ALL
 _VALUES = {"accuracy": "accuracy", "copying_error": "copying errors"}
 #: Panels of a figure of maps, and methods of one of tasks; the tables have the others.
 _MOST_MAPS, _MOST_METHODS = 12, 6
+#: Characters of a name.
+_NAME = 40
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:gray")
 
 
@@ -137,7 +139,7 @@ def _outcomes(rows: list[tuple[Any, ...]]) -> Figure:
     for place, (method, layer, rate, *values, matched) in enumerate(rows):
         label = "baseline" if method == "none" else method
         if matched is not None:  # random controls of several choices
-            label += f" as {shorten(matched, 40, placeholder='…')}"
+            label += f" as {shorten(matched, _NAME, placeholder='…')}"
         where = "several layers" if layer is None else f"layer {layer}"
         names.append(label if rate is None else f"{label}\n{where}, {100 * rate:g}%")
         _point(axes, place, values[:3], "o", "tab:blue", "accuracy")
@@ -188,7 +190,8 @@ def _tasks(values: dict[str, list[tuple[Any, ...]]]) -> Figure:
                            _COLOURS[place], method)
             panel.set_title(f"{called}, {shots} shot{'s' * (shots != 1)}", fontsize=9)
             panel.set(xlim=(-3, 103), xlabel="% of answers")
-            panel.set_yticks(range(len(tasks)), tasks)
+            panel.set_yticks(range(len(tasks)),
+                             [shorten(task, _NAME, placeholder="…") for task in tasks])
             panel.set_ylim(len(tasks) - 0.5, -0.5)
             panel.grid(axis="x", alpha=0.3)
     _legend(figure, axes[0][0])

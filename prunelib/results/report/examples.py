@@ -11,8 +11,6 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
-from prunelib.interventions.ablation import BASELINE
-
 if TYPE_CHECKING:
     import duckdb
 
@@ -32,7 +30,7 @@ given AS (
                                example, format ORDER BY unit_id) = 1
 ),
 methods AS (
-    SELECT DISTINCT model, intervention, method, seed AS control_seed
+    SELECT DISTINCT model, intervention, method, role, seed AS control_seed
     FROM interventions JOIN units USING (unit_id, model)
     WHERE role IN ('baseline', 'chosen', 'control')
 )
@@ -43,9 +41,9 @@ SELECT g.model, m.method, m.control_seed, g.task, g.shots, g.seed, g.example, g.
             WHEN b.correct AND NOT g.correct THEN 'lost' ELSE 'same' END AS flipped,
        g.demonstrations, g.answers, g.error
 FROM given g
-JOIN given b ON b.intervention = '{baseline}' AND b.model = g.model AND b.engine = g.engine
- AND b.task = g.task AND b.shots = g.shots AND b.seed = g.seed AND b.example = g.example
- AND b.format = g.format
+JOIN given b ON b.model = g.model AND b.engine = g.engine AND b.task = g.task
+ AND b.shots = g.shots AND b.seed = g.seed AND b.example = g.example AND b.format = g.format
+JOIN methods u ON u.model = b.model AND u.intervention = b.intervention AND u.role = 'baseline'
 JOIN methods m ON m.model = g.model AND m.intervention = g.intervention
 """
 # Numbered in a fixed order; within a cell by the example, so that the first n are no selection.
@@ -67,7 +65,7 @@ class Examples:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, run: str) -> None:
         self._connection = connection
-        self.sql = _SQL.strip().format(run=run.replace("'", "''"), baseline=BASELINE.digest)
+        self.sql = _SQL.strip().format(run=run.replace("'", "''"))
         connection.execute(_TABLE.format(sql=self.sql))
         self.total = self._one("SELECT count(*) FROM _examples")
         self.choices = {name: [row[0] for row in connection.sql(

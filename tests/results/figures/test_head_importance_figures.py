@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import call
 from matplotlib.image import imread
-from results_folder import Folder
+from results_folder import RUN, Folder
 
-from prunelib.errors import UserError
 from prunelib.results.figures import head_importance as head_figures
 from prunelib.results.figures import removal_curves as removal_figures
-from prunelib.results.figures.report import draw_report
+from prunelib.results.figures.drawing import Drawing
+from prunelib.results.figures.head_importance import draw_heads
 from prunelib.results.query import open_results
 
 TASKS = [f"a_task_{i:02d}" for i in range(16)]
@@ -35,30 +36,26 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.root
 
 
-def names(written: list[Path]) -> set[str]:
-    return {path.stem.partition("-llama-")[2] for path in written}
+def names(drawings: Iterable[Drawing]) -> set[str]:
+    return {one.name.partition("-llama-")[2] for one in drawings}
 
 
-def test_the_command_draws_a_study_without_a_choice(
-    studied: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert call("report", "--results", studied, "--out", tmp_path / "figures") == 0
-    written = sorted((tmp_path / "figures").iterdir())
-    assert len(capfd.readouterr().out.split()) == len(written) == 11
+def test_a_study_without_a_choice_is_drawn(studied: Path) -> None:
+    connection, run, _ = study(studied)
+    drawings = list(draw_heads(connection, run))
+    assert {one.section for one in drawings} == {"heads", "removal", "correlations"}
     curves = {f"removal-{what}-{k}-shots" for what in ("heads", "ffns") for k in (0, 2)}
-    assert names(written) == curves | {
+    assert names(drawings) == curves | {
         "heads", "ffns", "scores", "agreement-heads", "agreement-ffns", "joint", "retention"}
-    for path in written:
-        picture = imread(path)
-        assert min(picture.shape[:2]) > 300 and np.ptp(picture[..., :3]) > 0.5, path
+    for one in drawings:
+        picture = imread(io.BytesIO(one.written("png")))
+        assert min(picture.shape[:2]) > 300 and np.ptp(picture[..., :3]) > 0.5, one.name
 
 
-def test_results_without_anything_to_draw_say_so(folder: Folder, tmp_path: Path) -> None:
+def test_results_without_a_study_have_no_figure_of_one(folder: Folder) -> None:
     folder.intervention("base", "none", "baseline")
     folder.write()
-    with pytest.raises(UserError, match="nothing to draw yet"):
-        draw_report(folder.root, tmp_path / "figures")
-    assert not (tmp_path / "figures").exists()
+    assert list(draw_heads(open_results(folder.root), RUN)) == []
 
 
 def panels(figure: Any) -> dict[str, Any]:
@@ -157,20 +154,18 @@ def test_curves_hold_the_views(studied: Path) -> None:
     assert random.get_xydata().tolist() == pytest.approx(np.array(expected))
 
 
-def test_a_large_model_is_drawn_with_a_pixel_or_more_for_each_head(
-    large: Path, tmp_path: Path
-) -> None:
+def test_a_large_model_is_drawn_with_a_pixel_or_more_for_each_head(large: Path) -> None:
     connection, run, model = study(large)
     figure = head_figures._head_maps(connection, run, model)
-    figure.savefig(tmp_path / "heads.png", dpi=130)
+    figure.savefig(io.BytesIO(), dpi=130)
     (axes,) = panels(figure).values()
     box = axes.get_window_extent()
     assert box.width * 130 / figure.dpi > 3 * 72 and box.height * 130 / figure.dpi > 3 * 64
-    written = {path.stem.rpartition("-m-")[2] for path in draw_report(large, tmp_path)}
+    written = {one.name.rpartition("-m-")[2] for one in draw_heads(connection, run)}
     assert written == {"heads", "ffns", "agreement-heads", "agreement-ffns"}
 
 
-def test_a_part_of_a_study_is_drawn_too(folder: Folder, tmp_path: Path) -> None:
+def test_a_part_of_a_study_is_drawn_too(folder: Folder) -> None:
     """One task, one number of shots, no removal yet: no matrices and no curves."""
     for layer in range(2):
         folder.add("component_scores", {
@@ -178,5 +173,5 @@ def test_a_part_of_a_study_is_drawn_too(folder: Folder, tmp_path: Path) -> None:
             "task": None, "shots": None, "value": 0.0, "prompts": 5,
             "unit_id": "scores"})  # fmt: skip
     folder.write()
-    (path,) = draw_report(folder.root, tmp_path / "figures")
-    assert path.name == "demo-0123abcd-m-heads.png"
+    (one,) = draw_heads(open_results(folder.root), RUN)
+    assert (one.name, one.section) == ("demo-0123abcd-m-heads", "heads")

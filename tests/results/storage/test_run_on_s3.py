@@ -23,11 +23,11 @@ def test_a_run_on_s3(s3: str, info: ModelInfo, tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe(info).model_dump_json())
     for command in (["query", "FROM leaderboard"], ["tables", "runs"], ["plan", str(path)],
-                    ["report", "--out", str(tmp_path / "figures")], ["compact"],
+                    ["report", "--out", str(tmp_path / "report.html")], ["compact"],
                     ["query", "FROM leaderboard"], ["run", str(path), "--inline"]):
         monkeypatch.setattr(sys, "argv", ["prunelib", *command, "--results", s3])
         try:
             cli.main()
         except SystemExit as stop:
             assert not stop.code, command
-    assert list((tmp_path / "figures").glob("*.png"))
+    assert list((tmp_path / "report-figures").glob("*.png"))
