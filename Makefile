@@ -14,7 +14,7 @@ demo: $(READY)
 demo-real: $(READY)
 	$(BIN)/prunelib reference fetch smollm2
 	$(BIN)/prunelib run jobs/recipes/smollm2.yaml --results results/demo-real
-	$(BIN)/prunelib report --results results/demo-real --out results/demo-real-figures
+	$(BIN)/prunelib report --results results/demo-real --out results/demo-real.html
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long"

@@ -133,7 +133,7 @@ def _outcomes(rows: list[tuple[Any, ...]]) -> Figure:
     """Accuracy and copying errors with intervals, one line per line of the leaderboard."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 1.3 + 0.42 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(5.4, 1.3 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     names = []
     for place, (method, layer, rate, *values, matched) in enumerate(rows):

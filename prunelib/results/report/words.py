@@ -163,8 +163,8 @@ def _tests(connection: duckdb.DuckDBPyConnection, model: str, method: str) -> li
     if not count:
         return []
     return [Sentence("found" if better else "not found", model,
-                     f"{method}: of {count} pairs of task and shots, {better} are surely better "
-                     f"than the baseline and {worse} surely worse (q < 0.05).")]
+                     f"{method}: on {better} of {count} pairs of task and shots it is surely "
+                     f"better than the baseline, on {worse} surely worse (q < 0.05).")]
 
 
 def _stability(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> list[Sentence]:
@@ -188,8 +188,9 @@ def _few(connection: duckdb.DuckDBPyConnection, model: str) -> list[Sentence]:
     ((tasks, least),) = connection.execute(_SMALL, [_FEW, model]).fetchall()
     if not tasks:
         return []
-    return [Sentence("caution", model, f"few queries: {tasks} tasks have fewer than {_FEW} "
-                     f"different ones (least: {least}); intervals of single tasks are wide.")]
+    return [Sentence("caution", model, f"few queries: {tasks} task{'s have' if tasks > 1 else ' has'} "
+                     f"fewer than {_FEW} different ones (least: {least}); intervals of single "
+                     "tasks are wide.")]
 
 
 def _heads(connection: duckdb.DuckDBPyConnection) -> list[Sentence]:

@@ -64,8 +64,10 @@ def test_it_is_rendered_without_an_error(browser: Any, file: str, width: int, th
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 25, 29)"
     assert dark == (theme == "dark")
     # Everything that can be operated has a name that is read out.
-    assert page.evaluate("""[...document.querySelectorAll('button, select, img, a, [tabindex]')]
-        .filter(e => !(e.getAttribute('aria-label') || e.alt || e.textContent.trim())).length""") == 0
+    nameless = page.evaluate("""
+        [...document.querySelectorAll('button, select, img, a, [tabindex]')]
+        .filter(e => !(e.getAttribute('aria-label') || e.alt || e.textContent.trim())).length""")
+    assert nameless == 0
 
 
 def test_a_column_is_sorted_from_the_keyboard(browser: Any, file: str, hostile: Path) -> None:

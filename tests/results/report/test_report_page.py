@@ -34,10 +34,11 @@ def test_every_cell_is_what_the_sql_beside_it_gives(hostile: Path, studied: Path
 def test_a_section_is_there_if_it_has_rows_or_figures(hostile: Path, studied: Path) -> None:
     always = ["Examples", "Methods", "Recipe and versions"]
     assert titles(page(report(hostile).html)) == [
-        "Summary", "Leaderboard", "Tasks and shots", "Search", "Failures", "Costs", *always]
+        "Summary", "Leaderboard", "Tasks and shots", "Search", "Attribution and its precision",
+        "Failures", "Costs", *always]
     assert titles(page(report(studied).html)) == [
-        "Summary", "Tasks and shots", "Heads and FFNs", "Removal", "Rank correlations", "Costs",
-        *always]
+        "Summary", "Leaderboard", "Tasks and shots", "Heads and FFNs", "Removal",
+        "Rank correlations", "Costs", *always]
 
 
 def test_what_a_table_leaves_out_is_said(studied: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_choice_that_repairs_is_found(folder: Folder) -> None:
     # The random sets have 61 of 120 right: 36/40 - 61/120 = 39.2 points.
     assert kind == "found" and "+39.2 points" in text and "place 1 of 4" in text
     assert only(sentences, "random rankings")[0] == "caution"  # there are none
-    assert only(sentences, "1 pairs of task and shots")[0] == "found"
+    assert only(sentences, "on 1 of 1 pairs of task and shots")[0] == "found"
     assert only(sentences, "not known how stable")[0] == "caution"
     assert not [text for _, text in sentences if "few queries" in text]  # 40 of them
 
@@ -83,7 +83,7 @@ def test_few_queries_are_told(folder: Folder) -> None:
     folder.answers("base", "1100")
     folder.write()
     assert only(said(folder.root), "few queries") == (
-        "caution", "few queries: 1 tasks have fewer than 30 different ones (least: 4); intervals "
+        "caution", "few queries: 1 task has fewer than 30 different ones (least: 4); intervals "
         "of single tasks are wide.")
 
 

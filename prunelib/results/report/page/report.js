@@ -49,7 +49,7 @@
   function example(row) {
     const seed = row.control_seed === null ? "" : `, seed ${row.control_seed}`;
     return h("article", null,
-      h("h3", null, `${row.task}, ${row.shots} shots, example ${row.example}: ${row.flipped}`),
+      h("h3", null, `${row.task}, ${row.shots} shot${row.shots === 1 ? "" : "s"}, example ${row.example}: ${row.flipped}`),
       h("p", null, `${row.model}, ${row.method === "none" ? "baseline" : row.method}${seed}`),
       h("ol", { "aria-label": "Demonstrations" }, row.demonstrations.map((text, i) => {
         const by = [row.baseline_copied === i && "baseline",
@@ -109,7 +109,8 @@
       ended = state.ended;
       if (state.version !== document.documentElement.dataset.version) {
         const fresh = new DOMParser().parseFromString(await (await fetch("./")).text(), "text/html");
-        document.getElementById("results").replaceWith(document.adoptNode(fresh.getElementById("results")));
+        for (const id of ["sections", "results"])
+          document.getElementById(id).replaceWith(document.adoptNode(fresh.getElementById(id)));
         document.documentElement.dataset.version = fresh.documentElement.dataset.version;
         enhanceSortableAccessibility(document.querySelectorAll(".sortable"));
         viewer.load(viewer.state.wanted, viewer.state.page);
