@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Every file format in which a figure is written.
 FORMATS = ("pdf", "svg", "png")
 #: Names of models are no mathematics; ids in an SVG must not differ from one report to the next.
-_SETTINGS = {"text.parse_math": False, "svg.hashsalt": "prunelib", "font.size": 9.0}
+_SETTINGS: dict[Any, Any] = {"text.parse_math": False, "svg.hashsalt": "prunelib", "font.size": 9.0}
 #: Text on dark and on light cells of a map: not quite white and black, so that a dark page leaves
 #: it as it is.
 ON_DARK, ON_LIGHT = "#fafafa", "#111111"

@@ -75,7 +75,7 @@ def draw_heads(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[Draw
         for name, (section, figure) in figures.items():
             if figure is not None:
                 yield Drawing(file_name(run, model, name), section,
-                              f"{model}: {figure.get_suptitle()}", figure)
+                              " ".join(f"{model}: {figure.get_suptitle()}".split()), figure)
 
 
 def _placed(score: str) -> tuple[int, str]:
@@ -191,8 +191,8 @@ def _between_tasks(pairs: list[_Pair], called: str) -> Figure | None:
         _matrix(line[-1], f"{score}, across shots", [
             (str(pair.shots), str(pair.other_shots), pair.spearman)
             for pair in of_shots if pair.score == score])
-    figure.suptitle(f"rank correlations of {called} (Spearman) between tasks, and between "
-                    "numbers of shots (mean over tasks)")
+    figure.suptitle(f"rank correlations of {called} (Spearman) between tasks,\nand between "
+                    "numbers of shots (mean over tasks)", fontsize=9)
     return figure
 
 

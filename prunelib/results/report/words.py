@@ -188,9 +188,9 @@ def _few(connection: duckdb.DuckDBPyConnection, model: str) -> list[Sentence]:
     ((tasks, least),) = connection.execute(_SMALL, [_FEW, model]).fetchall()
     if not tasks:
         return []
-    return [Sentence("caution", model, f"few queries: {tasks} task{'s have' if tasks > 1 else ' has'} "
-                     f"fewer than {_FEW} different ones (least: {least}); intervals of single "
-                     "tasks are wide.")]
+    have = "task has" if tasks == 1 else "tasks have"
+    return [Sentence("caution", model, f"few queries: {tasks} {have} fewer than {_FEW} different "
+                     f"ones (least: {least}); intervals of single tasks are wide.")]
 
 
 def _heads(connection: duckdb.DuckDBPyConnection) -> list[Sentence]:
