@@ -97,71 +97,71 @@ def serve(view: RunView, port: int = 0) -> tuple[ThreadingHTTPServer, str]:
     ``port``: 0 for any that is free. Who does not have the token of the address gets nothing.
     """
     token = secrets.token_urlsafe(32)
-    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(view, token))
+    handler = type("Handler", (_Handler,), {"view": view, "token": token})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     return server, f"http://127.0.0.1:{server.server_port}/?token={token}"
 
 
-def _handler(view: RunView, token: str) -> type[BaseHTTPRequestHandler]:
+class _Handler(BaseHTTPRequestHandler):
     """Answers to requests: the token of the address becomes a cookie, which all others need."""
 
-    class Handler(BaseHTTPRequestHandler):
-        server_version, sys_version = "prunelib", ""
+    view: RunView
+    token: str
+    server_version, sys_version = "prunelib", ""
 
-        def do_GET(self) -> None:
-            cookie = f"prunelib-{self.server.server_address[1]}"
-            host = self.headers.get("Host", "").rpartition(":")
-            if (host[0] if host[2].isdigit() else "".join(host)) not in _HOSTS:
-                return self._say(HTTPStatus.FORBIDDEN, "this address answers to localhost alone")
-            url = urlsplit(self.path)
-            asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
-            if url.path == "/" and _same(asked.get("token", ""), token):
-                return self._send(HTTPStatus.SEE_OTHER, b"", "text/plain", {
-                    "Location": "/",
-                    "Set-Cookie": f"{cookie}={token}; HttpOnly; SameSite=Lax; Path=/"})
-            if not _same(_cookie(self.headers.get("Cookie", ""), cookie), token):
-                return self._say(HTTPStatus.FORBIDDEN,
-                                 "open the address that prunelib view has printed")
-            return self._answer(url.path, asked)
+    def do_GET(self) -> None:
+        cookie = f"prunelib-{self.server.server_address[1]}"
+        host = self.headers.get("Host", "").rpartition(":")
+        if (host[0] if host[2].isdigit() else "".join(host)) not in _HOSTS:
+            return self._say(HTTPStatus.FORBIDDEN, "this address answers to localhost alone")
+        url = urlsplit(self.path)
+        asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        if url.path == "/" and _same(asked.get("token", ""), self.token):
+            return self._send(HTTPStatus.SEE_OTHER, b"", "text/plain", {
+                "Location": "/",
+                "Set-Cookie": f"{cookie}={self.token}; HttpOnly; SameSite=Lax; Path=/"})
+        if not _same(_cookie(self.headers.get("Cookie", ""), cookie), self.token):
+            return self._say(HTTPStatus.FORBIDDEN,
+                             "open the address that prunelib view has printed")
+        return self._answer(url.path, asked)
 
-        def _answer(self, path: str, asked: dict[str, str]) -> None:
-            if path == "/":
-                return self._send(HTTPStatus.OK, view.page().encode(), "text/html; charset=utf-8")
-            if path == "/state":
-                return self._json(view.state())
-            if path == "/examples":
-                page = asked.pop("page", "0")
-                if not (page.isascii() and page.isdigit() and len(page) < 10):
-                    return self._say(HTTPStatus.BAD_REQUEST, "page is a number from 0")
-                return self._json(view.examples(asked, int(page)))
-            name = path.removeprefix("/figures/")
-            content = view.figure(name)
-            if content is None:
-                return self._say(HTTPStatus.NOT_FOUND, "there is nothing here")
-            return self._send(HTTPStatus.OK, content, _TYPES[name.rpartition(".")[2]])
+    def _answer(self, path: str, asked: dict[str, str]) -> None:
+        if path == "/":
+            return self._send(HTTPStatus.OK, self.view.page().encode(), "text/html; charset=utf-8")
+        if path == "/state":
+            return self._json(self.view.state())
+        if path == "/examples":
+            page = asked.pop("page", "0")
+            if not (page.isascii() and page.isdigit() and len(page) < 10):
+                return self._say(HTTPStatus.BAD_REQUEST, "page is a number from 0")
+            return self._json(self.view.examples(asked, int(page)))
+        name = path.removeprefix("/figures/")
+        content = self.view.figure(name)
+        if content is None:
+            return self._say(HTTPStatus.NOT_FOUND, "there is nothing here")
+        return self._send(HTTPStatus.OK, content, _TYPES[name.rpartition(".")[2]])
 
-        def _json(self, content: dict[str, Any]) -> None:
-            self._send(HTTPStatus.OK, json.dumps(content).encode(), "application/json")
+    def _json(self, content: dict[str, Any]) -> None:
+        self._send(HTTPStatus.OK, json.dumps(content).encode(), "application/json")
 
-        def _say(self, status: HTTPStatus, text: str) -> None:
-            self._send(status, text.encode(), "text/plain; charset=utf-8")
+    def _say(self, status: HTTPStatus, text: str) -> None:
+        self._send(status, text.encode(), "text/plain; charset=utf-8")
 
-        def _send(self, status: HTTPStatus, content: bytes, kind: str,
-                  headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for name, value in ({
-                "Content-Type": kind, "Content-Length": str(len(content)),
-                "Content-Security-Policy": "frame-ancestors 'none'", "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-                "Cross-Origin-Resource-Policy": "same-origin",
-            } | (headers or {})).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
+    def _send(self, status: HTTPStatus, content: bytes, kind: str,
+              headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in ({
+            "Content-Type": kind, "Content-Length": str(len(content)),
+            "Content-Security-Policy": "frame-ancestors 'none'", "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+        } | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing: the address has the token in it."""
-
-    return Handler
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the address has the token in it."""
 
 
 def _same(given: str, token: str) -> bool:

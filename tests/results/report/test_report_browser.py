@@ -91,7 +91,7 @@ def test_examples_are_filtered_and_turned(browser: Any, file: str, hostile: Path
     rows = query(hostile, sql).to_pylist()
     assert page.locator("article").count() == 20
     assert f"page 1 of {-(-len(rows) // 20)}, {len(rows)} examples" in page.inner_text("#viewer")
-    page.click("text=Next")
+    page.click("#viewer button:text-is('Next')")
     page.wait_for_selector("text=page 2 of")
     page.select_option("select[name=flipped]", "gained")
     page.select_option("select[name=method]", "ig")
@@ -100,7 +100,7 @@ def test_examples_are_filtered_and_turned(browser: Any, file: str, hostile: Path
     copies = sum(row["baseline_copied"] is not None for row in gained[:20])
     page.select_option("select[name=flipped]", "")
     page.select_option("select[name=method]", "none")
-    page.click("text=Last")
+    page.click("#viewer button:text-is('Last')")
     page.wait_for_selector("mark")
     assert "copied by baseline" in page.inner_text("mark >> nth=0") and copies >= 0
     # Hostile texts are seen, and nothing in them has happened.
@@ -122,7 +122,7 @@ def test_the_served_page_asks_for_its_examples(browser: Any, hostile: Path) -> N
     try:
         window = Window(browser, address, 1200)
         assert window.page.url == f"http://127.0.0.1:{server.server_port}/"
-        window.page.click("text=Last")
+        window.page.click("#viewer button:text-is('Last')")
         window.page.wait_for_selector("mark")
         window.page.wait_for_selector("#state:has-text('done')")
         assert window.problems == []
