@@ -10,7 +10,7 @@ import time
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from jobs.watch import headline
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "prunelib", ""
 
     def do_GET(self) -> None:
-        cookie = f"prunelib-{self.server.server_address[1]}"
+        cookie = f"prunelib-{cast('ThreadingHTTPServer', self.server).server_port}"
         host = self.headers.get("Host", "").rpartition(":")
         if (host[0] if host[2].isdigit() else "".join(host)) not in _HOSTS:
             return self._say(HTTPStatus.FORBIDDEN, "this address answers to localhost alone")
