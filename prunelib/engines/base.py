@@ -78,9 +78,14 @@ class Engine(Protocol):
         ...
 
     def logprobs(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]],
+        begun: Sequence[int] | None = None,
     ) -> list[list[float]]:
-        """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates."""
+        """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates.
+
+        ``begun``: how many tokens at the end of each prompt are of an answer that has begun, if
+        any are: some interventions act where answers are read.
+        """
         ...
 
     def force(

@@ -55,7 +55,8 @@ def choose_options(
         for begun, continuations in _trie(some).items():
             places.append((row, begun))
             nexts.append(continuations)
-    answers = engine.logprobs([[*prompts[row], *begun] for row, begun in places], nexts)
+    answers = engine.logprobs([[*prompts[row], *begun] for row, begun in places], nexts,
+                              [len(begun) for _, begun in places])
     found = {(*place, token): logprob
              for place, tokens, logprobs in zip(places, nexts, answers, strict=True)
              for token, logprob in zip(tokens, logprobs, strict=True)}

@@ -88,7 +88,8 @@ class TransformersEngine:
         return [done[i] for i in range(len(prompts))]
 
     def logprobs(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]],
+        begun: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates.
 
@@ -96,7 +97,7 @@ class TransformersEngine:
         exist.
         """
         self._check_live()
-        return self._score(prompts, candidates)
+        return self._score(prompts, candidates, begun)
 
     def force(
         self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
@@ -128,13 +129,16 @@ class TransformersEngine:
         self._exit.close()
 
     def _score(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]],
+        begun: Sequence[int] | None = None,
     ) -> list[list[float]]:
         check_scorable(prompts, candidates, self._context, self._vocabulary)
         scores: dict[int, list[float]] = {}
         for rows in _batches({i: (len(p), 1) for i, p in enumerate(prompts)}, self.batch_tokens):
-            ends = self._next_token([prompts[i] for i in rows])
-            for i, logprobs in zip(rows, ends, strict=True):
+            ends = [len(prompts[i]) - 1 - (begun[i] if begun else 0) for i in rows]
+            with self._loaded.answers.after(ends):
+                found = self._next_token([prompts[i] for i in rows])
+            for i, logprobs in zip(rows, found, strict=True):
                 scores[i] = logprobs[list(candidates[i])].tolist()
         return [scores[i] for i in range(len(prompts))]
 
@@ -155,7 +159,9 @@ class TransformersEngine:
             eos_token_id=self._stops,
             pad_token_id=PAD,
         )
-        with torch.inference_mode(), read_out_together(self._loaded.model):
+        ends = [ids.shape[1] - 1] * len(prompts)
+        with (torch.inference_mode(), self._loaded.answers.after(ends),
+              read_out_together(self._loaded.model)):
             output: Any = self._loaded.model.generate(  # type: ignore[operator]
                 input_ids=ids, attention_mask=mask, generation_config=config
             )
@@ -192,18 +198,21 @@ class TransformersEngine:
         """
         import torch
 
-        texts = list(dict.fromkeys(text for text, _, _ in some))
+        # Where a prompt ends matters to a steering.
+        texts = list(dict.fromkeys((text, len(text) - len(answer)) for text, answer, _ in some))
         row_of = {text: row for row, text in enumerate(texts)}
-        ids, mask = self._pad(texts, left=False)
+        ids, mask = self._pad([text for text, _ in texts], left=False)
         rows: list[int] = []
         places: list[int] = []
         targets: list[int] = []
         for text, continuation, _ in some:
-            rows += [row_of[text]] * len(continuation)
-            places += range(len(text) - len(continuation), len(text))
+            first = len(text) - len(continuation)
+            rows += [row_of[text, first]] * len(continuation)
+            places += range(first, len(text))
             targets += continuation
         kept, which = torch.unique(torch.tensor(places, device=ids.device), return_inverse=True)
-        with torch.inference_mode():
+        ends = [end for _, end in texts]
+        with torch.inference_mode(), self._loaded.answers.after(ends):
             logits = self._loaded.model(
                 input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept
             ).logits[torch.tensor(rows, device=ids.device), which].float()

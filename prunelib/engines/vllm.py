@@ -153,7 +153,8 @@ class VllmEngine:
         ]
 
     def logprobs(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]],
+        begun: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Next-token log-probabilities (natural, full vocabulary) of each prompt's candidates.
 

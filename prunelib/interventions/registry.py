@@ -12,6 +12,7 @@ from prunelib.interventions.base import Intervention
 KINDS = {
     "ablation": "ablation:Ablation",
     "fine_tuning": "fine_tuning:FineTuning",
+    "steering": "steering:Steering",
 }
 
 

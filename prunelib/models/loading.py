@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
+from prunelib.models.answers import AnswerPlaces
 from prunelib.models.checkpoint import check_loaded
 from prunelib.models.info import REFERENCE, ModelInfo
 from prunelib.models.placement import Device, device_map, devices
@@ -30,6 +31,7 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     adapter: Adapter
+    answers: AnswerPlaces = field(default_factory=AnswerPlaces, compare=False)
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""Attribution methods, objectives and search strategies by name: what a recipe can choose.
+"""Methods, objectives, strategies and ways to steer by name: what a recipe can choose.
 
 Each has one line here and one file elsewhere. The lines name functions and import none of them,
 so that a recipe is read without torch.
@@ -7,6 +7,7 @@ so that a recipe is read without torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -115,4 +116,40 @@ STRATEGIES: dict[str, str] = {
     "coarse_to_fine": "prunelib.search.strategies:coarse_to_fine",
     "attribution_mass": "prunelib.search.strategies:attribution_mass",
     "successive_halving": "prunelib.search.strategies:successive_halving",
+}
+
+
+@dataclass(frozen=True)
+class SteeringMethod:
+    """A way to steer.
+
+    Attributes:
+        maker: ``module:function`` that makes the steering from what right and wrong answers differ
+            in, of a layer or a number of components, and of a strength.
+        place: what is read and changed.
+        sizes: numbers of components that are tried; none where a layer is chosen instead.
+        strongest: the largest strength that is tried.
+        probes: whether it needs a probe of each head.
+    """
+
+    maker: str
+    place: Literal["stream", "mlp_out", "mlp_hidden", "head"]
+    sizes: tuple[int, ...]
+    strongest: float
+    probes: bool = False
+
+
+_INTERVENTIONS = "prunelib.interventions"
+
+#: Steering methods by name, with the ranges that their authors try (formulas.md §5.3–5.5).
+STEERING: dict[str, SteeringMethod] = {
+    "iti": SteeringMethod(f"{_INTERVENTIONS}.iti:iti", "head", (4, 8, 16, 32, 48, 64, 96), 30.0,
+                          probes=True),
+    "caa": SteeringMethod(f"{_INTERVENTIONS}.caa:caa", "stream", (), 2.0),
+    "sadi_hidden": SteeringMethod(f"{_INTERVENTIONS}.sadi:sadi_hidden", "mlp_out",
+                                  (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20), 79.0),
+    "sadi_neuron": SteeringMethod(f"{_INTERVENTIONS}.sadi:sadi_neuron", "mlp_hidden",
+                                  (3, 5, 10, 30, 50, 100, 200, 300, 400, 500), 89.0),
+    "sadi_head": SteeringMethod(f"{_INTERVENTIONS}.sadi:sadi_head", "head",
+                                (1, 2, 4, 6, 8, 10), 79.0),
 }

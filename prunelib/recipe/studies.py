@@ -10,6 +10,7 @@ from typing import Any
 #: (:class:`prunelib.pipeline.stages.study.Study`), whose ``settings`` are what the section holds.
 STUDIES = {
     "attribution": "prunelib.pipeline.stages.neurons",
+    "steering": "prunelib.pipeline.stages.steering",
     "importance": "prunelib.pipeline.stages.head_importance",
     "in_context_heads": "prunelib.pipeline.stages.in_context_heads",
 }

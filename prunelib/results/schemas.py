@@ -191,7 +191,7 @@ _PROMPT_SCORES = table(
 )
 _USED = table(
     "attribution_units",
-    "one row per unit of work that an attribution is made of; several may share one",
+    "one row per unit of work that an attribution or a steering is made of; several may share one",
     MODEL,
     _METHOD,
     _PROXY,
@@ -231,19 +231,41 @@ _INTERVENTIONS = table(
     INTERVENTION,
     column("kind", TEXT, f"kind of the intervention: {', '.join(KINDS)}"),
     column("content", TEXT, "all of it (JSON): of an ablation the layer, site and index of each "
-           "component, as in the view components; of a fine-tuning its samples and settings"),
-    column("method", TEXT, "ranking that chose the components, or "
+           "component, as in the view components; of a fine-tuning its samples and settings; of a steering its "
+           "edits, with shifts as base64 of float32"),
+    column("method", TEXT, "ranking that chose the components, way to steer, or "
            + vocabulary.described(vocabulary.REFERENCE_METHODS)),
     words_column("role", "", vocabulary.ROLES),
     column("site", TEXT, "where the components sit, null if nowhere or at several sites",
            null=True),
     column("layer", SMALL, "layer, null if none or several", null=True),
     column("rate", REAL, "share of the layer's components that are off", null=True),
-    column("count", SMALL, "number of components that are off"),
+    column("count", SMALL, "number of components that are off; of a steering, dimensions that are "
+           "changed"),
     column("seed", LARGE, "seed of a random ranking, or of the prompts where a recipe has "
            "several, else null", null=True),
     column("proxy", TEXT, "task on whose examples the search decided", null=True),
     column("only_task", TEXT, "the one task it is reported on, null for all", null=True),
+    column("strength", REAL, "of a steering: its multiplier, α or δ; else null", null=True),
+    column("samples", SMALL, "prompts that it was found on, without those of its search; null of "
+           "what is not found on prompts", null=True),
+    UNIT,
+)
+_CONTRASTS = table(
+    "contrasts",
+    "one row per place and layer, for a block of prompts: how what a model holds after a right "
+    "answer differs from what it holds after a wrong one; steerings are made of it",
+    MODEL,
+    column("place", TEXT, "stream: what a layer gives to the next one; mlp_out, mlp_hidden, head: "
+           "as the sites of components"),
+    LAYER,
+    column("start", SMALL, "first prompt of the block"),
+    column("pairs", SMALL, "prompts, each with a right and a wrong answer"),
+    column("sums", REALS, "difference of each dimension, summed over the pairs"),
+    column("accuracies", REALS, "of each head's probe on the pairs that judge it; empty without "
+           "probes, as the next two"),
+    column("losses", REALS, "mean negative log-likelihood (natural) of the same"),
+    column("spreads", REALS, "standard deviation of each head's values along its difference"),
     UNIT,
 )
 _CANARIES = table(
@@ -350,6 +372,7 @@ TABLES: dict[str, pa.Schema] = {
     "attributions": _ATTRIBUTIONS,
     "attribution_units": _USED,
     "completeness_gaps": _GAPS,
+    "contrasts": _CONTRASTS,
     "interventions": _INTERVENTIONS,
     **HEAD_TABLES,
     "canaries": _CANARIES,

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.base import Intervention
 
 #: Which of the cells is taken: the best one, or the smallest rate that is about as good.
 Choice = Literal["best", "smallest_within_error", "shared"]
@@ -62,11 +62,14 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Cell(Outcome):
-    """One (layer, rate) of a grid, with its outcome on the same examples in the same order."""
+    """One (layer, rate) of a grid, with its outcome on the same examples in the same order.
+
+    Of a steering, ``layer`` is the layer or the number of components, ``rate`` the strength.
+    """
 
     layer: int
     rate: float
-    ablation: Ablation
+    ablation: Intervention
 
 
 def choose(cells: Sequence[Cell], rule: Rule, untouched: Outcome | None = None,

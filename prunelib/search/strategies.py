@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 
 import numpy as np
 
-from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.base import Intervention
 from prunelib.recipe.methods import STRATEGIES
 from prunelib.search.choice import Cell, Outcome, Rule, lighter
 
@@ -36,7 +36,7 @@ class Grid:
             the cells that it may prefer.
     """
 
-    ablations: Mapping[Place, Ablation]
+    ablations: Mapping[Place, Intervention]
     examples: int
     mass: Mapping[int, float]
     rule: Rule
@@ -57,7 +57,7 @@ class Request:
     """Ablations of one layer to be tried on the examples ``start`` to ``stop - 1``."""
 
     layer: int
-    ablations: tuple[Ablation, ...]
+    ablations: tuple[Intervention, ...]
     start: int
     stop: int
 
@@ -103,7 +103,7 @@ class _Tried:
     def extend(self, places: Sequence[Place], stop: int) -> Asking:
         """Try ``places`` on what is missing of the first ``stop`` examples."""
         self.places.update(places)
-        groups: dict[tuple[int, int], dict[str, Ablation]] = {}
+        groups: dict[tuple[int, int], dict[str, Intervention]] = {}
         for place in sorted(places):
             ablation = self.grid.ablations[place]
             known = self.outcomes.get(ablation.digest)

@@ -40,7 +40,7 @@ class Folder:
         row = {
             "model": "m", "intervention": intervention, "kind": "ablation", "method": method,
             "role": role, "site": "mlp_hidden", "layer": 1, "rate": 0.1, "count": 3, "seed": None,
-            "proxy": "t", "only_task": None, "unit_id": "choose",
+            "proxy": "t", "only_task": None, "strength": None, "samples": None, "unit_id": "choose",
         }  # fmt: skip
         if role == "baseline":
             row |= {"site": None, "layer": None, "rate": None, "count": 0}

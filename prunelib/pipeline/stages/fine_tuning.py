@@ -30,6 +30,7 @@ def fine_tuning(run: ModelRun, rankings: list[Ranking]) -> list[Unit]:
             for seed in spec.seeds
         ]
         records.append(InterventionRecord(tuned, "fine_tuning", "control", seed=ranking.seed,
-                                          proxy=ranking.request.task, only=only))
+                                          proxy=ranking.request.task, only=only,
+                                          samples=len(examples)))
     record_interventions(run, records, "fine-tuning")
     return units

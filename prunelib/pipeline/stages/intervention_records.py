@@ -10,6 +10,7 @@ from typing import TypeVar
 from prunelib.components import Site
 from prunelib.interventions.ablation import Ablation
 from prunelib.interventions.base import Intervention
+from prunelib.interventions.steering import Steering
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.vocabulary import Role
 
@@ -23,6 +24,8 @@ class InterventionRecord:
     Attributes:
         proxy: task on whose examples the search decided.
         only: the one task whose answers it is reported on, or ``None`` for all.
+        strength: of a steering.
+        samples: prompts that it was found on, without those of the search.
         main: whether it is part of the main comparison, which a deadline puts first.
     """
 
@@ -35,6 +38,8 @@ class InterventionRecord:
     seed: int | None = None
     proxy: str | None = None
     only: str | None = None
+    strength: float | None = None
+    samples: int | None = None
     main: bool = field(default=False, compare=False)
 
 
@@ -63,10 +68,12 @@ def record_interventions(run: ModelRun, records: Sequence[InterventionRecord], s
             "site": r.site,
             "layer": r.layer,
             "rate": r.rate,
-            "count": len(r.intervention) if isinstance(r.intervention, Ablation) else 0,
+            "count": len(r.intervention) if isinstance(r.intervention, Ablation | Steering) else 0,
             "seed": r.seed,
             "proxy": r.proxy,
             "only_task": r.only,
+            "strength": r.strength,
+            "samples": r.samples,
         }
         for r in records
     ], stage)  # fmt: skip

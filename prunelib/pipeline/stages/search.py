@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prunelib.engines.base import Completion
 from prunelib.interventions.ablation import BASELINE, Ablation
+from prunelib.interventions.base import Intervention
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.intervention_records import AblationRecord, record_interventions
 from prunelib.pipeline.stages.rankings import Ranking, random_components
@@ -23,7 +24,7 @@ from prunelib.pipeline.units.steps import Step, needs, together
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.search.choice import Cell, Outcome, Rule, choose
 from prunelib.search.selection import cut
-from prunelib.search.strategies import Found, Grid, load_strategy
+from prunelib.search.strategies import Found, Grid, Request, load_strategy
 from prunelib.tasks import ChoiceScoring, own_scoring
 from prunelib.vocabulary import Purpose, Role, Scoring, Stage
 
@@ -48,31 +49,8 @@ class GridJob(Job):
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
         scoring = own_scoring(self.scoring)
-        return (self._written(worker, unit) if scoring is None
-                else self._own_choices(worker, unit, scoring))
-
-    def _own_choices(self, worker: Workplace, unit: Unit, scoring: ChoiceScoring) -> list[Row]:
-        """Every question's own choices under each ablation, one after the other."""
-        from prunelib.engines.multiple_choice import choose_own
-        from prunelib.engines.transformers import TransformersEngine
-
-        task, examples = self.prompts.draw()
-        engine = TransformersEngine(worker.loaded(unit.model, self.dtype))
-        engine.batch_tokens >>= worker.batch_halvings
-        tokenizer = load_tokenizer(unit.model)
-        prompts = tokenized(task, examples, tokenizer)
-        rows: list[Row] = []
-        with closing(engine):
-            for ablation in self.ablations:
-                engine.switch(ablation)
-                chosen = choose_own(engine, scoring, examples, tokenizer)
-                found = prediction_rows(
-                    unit.model.id, unit.id, task, engine.kind, self.prompts.format, 0,
-                    ablation.digest, self.purpose, examples, prompts,
-                    [c.completion for c in chosen], scoring)
-                rows += [row | {"margin": choice.margin} for row, choice in zip(
-                    choice_rows(found, task, examples, chosen), chosen, strict=True)]
-        return rows
+        return (self._written(worker, unit) if scoring is None else own_choices(
+            worker, unit, self.prompts, scoring, self.ablations, self.purpose))
 
     def _written(self, worker: Workplace, unit: Unit) -> list[Row]:
         """What the model writes under all ablations, or which of the task's options."""
@@ -106,6 +84,30 @@ class GridJob(Job):
         return rows
 
 
+def own_choices(worker: Workplace, unit: Unit, asked: PromptsRef, scoring: ChoiceScoring,
+                interventions: Sequence[Intervention], purpose: Purpose) -> list[Row]:
+    """Every question's own choices under each intervention, one after the other."""
+    from prunelib.engines.multiple_choice import choose_own
+    from prunelib.engines.transformers import TransformersEngine
+
+    task, examples = asked.draw()
+    engine = TransformersEngine(worker.loaded(unit.model, unit.job.dtype))
+    engine.batch_tokens >>= worker.batch_halvings
+    tokenizer = load_tokenizer(unit.model)
+    prompts = tokenized(task, examples, tokenizer)
+    rows: list[Row] = []
+    with closing(engine):
+        for intervention in interventions:
+            engine.switch(intervention)
+            chosen = choose_own(engine, scoring, examples, tokenizer)
+            found = prediction_rows(
+                unit.model.id, unit.id, task, engine.kind, asked.format, 0, intervention.digest,
+                purpose, examples, prompts, [c.completion for c in chosen], scoring)
+            rows += [row | {"margin": choice.margin} for row, choice in zip(
+                choice_rows(found, task, examples, chosen), chosen, strict=True)]
+    return rows
+
+
 def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[AblationRecord]]:
     """Search the grid for every ranking side by side, choose, and record what was tried."""
     found = yield from together([_strategy(run, ranking, priority) for ranking in rankings])
@@ -114,7 +116,8 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[A
     for ranking, (cells, choice) in zip(rankings, found, strict=True):
         about: dict[str, Any] = {"seed": ranking.seed,
                                  "proxy": run.recipe.search_task(ranking.request),
-                                 "only": ranking.request.only}
+                                 "only": ranking.request.only,
+                                 "samples": 0 if ranking.random else len(ranking.sample.indices)}
         tried += [_record(cell, ranking, "grid", **about) for cell in cells]
         records.append(_record(choice, ranking, "control" if ranking.random else "chosen",
                                main=ranking.request.main and not ranking.random, **about))
@@ -139,8 +142,8 @@ def _record(cell: Cell | None, ranking: Ranking, role: Role, **about: Any) -> Ab
     """A cell of a ranking's grid; ``None`` is nothing switched off."""
     if cell is None:
         return AblationRecord(BASELINE, ranking.method, role, **about)
-    return AblationRecord(cell.ablation, ranking.method, role, ranking.site, cell.layer, cell.rate,
-                          **about)
+    return AblationRecord(cast("Ablation", cell.ablation), ranking.method, role, ranking.site,
+                          cell.layer, cell.rate, **about)
 
 
 def _strategy(run: ModelRun, ranking: Ranking, priority: int
@@ -150,31 +153,48 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int
     The first units are joined by the untouched model on all examples, which is a candidate.
     """
     spec = run.recipe.search
-    rule = Rule(spec.choice, spec.statistic, spec.nothing)
     prompts = searched(run, ranking)
     width = run.info.components(ranking.site)
-    asking = load_strategy(spec.strategy)(Grid(
+    grid = Grid(
         {(layer, rate): cut(layer, ranking.orders[layer], rate, width, ranking.site)
          for layer in run.layers for rate in spec.rates},
-        len(prompts.indices), ranking.mass, rule))
+        len(prompts.indices), ranking.mass, rule_of(run))
+
+    def unit_of(request: Request) -> Unit:
+        some = replace(prompts, indices=prompts.indices[request.start : request.stop])
+        return _grid_unit(run, some, request.layer,
+                          cast("tuple[Ablation, ...]", request.ablations), priority)
+
+    return (yield from decided(run, prompts, grid, unit_of, priority))
+
+
+def rule_of(run: ModelRun) -> Rule:
+    """How the recipe chooses."""
+    spec = run.recipe.search
+    return Rule(spec.choice, spec.statistic, spec.nothing)
+
+
+def decided(run: ModelRun, prompts: PromptsRef, grid: Grid, unit_of: Callable[[Request], Unit],
+            priority: int = 0) -> Step[tuple[tuple[Cell, ...], Cell | None]]:
+    """Do what the recipe's strategy asks for on these prompts: what was tried, and the choice.
+
+    The units of the first requests are joined by that of the untouched model.
+    """
+    baseline = _grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)
+    asking = load_strategy(run.recipe.search.strategy)(grid)
     requests = next(asking)
-    untouched = _grid_unit(run, prompts, run.info.layers - 1, (BASELINE,), priority)
-    first = [untouched]
+    first = [baseline]
     while True:
-        units = [
-            _grid_unit(run, replace(prompts, indices=prompts.indices[r.start : r.stop]), r.layer,
-                       r.ablations, priority)
-            for r in requests
-        ]
+        units = [unit_of(request) for request in requests]
         yield needs(units + first)
         first = []
         try:
-            requests = asking.send(_outcomes(run, units))
+            requests = asking.send(_outcomes(run, units, [r.ablations for r in requests]))
         except StopIteration as end:
             found = cast("Found", end.value)
-            (known,) = _outcomes(run, [untouched])
+            (known,) = _outcomes(run, [baseline], [(BASELINE,)])
             return found.cells, choose(
-                found.candidates, rule,
+                found.candidates, grid.rule,
                 Outcome(known.correct[0], known.copied[0], known.margin[0]), _proxies(prompts))
 
 
@@ -191,18 +211,18 @@ def _grid_unit(run: ModelRun, prompts: PromptsRef, layer: int, ablations: tuple[
     return run.unit(job, cost, priority)
 
 
-def _outcomes(run: ModelRun, units: Sequence[Unit]) -> list[Outcome]:
-    """What came of each unit, its ablations in their order, examples ascending."""
+def _outcomes(run: ModelRun, units: Sequence[Unit], tried: Sequence[Sequence[Intervention]]
+              ) -> list[Outcome]:
+    """What came of each unit: of what it tried, in that order, examples ascending."""
     table = run.store.read("predictions", [unit.id for unit in units]).sort_by("example")
     columns = table.select(["unit_id", "intervention", "correct", "copied", "margin"]).to_pydict()
     found: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
     for unit, ablation, *values in zip(*columns.values(), strict=True):
         found.setdefault((unit, ablation), []).append(tuple(values))
     outcomes = []
-    for unit in units:
-        ablations = cast("GridJob", unit.job).ablations
+    for unit, interventions in zip(units, tried, strict=True):
         correct, copied, margin = np.moveaxis(
-            np.array([found[unit.id, a.digest] for a in ablations], dtype=float), 2, 0)
+            np.array([found[unit.id, i.digest] for i in interventions], dtype=float), 2, 0)
         outcomes.append(Outcome(correct.astype(bool), copied.astype(bool), margin))
     return outcomes
 

@@ -1,0 +1,232 @@
+"""The study of steering: contrast right and wrong answers, search for an edit, evaluate it.
+
+Asked for by the section ``steering``; ``search`` and ``evaluate`` are its settings too. What is
+searched, and how, is as much as for a ranking of components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from prunelib.errors import UserError
+from prunelib.interventions.ablation import BASELINE
+from prunelib.interventions.contrast import Contrast
+from prunelib.interventions.steering import Steering, place_width
+from prunelib.models import ModelInfo
+from prunelib.pipeline.stages.contrasts import PROBED_LAYERS, contrast_prompts, contrasted
+from prunelib.pipeline.stages.evaluation import engine_of, evaluate_job
+from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
+from prunelib.pipeline.stages.search import decided, rule_of, untouched
+from prunelib.pipeline.stages.steering_search import SteeringJob
+from prunelib.pipeline.stages.study import (
+    Count,
+    Lengths,
+    Study,
+    Summary,
+    SummaryTable,
+    exactly,
+    percent,
+    points,
+)
+from prunelib.pipeline.units.left_out import usable
+from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.prompts import PromptsRef
+from prunelib.pipeline.units.steps import Step, offers, together
+from prunelib.pipeline.units.unit import Unit
+from prunelib.recipe.attribution import EACH_TASK
+from prunelib.recipe.methods import STEERING
+from prunelib.recipe.recipe import Recipe
+from prunelib.recipe.steering import SteeringMethodSpec, SteeringSpec
+from prunelib.search.strategies import Grid, Request
+from prunelib.tasks import Split
+from prunelib.vocabulary import Role, Stage
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One steering that is to be found.
+
+    Attributes:
+        task: whose prompts it is found on.
+        only: the task that it is reported on, or ``None`` for all.
+    """
+
+    method: SteeringMethodSpec
+    task: str
+    seed: int
+    only: str | None
+
+
+class SteeringStudy(Study):
+    """Steering: contrasts → search → evaluation."""
+
+    section: ClassVar[str] = "steering"
+    settings: ClassVar[type[SteeringSpec]] = SteeringSpec
+
+    def check(self, recipe: Recipe) -> None:
+        spec = recipe.settings(SteeringSpec)
+        labels = {attribution.label for attribution in recipe.attribution}
+        if twice := [m.label for m in spec.methods if spec.label(m) in labels]:
+            raise UserError(f"steering: an attribution is called '{twice[0]}' too: give one of "
+                            "them another name")
+        for name in _tasks(recipe, spec):
+            task = recipe.task(name)
+            sources = recipe.sources(name, spec.demonstrations)
+            if "report" in sources:
+                raise UserError(f"steering.demonstrations: {spec.demonstrations} is what is "
+                                f"reported of task '{name}'")
+            task.check("attribute", spec.shots, spec.prompts, sources)
+            if not task.labelled("attribute"):
+                raise UserError(f"steering: task '{name}' has no labels in its attribute split, so "
+                                "no right answers")
+            searched = recipe.task(_search_task(recipe, name))
+            searched.check(recipe.search.split, recipe.search.shots,
+                           recipe.search.examples * (recipe.search.split == "search"))
+
+    def check_model(self, recipe: Recipe, info: ModelInfo) -> None:
+        for method in recipe.settings(SteeringSpec).methods:
+            try:
+                place_width(info, STEERING[method.method].place)
+            except UserError as error:
+                raise UserError(f"steering: {method.method}: {error}") from error
+
+    def steps(self, run: ModelRun) -> Step[None]:
+        spec = run.recipe.settings(SteeringSpec)
+        if spec.choose_on == "report":
+            run.notes.append(f"{run.info.id}: steering is chosen by the prompts that are reported "
+                             "(steering.choose_on: report): its numbers are too good")
+        found = yield from together([_found(run, spec, asked) for asked in _asked(run.recipe, spec)])
+        records = [InterventionRecord(BASELINE, "none", "baseline", main=True), *(
+            record for _, record in found)]
+        record_interventions(run, records, "steering")
+        yield offers(_evaluations(run, records))
+
+    def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
+        return {}
+
+    def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
+        return {}
+
+
+STUDY = SteeringStudy()
+
+
+def _tasks(recipe: Recipe, spec: SteeringSpec) -> tuple[str, ...]:
+    """Tasks on whose prompts steerings are found."""
+    return recipe.evaluate.tasks if spec.proxy == EACH_TASK else (spec.proxy,)
+
+
+def _asked(recipe: Recipe, spec: SteeringSpec) -> list[_Asked]:
+    return [_Asked(method, task, seed, task if spec.proxy == EACH_TASK else None)
+            for method in spec.methods for task in _tasks(recipe, spec) for seed in spec.seeds]
+
+
+def _search_task(recipe: Recipe, task: str) -> str:
+    """The task on whose examples a steering is chosen."""
+    return recipe.search.proxy or task
+
+
+def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[tuple[_Asked, InterventionRecord]]:
+    """Contrast, try candidates, choose, and record what was tried."""
+    method = STEERING[asked.method.method]
+    sample = contrast_prompts(run, spec, asked.task, asked.seed)
+    contrast, used = yield from contrasted(run, spec, sample, asked.method.shuffled, method.probes)
+    run.record("attribution_units", [
+        {"model": run.info.id, "method": spec.label(asked.method), "proxy": asked.task,
+         "seed": asked.seed, "used_unit": unit} for unit in sorted(used)], "scores")
+    prompts = _searched(run, spec, asked, sample)
+    candidates = _candidates(run, asked.method, contrast)
+    grid = Grid(candidates, len(prompts.indices), dict.fromkeys((p for p, _ in candidates), 1.0),
+                rule_of(run))
+
+    def unit_of(request: Request) -> Unit:
+        some = replace(prompts, indices=prompts.indices[request.start : request.stop])
+        job = SteeringJob(run.spec.dtype, some, run.format_and_scoring(some.task.name)[1],
+                          cast("tuple[Steering, ...]", request.ablations))
+        return run.unit(job, len(job.steerings) * run.info.layers * len(some.indices))
+
+    cells, choice = yield from decided(run, grid, unit_of, untouched(run, prompts))
+    about: dict[str, Any] = {
+        "seed": asked.seed if len(spec.seeds) > 1 else None, "only": asked.only,
+        "proxy": prompts.task.name, "samples": len(sample.indices)}
+
+    def record(steering: Any, role: Role, size: int | None, strength: float | None
+               ) -> InterventionRecord:
+        return InterventionRecord(
+            steering, spec.label(asked.method), role,
+            layer=None if STEERING[asked.method.method].sizes else size, strength=strength, **about)
+
+    record_interventions(run, [record(c.ablation, "grid", c.layer, c.rate) for c in cells], "grid")
+    chosen = (record(BASELINE, "chosen", None, None) if choice is None else
+              record(choice.ablation, "chosen", choice.layer, choice.rate))
+    return asked, chosen
+
+
+def _searched(run: ModelRun, spec: SteeringSpec, asked: _Asked, sample: PromptsRef) -> PromptsRef:
+    """The examples that decide."""
+    search, evaluate = run.recipe.search, run.recipe.evaluate
+    task = _search_task(run.recipe, asked.task)
+    scoring = run.format_and_scoring(task)[1]
+    if spec.choose_on == "report":
+        return usable(run, run.prompts(
+            task, "report", evaluate.shots[0], evaluate.seeds[0], range(run.recipe.examples(task)),
+            evaluate.demonstrations), scoring)
+    if search.split == "attribute":
+        return usable(run, sample, scoring)
+    return usable(run, run.prompts(task, "search", search.shots, search.seed,
+                                   range(search.examples), search.demonstrations), scoring)
+
+
+def _candidates(run: ModelRun, method: SteeringMethodSpec, contrast: Contrast
+                ) -> dict[tuple[int, float], Steering]:
+    """As many steerings as a ranking has cells, by layer (or number of components) and strength."""
+    known = STEERING[method.method]
+    make = resolve_name(known.maker)
+    sizes, steps = grid_shape(method, run.layers, len(run.recipe.search.rates), run.info)
+    strongest = method.strongest or known.strongest
+    return {(size, strength): make(contrast, size, strength)
+            for size in sizes
+            for strength in (strongest * (i + 1) / steps for i in range(steps))}
+
+
+def grid_shape(method: SteeringMethodSpec, layers: tuple[int, ...], rates: int, info: ModelInfo
+               ) -> tuple[list[int], int]:
+    """Layers (or numbers of components) that are tried, and how many strengths of each.
+
+    Their product is that of layers and rates. Of the numbers that a model has, as many are taken
+    as divide it, evenly spread.
+    """
+    known = STEERING[method.method]
+    if not known.sizes:
+        return list(layers), rates
+    components = len(layers) * (info.heads if known.place == "head" else
+                                place_width(info, known.place))
+    sizes = sorted({size for size in method.sizes or known.sizes if size <= components}
+                   ) or [components]
+    cells = len(layers) * rates
+    count = max(n for n in range(1, len(sizes) + 1) if cells % n == 0)
+    spread = [sizes[round(i * (len(sizes) - 1) / max(1, count - 1))] for i in range(count)]
+    return spread, cells // count
+
+
+def _evaluations(run: ModelRun, records: list[InterventionRecord]) -> Iterator[Unit]:
+    """Every choice on the tasks that it is reported on, beside the untouched model.
+
+    That is answered by the same engine: pairs of answers are compared.
+    """
+    spec = run.recipe.evaluate
+    engine = engine_of(run, Steering())
+    passes = {(r.intervention, task): None for r in records
+              for task in (spec.tasks if r.only is None or spec.transfer else (r.only,))}
+    for intervention, task in passes:
+        for shots in spec.shots:
+            for seed in spec.seeds:
+                job = evaluate_job(run, task, shots, seed, run.recipe.examples(task), intervention,
+                                   None)
+                yield run.unit(replace(job, engine=engine))
