@@ -1,7 +1,7 @@
 """CAA, contrastive activation addition (Rimsky et al. 2024, formulas.md §5.5).
 
-The mean difference of right and wrong answers in the residual stream after one layer is added there,
-times a multiplier, from the last token of the prompt on.
+The mean difference of right and wrong answers in the residual stream after one layer is added
+there, times a multiplier, from the last token of the prompt on.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Steering(Intervention):
         for edit in self.edits:
             width = place_width(info, edit.place)
             if not 0 <= edit.layer < info.layers:
-                raise UserError(f"layer {edit.layer} is not in '{info.id}', which has {info.layers}")
+                raise UserError(f"layer {edit.layer} is not in a model of {info.layers} layers")
             if (edit.indices and not 0 <= edit.indices[0] <= edit.indices[-1] < width) or (
                     edit.shift and len(edit.shifts) != (len(edit.indices) or width)):
                 raise UserError(f"this steering is not for '{info.id}', which has {width} "

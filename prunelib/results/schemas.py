@@ -231,8 +231,8 @@ _INTERVENTIONS = table(
     INTERVENTION,
     column("kind", TEXT, f"kind of the intervention: {', '.join(KINDS)}"),
     column("content", TEXT, "all of it (JSON): of an ablation the layer, site and index of each "
-           "component, as in the view components; of a fine-tuning its samples and settings; of a steering its "
-           "edits, with shifts as base64 of float32"),
+           "component, as in the view components; of a fine-tuning its samples and settings; of "
+           "a steering its edits, with shifts as base64 of float32"),
     column("method", TEXT, "ranking that chose the components, way to steer, or "
            + vocabulary.described(vocabulary.REFERENCE_METHODS)),
     words_column("role", "", vocabulary.ROLES),

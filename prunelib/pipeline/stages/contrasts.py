@@ -72,8 +72,9 @@ class ContrastJob(Job):
 
         return signs(self.prompts.draw()[1], self.shuffled)
 
-    def row(self, unit: Unit, place: Place, layer: int, sums: Array, accuracies: Iterable[float] = (),
-            losses: Iterable[float] = (), spreads: Iterable[float] = ()) -> Row:
+    def row(self, unit: Unit, place: Place, layer: int, sums: Array,
+            accuracies: Iterable[float] = (), losses: Iterable[float] = (),
+            spreads: Iterable[float] = ()) -> Row:
         """A row of ``contrasts``."""
         return {"model": unit.model.id, "place": place, "layer": layer,
                 "start": self.prompts.indices[0], "pairs": len(self.prompts.indices),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from prunelib.engines.base import Canary
 from prunelib.engines.limits import model_limits
 from prunelib.engines.registry import EngineName, choose_engine
+from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.base import Intervention
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import TaskRef, tokenized
@@ -100,6 +101,14 @@ def evaluate_job(
         task=run.task(task), shots=shots, seed=seed, examples=examples, repeat=repeat,
         format=written, scoring=scoring or usual, split=split,
         demonstrations=run.recipe.sources(task, shown), purpose=purpose, canary=canary)
+
+
+def with_baseline(job: EvaluateJob) -> tuple[EvaluateJob, EvaluateJob]:
+    """A job, and the untouched model's answers of the same engine, as answers are compared.
+
+    Where that is the engine of the untouched model anyway, the unit is the same.
+    """
+    return job, replace(job, intervention=BASELINE, canary=None)
 
 
 def engine_of(run: ModelRun, intervention: Intervention) -> EngineName:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunelib.interventions.fine_tuning import FineTuning
-from prunelib.pipeline.stages.evaluation import evaluate_job
+from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.rankings import Ranking
 from prunelib.pipeline.units.model_run import ModelRun
@@ -23,11 +23,12 @@ def fine_tuning(run: ModelRun, rankings: list[Ranking]) -> list[Unit]:
                            any(example.templated for example in examples))
         only = ranking.request.only
         units += [
-            run.unit(evaluate_job(run, task, shots, seed, run.recipe.examples(task), tuned, None),
-                     priority=1)
+            run.unit(job, priority=1)
             for task in (spec.tasks if only is None else (only,))
             for shots in spec.shots
             for seed in spec.seeds
+            for job in with_baseline(evaluate_job(run, task, shots, seed, run.recipe.examples(task),
+                                                  tuned, None))
         ]
         records.append(InterventionRecord(tuned, "fine_tuning", "control", seed=ranking.seed,
                                           proxy=ranking.request.task, only=only,

@@ -6,7 +6,6 @@ its settings too.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,21 +20,18 @@ from prunelib.pipeline.stages.attribution import POOL, POOLS, attributed, pools,
 from prunelib.pipeline.stages.attribution_check import check_attribution
 from prunelib.pipeline.stages.canary import checked
 from prunelib.pipeline.stages.capability import capability, capability_texts
-from prunelib.pipeline.stages.choice_notes import choices, notes, switching_nothing_off
 from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.fine_tuning import fine_tuning
 from prunelib.pipeline.stages.intervention_records import distinct
+from prunelib.pipeline.stages.leaderboard import leaderboard
 from prunelib.pipeline.stages.rankings import Ranking, random_rankings
-from prunelib.pipeline.stages.search import search, searched
+from prunelib.pipeline.stages.search import request_count, search, searched
 from prunelib.pipeline.stages.study import (
     Count,
     Lengths,
     Study,
     Summary,
-    SummaryTable,
     exactly,
-    percent,
-    points,
 )
 from prunelib.pipeline.stages.task_vectors import task_vectors
 from prunelib.pipeline.units.model_run import ModelRun
@@ -110,14 +106,7 @@ class Neurons(Study):
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
-        rows = connection.sql("SELECT * FROM leaderboard WHERE run = $1",
-                              params=[run]).to_arrow_table().to_pylist()
-        if all(row["method"] == "none" for row in rows):  # a study of heads has a baseline, too
-            return None
-        return Summary("report split, % of answers (95% intervals)",
-                       _leaderboard(rows, switching_nothing_off(connection, run),
-                                    choices(connection, run)),
-                       "select * from chosen")
+        return leaderboard(connection, run)
 
 
 STUDY = Neurons()
@@ -271,26 +260,12 @@ def _search_count(recipe: Recipe, searched: int) -> Count:
     requests, random = recipe.ranking_requests(), recipe.controls.random_searches
     sure = {prompts(r) for r in _sure(recipe)}  # those chosen in two ways may be the same
     controls = len({(prompts(r), r.spec.projection) for r in requests if r.main}) * random
-    found = [_requests(recipe.search.strategy, searched, _searched(recipe, request))
+    found = [request_count(recipe.search.strategy, searched, _searched(recipe, request))
              for request in requests]
     each = Count(min(count.least for count in found), max(count.most for count in found))
     return Count(len(sure) + each.least * (len(sure) + controls),
                  len({prompts(r, r.spec.choose) for r in requests})
                  + each.most * (len(requests) + controls))
-
-
-def _requests(strategy: str, layers: int, examples: int) -> Count:
-    """Requests that a strategy of :mod:`prunelib.search.strategies` makes for one ranking."""
-    if strategy == "attribution_mass":
-        return Count(1, layers)
-    if strategy == "coarse_to_fine":  # the leader's layer, some of it tried before
-        return Count(layers, layers + 2)
-    if strategy == "successive_halving":
-        rounds, stop = 0, -(-examples // 16)
-        while stop < examples:
-            rounds, stop = rounds + 1, min(2 * stop, examples)
-        return Count(layers + rounds, layers * (1 + rounds))
-    return exactly(layers)
 
 
 def _always_prunes(recipe: Recipe) -> bool:
@@ -326,7 +301,8 @@ def _evaluate_count(recipe: Recipe) -> Count:
     count = Count((2 * tasks + covered(evaluate.transfer)) * of_task,
                   (2 * tasks + passes) * of_task)
     if controls.fine_tuning:
-        count += exactly(sum(reported(r, False) for r in requests if r.main) * of_task)
+        tuned = sum(reported(r, False) for r in requests if r.main) * of_task
+        count += Count(tuned, 2 * tuned)  # and the untouched model where vLLM has answered for it
     if evaluate.task_vectors:
         count += Count(tasks + covered(False), tasks + sum(reported(r, False) for r in requests))
     if evaluate.capability:
@@ -345,41 +321,3 @@ def _capability_tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> flo
     return len(texts) / len(some) * sum(
         len(tokenizer(before + text, verbose=False)["input_ids"]) for before, text in some
     ) + spec.examples * sum(lengths(task, "report", spec.shots) for task in spec.tasks)
-
-
-#: Columns of the leaderboard that are differences, and their short names.
-_DIFFERENCES = {"difference": "vs baseline", "difference_to_random": "vs random",
-                "difference_to_random_search": "vs search"}
-
-
-def _leaderboard(rows: list[dict[str, Any]], nothing: set[tuple[str, str]],
-                 chosen: dict[str, list[dict[str, Any]]]) -> tuple[SummaryTable, ...]:
-    """Baseline, pruned and random with intervals, one table per model; fits 80 columns."""
-    tables: dict[str, list[tuple[str, ...]]] = {}
-    sets = Counter(row["model"] for row in rows if row["matched_to"])
-    shown = [name for name in _DIFFERENCES if any(row[name] is not None for row in rows)]
-    for row in rows:
-        name = "baseline" if row["method"] == "none" else row["method"]
-        if row["matched_to"] and sets[row["model"]] > 1:
-            name += f" as {row['matched_to']}"
-        tables.setdefault(row["model"], []).append((
-            name + ("\n  nothing off" if (row["model"], row["method"]) in nothing
-                    else _place(row)),
-            _below(percent(row, "accuracy")),
-            f"{100 * row['copying_error']:.1f}",
-            *(_below(points(row, difference)) for difference in shown)))
-    columns = ("method", "accuracy", "copied", *(_DIFFERENCES[name] for name in shown))
-    return tuple(SummaryTable(model, columns, tuple(lines), notes(chosen.get(model, [])))
-                 for model, lines in tables.items())
-
-
-def _below(text: str) -> str:
-    """The interval below its value."""
-    return text.replace(" (", "\n", 1).removesuffix(")")
-
-
-def _place(row: dict[str, Any]) -> str:
-    if row["rate"] is None:
-        return ""
-    layer = "several layers" if row["layer"] is None else f"layer {row['layer']}"
-    return f"\n  {layer}, {100 * row['rate']:g}% off"

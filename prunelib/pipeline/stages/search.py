@@ -16,6 +16,7 @@ from prunelib.interventions.base import Intervention
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.intervention_records import AblationRecord, record_interventions
 from prunelib.pipeline.stages.rankings import Ranking, random_components
+from prunelib.pipeline.stages.study import Count, exactly
 from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef, tokenized
@@ -166,6 +167,20 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int
                           cast("tuple[Ablation, ...]", request.ablations), priority)
 
     return (yield from decided(run, prompts, grid, unit_of, priority))
+
+
+def request_count(strategy: str, layers: int, examples: int) -> Count:
+    """Requests that a strategy of :mod:`prunelib.search.strategies` makes for one ranking."""
+    if strategy == "attribution_mass":
+        return Count(1, layers)
+    if strategy == "coarse_to_fine":  # the leader's layer, some of it tried before
+        return Count(layers, layers + 2)
+    if strategy == "successive_halving":
+        rounds, stop = 0, -(-examples // 16)
+        while stop < examples:
+            rounds, stop = rounds + 1, min(2 * stop, examples)
+        return Count(layers + rounds, layers * (1 + rounds))
+    return exactly(layers)
 
 
 def rule_of(run: ModelRun) -> Rule:

@@ -6,6 +6,7 @@ searched, and how, is as much as for a ranking of components.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
@@ -17,19 +18,16 @@ from prunelib.interventions.contrast import Contrast
 from prunelib.interventions.steering import Steering, place_width
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.contrasts import PROBED_LAYERS, contrast_prompts, contrasted
-from prunelib.pipeline.stages.evaluation import engine_of, evaluate_job
+from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
-from prunelib.pipeline.stages.search import decided, rule_of, untouched
+from prunelib.pipeline.stages.leaderboard import leaderboard
+from prunelib.pipeline.stages.search import decided, request_count, rule_of
 from prunelib.pipeline.stages.steering_search import SteeringJob
 from prunelib.pipeline.stages.study import (
     Count,
     Lengths,
     Study,
     Summary,
-    SummaryTable,
-    exactly,
-    percent,
-    points,
 )
 from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.model_run import ModelRun
@@ -41,7 +39,6 @@ from prunelib.recipe.methods import STEERING
 from prunelib.recipe.recipe import Recipe
 from prunelib.recipe.steering import SteeringMethodSpec, SteeringSpec
 from prunelib.search.strategies import Grid, Request
-from prunelib.tasks import Split
 from prunelib.vocabulary import Role, Stage
 
 if TYPE_CHECKING:
@@ -101,17 +98,59 @@ class SteeringStudy(Study):
         if spec.choose_on == "report":
             run.notes.append(f"{run.info.id}: steering is chosen by the prompts that are reported "
                              "(steering.choose_on: report): its numbers are too good")
-        found = yield from together([_found(run, spec, asked) for asked in _asked(run.recipe, spec)])
-        records = [InterventionRecord(BASELINE, "none", "baseline", main=True), *(
-            record for _, record in found)]
+        found = yield from together([_found(run, spec, each)
+                                     for each in _asked(run.recipe, spec)])
+        records = [InterventionRecord(BASELINE, "none", "baseline", main=True), *found]
         record_interventions(run, records, "steering")
         yield offers(_evaluations(run, records))
 
     def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
-        return {}
+        spec, asked = recipe.settings(SteeringSpec), _asked(recipe, recipe.settings(SteeringSpec))
+        chosen = layers if recipe.search.layers == "all" else len(recipe.search.layers)
+        evaluate, beside = recipe.evaluate, not recipe.attribution
+        cells = len(evaluate.tasks) * len(evaluate.shots) * len(evaluate.seeds)
+        reported = sum(1 if a.only and not evaluate.transfer else len(evaluate.tasks)
+                       for a in asked) * len(evaluate.shots) * len(evaluate.seeds)
+        searches = Count()
+        for each in asked:
+            sizes = STEERING[each.method.method].sizes and (
+                each.method.sizes or STEERING[each.method.method].sizes)
+            most = request_count(recipe.search.strategy, len(sizes) or chosen,
+                                 recipe.search.examples).most
+            searches += Count(1, most)  # two numbers of components may be the same steering
+        prompts = {(_search_task(recipe, a.task), a.task, a.seed) for a in asked}
+        return {
+            "attribute": _contrast_count(recipe, spec, asked, chosen),
+            # The untouched model may have been asked by the study of neurons.
+            "search": searches + Count(beside, len(prompts)),
+            "evaluate": Count(beside * cells, cells + reported),
+        }
 
     def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
-        return {}
+        spec, asked = recipe.settings(SteeringSpec), _asked(recipe, recipe.settings(SteeringSpec))
+        search, evaluate = recipe.search, recipe.evaluate
+        layers = info.layers if search.layers == "all" else len(search.layers)
+        read = {(a.task, a.seed, a.method.shuffled, probes) for a in asked
+                for probes in {False, STEERING[a.method.method].probes}}
+        return {
+            "attribute": sum(2 * spec.prompts * lengths(task, "attribute", spec.shots)
+                             for task, *_ in read),
+            # Answers, and once more for their margins.
+            "search": sum(2 * layers * len(search.rates) * search.examples
+                          * lengths(_search_task(recipe, a.task), search.split, search.shots)
+                          for a in asked),
+            "evaluate": len(evaluate.seeds) * sum(
+                lengths(task, "report", shots) * recipe.examples(task)
+                * (1 + sum(a.only in (None, task) or evaluate.transfer for a in asked))
+                for task in evaluate.tasks for shots in evaluate.shots),
+        }
+
+    def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
+        pruned = connection.execute(
+            "SELECT count(*) FROM _labels WHERE run = $1 AND role = 'grid' AND rate IS NOT NULL",
+            [run]).fetchone()
+        # The study of neurons shows the same table.
+        return None if pruned and pruned[0] else leaderboard(connection, run)
 
 
 STUDY = SteeringStudy()
@@ -132,7 +171,20 @@ def _search_task(recipe: Recipe, task: str) -> str:
     return recipe.search.proxy or task
 
 
-def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[tuple[_Asked, InterventionRecord]]:
+def _contrast_count(recipe: Recipe, spec: SteeringSpec, asked: list[_Asked], layers: int) -> Count:
+    """Units that contrast answers; prompts without a wrong answer are left out."""
+    blocks, probes = set(), set()
+    for each in asked:
+        key = (each.task, each.seed, each.method.shuffled)
+        blocks.add(key)
+        if STEERING[each.method.method].probes:
+            probes.add(key)
+    probing = math.ceil(layers / PROBED_LAYERS) * len(probes)
+    most = math.ceil(spec.prompts / spec.block) * len(blocks)
+    return Count(len(blocks) + probing, most + probing)
+
+
+def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[InterventionRecord]:
     """Contrast, try candidates, choose, and record what was tried."""
     method = STEERING[asked.method.method]
     sample = contrast_prompts(run, spec, asked.task, asked.seed)
@@ -151,7 +203,7 @@ def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[tuple[_Aske
                           cast("tuple[Steering, ...]", request.ablations))
         return run.unit(job, len(job.steerings) * run.info.layers * len(some.indices))
 
-    cells, choice = yield from decided(run, grid, unit_of, untouched(run, prompts))
+    cells, choice = yield from decided(run, prompts, grid, unit_of)
     about: dict[str, Any] = {
         "seed": asked.seed if len(spec.seeds) > 1 else None, "only": asked.only,
         "proxy": prompts.task.name, "samples": len(sample.indices)}
@@ -165,7 +217,7 @@ def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[tuple[_Aske
     record_interventions(run, [record(c.ablation, "grid", c.layer, c.rate) for c in cells], "grid")
     chosen = (record(BASELINE, "chosen", None, None) if choice is None else
               record(choice.ablation, "chosen", choice.layer, choice.rate))
-    return asked, chosen
+    return chosen
 
 
 def _searched(run: ModelRun, spec: SteeringSpec, asked: _Asked, sample: PromptsRef) -> PromptsRef:
@@ -216,17 +268,13 @@ def grid_shape(method: SteeringMethodSpec, layers: tuple[int, ...], rates: int, 
 
 
 def _evaluations(run: ModelRun, records: list[InterventionRecord]) -> Iterator[Unit]:
-    """Every choice on the tasks that it is reported on, beside the untouched model.
-
-    That is answered by the same engine: pairs of answers are compared.
-    """
+    """Every choice on the tasks that it is reported on, beside the untouched model."""
     spec = run.recipe.evaluate
-    engine = engine_of(run, Steering())
     passes = {(r.intervention, task): None for r in records
               for task in (spec.tasks if r.only is None or spec.transfer else (r.only,))}
-    for intervention, task in passes:
+    for steering, task in passes:
         for shots in spec.shots:
             for seed in spec.seeds:
-                job = evaluate_job(run, task, shots, seed, run.recipe.examples(task), intervention,
-                                   None)
-                yield run.unit(replace(job, engine=engine))
+                for job in with_baseline(evaluate_job(
+                        run, task, shots, seed, run.recipe.examples(task), steering, None)):
+                    yield run.unit(job)

@@ -13,6 +13,7 @@ TOPICS = (
     "cells",
     "comparisons",
     "leaderboard",
+    "methods",
     "overview",
     "evaluations",
     "choice",
