@@ -162,7 +162,8 @@ class _Reached:
     def begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before each pass of the model."""
         ids: Tensor = args[0] if args else kwargs["input_ids"]
-        offsets = self._loaded.answers.offsets(*ids.shape, ids.device)
+        rows, length = ids.shape
+        offsets = self._loaded.answers.offsets(rows, length, ids.device)
         self.mask = offsets == 0 if self._scope == "prompt_end" else offsets >= 0
 
     def changed(self, values: Tensor, change: _Change) -> Tensor:

@@ -302,7 +302,8 @@ def _evaluate_count(recipe: Recipe) -> Count:
                   (2 * tasks + passes) * of_task)
     if controls.fine_tuning:
         tuned = sum(reported(r, False) for r in requests if r.main) * of_task
-        count += Count(tuned, 2 * tuned)  # and the untouched model where vLLM has answered for it
+        # The untouched model answers once more where vLLM has answered for it.
+        count += Count(tuned, tuned * (1 + (recipe.engine != "transformers")))
     if evaluate.task_vectors:
         count += Count(tasks + covered(False), tasks + sum(reported(r, False) for r in requests))
     if evaluate.capability:

@@ -123,7 +123,8 @@ class SteeringStudy(Study):
             "attribute": _contrast_count(recipe, spec, asked, chosen),
             # The untouched model may have been asked by the study of neurons.
             "search": searches + Count(beside, len(prompts)),
-            "evaluate": Count(beside * cells, cells + reported),
+            "evaluate": Count(beside * cells, reported + cells * (
+                beside or recipe.engine != "transformers")),
         }
 
     def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
