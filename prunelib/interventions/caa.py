@@ -1,4 +1,4 @@
-"""CAA, contrastive activation addition (Rimsky et al. 2024, formulas.md §5.5).
+"""CAA, contrastive activation addition (Rimsky et al. 2024, formulas.md §5.8).
 
 The mean difference of right and wrong answers in the residual stream after one layer is added
 there, times a multiplier, from the last token of the prompt on.

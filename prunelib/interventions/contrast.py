@@ -1,6 +1,6 @@
 """Contrastive pairs: one prompt with a right and with a wrong answer, and what they differ in.
 
-Steering methods read a model at the last token of either text (formulas.md §5.3–5.5).
+Steering methods read a model at the last token of either text (formulas.md §5.6).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ITI, inference-time intervention (Li et al. 2023, formulas.md §5.4).
+"""ITI, inference-time intervention (Li et al. 2023, formulas.md §5.7).
 
 A logistic probe for each head tells right answers from wrong ones by what enters the attention's
 output projection at their last token. Of the K heads whose probes are most accurate on held-out

@@ -1,4 +1,4 @@
-"""SADI (Wang et al. 2025, formulas.md §5.3): values that differ most are scaled, so by the input.
+"""SADI (Wang et al. 2025, formulas.md §5.9): values that differ most are scaled, so by the input.
 
 A' = A + δ·(A ⊙ M) at the last token of the prompt, where the mask M has the K components whose mean
 difference between right and wrong answers is largest and positive, over all layers. As in the

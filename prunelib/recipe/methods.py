@@ -141,7 +141,7 @@ class SteeringMethod:
 
 _INTERVENTIONS = "prunelib.interventions"
 
-#: Steering methods by name, with the ranges that their authors try (formulas.md §5.3–5.5).
+#: Steering methods by name, with the ranges that their authors try (formulas.md §5.6).
 STEERING: dict[str, SteeringMethod] = {
     "iti": SteeringMethod(f"{_INTERVENTIONS}.iti:iti", "head", (4, 8, 16, 32, 48, 64, 96), 30.0,
                           probes=True),

@@ -53,7 +53,7 @@ def _method(value: Any) -> Any:
 
 
 class SteeringSpec(Spec):
-    """Activation steering (formulas.md §5.3–5.5), on the same tables as pruning.
+    """Activation steering (formulas.md §5.6), on the same tables as pruning.
 
     Each method is found on pairs of a right and a wrong answer and searched as ``search`` says,
     with as many candidates as a ranking of components has: layers × rates.
