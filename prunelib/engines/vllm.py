@@ -6,7 +6,6 @@ the workers' read-back must equal the request, and a canary prompt must answer a
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 from prunelib.components import Component
 from prunelib.engines.base import Canary, Completion, Forced, Prompt
-from prunelib.engines.canary import TOLERANCE, check_canary
+from prunelib.engines.canary import TOLERANCE, CanaryMemory, check_canary
 from prunelib.engines.limits import (
     ENDLESS,
     check_scorable,
@@ -24,13 +23,13 @@ from prunelib.engines.limits import (
     stop_token_ids,
     until_stop,
 )
+from prunelib.engines.vllm_steering import END
 from prunelib.errors import EngineDeadError, UserError
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.base import Intervention
+from prunelib.interventions.steering import Steering, module_of
 from prunelib.models import ModelInfo, adapter_for
 from prunelib.models.loading import load_tokenizer
-
-log = logging.getLogger(__name__)
 
 _EXTENSION = "prunelib.engines.vllm_worker.PrunelibWorker"
 #: The most ``logprob_token_ids`` of one vLLM request.
@@ -69,7 +68,7 @@ def _engine_errors(doing: str) -> Iterator[None]:
 
 
 class VllmEngine:
-    """Greedy completions and log-probabilities from vLLM, with ablations switched in place.
+    """Greedy completions and log-probabilities from vLLM, with interventions switched in place.
 
     Starting it seeds the global random generators of this process (vLLM does that).
 
@@ -83,7 +82,7 @@ class VllmEngine:
     """
 
     kind = "vllm"
-    runs = frozenset({Ablation.kind})
+    runs = frozenset({Ablation.kind, Steering.kind})
 
     def __init__(self, info: ModelInfo, dtype: str = "float32", tensor_parallel: int = 1) -> None:
         self._info = info
@@ -91,6 +90,7 @@ class VllmEngine:
         self._tokenizer: Any = load_tokenizer(info)
         self._stops = stop_token_ids(self._tokenizer, info.ends)
         self._live: Intervention | None = None
+        self._steers = False
         context, self._vocabulary = model_limits(info)
         with _engine_errors("starting"):
             self._llm: Any
@@ -104,7 +104,7 @@ class VllmEngine:
             self._slices: list[list[Any]] = self._llm.collective_rpc(
                 "prunelib_install", args=(places, info.layers)
             )
-        self._memory = _Memory(0.0 if on_cpu else TOLERANCE[dtype])
+        self._memory = CanaryMemory(0.0 if on_cpu else TOLERANCE[dtype])
         self._own_canary = _own_canary(self._tokenizer)
         self.switch(BASELINE)
 
@@ -112,29 +112,42 @@ class VllmEngine:
         """Make ``intervention`` the live one, drop the prefix cache, and have the engine prove it.
 
         Raises:
-            UserError: it is no ablation, or not one of this model; the old one stays live.
+            UserError: it is neither ablation nor steering, not one of this model, or scales the
+                stream, which vLLM holds in two parts; the old one stays live.
             EngineDeadError: a proof failed; nothing is computed until a later switch succeeds.
             UnitError: the canary's prompt fills the context, or an id of it does not exist.
         """
-        if not isinstance(intervention, Ablation):
+        if not isinstance(intervention, Ablation | Steering):
             raise UserError(f"engine 'vllm' cannot run interventions of kind {intervention.kind}")
-        ablation = intervention
-        ablation.check(self._info)
+        intervention.check(self._info)
+        steering = intervention if isinstance(intervention, Steering) else Steering()
+        ablation = intervention if isinstance(intervention, Ablation) else BASELINE
+        if any(edit.place == "stream" and edit.factor != 1 for edit in steering.edits):
+            raise UserError("engine 'vllm' cannot scale the stream: use engine: transformers")
         self._live = None
         request = [[site, layer, indices] for site in ablation.sites
                    for layer, indices in ablation.by_layer(site).items()]
         with _engine_errors("switching"):
             self._llm.collective_rpc("prunelib_switch", args=(request,))
+            paths = [list(module_of(adapter_for(self._info.model_type), edit.place))
+                     for edit in steering.edits]
+            self._llm.collective_rpc("prunelib_steer", args=(
+                steering.content(), paths, self._info.layers))
+            steered = self._llm.collective_rpc("prunelib_steered")
             replies = self._llm.collective_rpc("prunelib_readback")
             reset = self._llm.reset_prefix_cache()
         if reset is not True:
             raise EngineDeadError("vLLM kept its prefix cache: some request still holds blocks")
         self._check_readback(ablation, replies)
-        self._memory.check(ablation, self._score([self._own_canary[0]], [self._own_canary[1]])[0])
+        if any(Steering.from_content(found) != steering for found in steered):
+            raise EngineDeadError(f"{steering} is not what vLLM's workers do")
+        self._steers = bool(steering.edits)
+        self._memory.check(intervention,
+                           self._score([self._own_canary[0]], [self._own_canary[1]])[0])
         if canary is not None:
             answer = self._score([canary.token_ids], [canary.candidates])[0]
             check_canary(canary, answer, self._dtype)
-        self._live = ablation
+        self._live = intervention
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Greedy completions, in the order of the prompts; a bad prompt gives an error row."""
@@ -162,7 +175,7 @@ class VllmEngine:
         exist.
         """
         self._check_live()
-        return self._score(prompts, candidates)
+        return self._score(prompts, candidates, begun)
 
     def force(
         self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
@@ -174,22 +187,29 @@ class VllmEngine:
         """
         self._check_live()
         texts, done = forced_texts(prompts, continuations, self._context, self._vocabulary)
-        asked = []
-        for text, members in texts.items():
-            last = sorted({continuations[i][-1] for i in members})
-            inner = any(len(continuations[i]) > 1 for i in members)
-            for start in range(0, len(last), _MOST_CANDIDATES):
-                asked.append((text, last[start : start + _MOST_CANDIDATES], inner))
-        found: dict[tuple[int, ...], tuple[list[Any], dict[int, float], int]] = {}
-        outputs = self._run([text for text, _, _ in asked], [_forcing(*a[1:]) for a in asked])
-        for (text, _, _), output in zip(asked, outputs, strict=True):
-            first = output.outputs[0]
-            last_ones = found.get(text, ([], {}, 0))[1] | {
-                token: entry.logprob for token, entry in first.logprobs[0].items()}
-            found[text] = (list(output.prompt_logprobs or ()), last_ones, first.token_ids[0])
+        # By text and length of its continuation: where a prompt ends matters to a steering.
+        groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for text, members in texts.items():
             for i in members:
-                done[i] = _forced(continuations[i], *found[text])
+                groups.setdefault((text, len(continuations[i])), []).append(i)
+        asked = []
+        for (text, length), members in groups.items():
+            last = sorted({continuations[i][-1] for i in members})
+            for start in range(0, len(last), _MOST_CANDIDATES):
+                asked.append((text, length, last[start : start + _MOST_CANDIDATES]))
+        found: dict[tuple[tuple[int, ...], int], tuple[list[Any], dict[int, float], int]] = {}
+        outputs = self._run([text for text, _, _ in asked],
+                            [_forcing(last, length > 1) for _, length, last in asked],
+                            [len(text) - length for text, length, _ in asked])
+        for (text, length, _), output in zip(asked, outputs, strict=True):
+            first = output.outputs[0]
+            last_ones = found.get((text, length), ([], {}, 0))[1] | {
+                token: entry.logprob for token, entry in first.logprobs[0].items()}
+            found[text, length] = (list(output.prompt_logprobs or ()), last_ones,
+                                   first.token_ids[0])
+        for key, members in groups.items():
+            for i in members:
+                done[i] = _forced(continuations[i], *found[key])
         return [done[i] for i in range(len(prompts))]
 
     def close(self) -> None:
@@ -240,7 +260,8 @@ class VllmEngine:
         return self._run([p.token_ids for p in prompts], [params[p.max_tokens] for p in prompts])
 
     def _score(
-        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]],
+        begun: Sequence[int] | None = None,
     ) -> list[list[float]]:
         """Log-probabilities of the candidates, in requests of at most 128 of them."""
         from vllm import SamplingParams
@@ -261,6 +282,7 @@ class VllmEngine:
                 )
                 for chunk in chunks
             ],
+            [len(prompts[row]) - 1 - (begun[row] if begun else 0) for row in rows],
         )
         found: list[dict[int, float]] = [{} for _ in prompts]
         for row, output in zip(rows, outputs, strict=True):
@@ -268,16 +290,28 @@ class VllmEngine:
             found[row].update({token: entry.logprob for token, entry in first.items()})
         return [[found[row][i] for i in wanted] for row, wanted in enumerate(candidates)]
 
-    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> list[Any]:
-        """One call of vLLM; outputs in the order of the prompts."""
+    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any],
+             ends: Sequence[int] | None = None) -> list[Any]:
+        """One call of vLLM; outputs in the order of the prompts.
+
+        ``ends``: the position at which each prompt ends, if an answer follows in it.
+        """
         from vllm import TokensPrompt
 
         if not prompts:
             return []
+        asked, params = [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts], list(params)
+        if self._steers:
+            for i, ids in enumerate(prompts):
+                end = ends[i] if ends else len(ids) - 1
+                params[i] = params[i].clone()
+                params[i].extra_args = {END: end}
+                # Only prompts that end alike have the same states behind the same tokens.
+                asked[i]["cache_salt"] = str(end)
         with _engine_errors("generating"):
             outputs = self._llm.generate(
-                [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts],
-                list(params),
+                asked,
+                params,
                 use_tqdm=False,
             )
         if len(outputs) != len(prompts):
@@ -301,40 +335,6 @@ def _forced(continuation: Sequence[int], before: list[Any], last: dict[int, floa
     logprobs = [entry[token].logprob for token, entry in zip(inner, entries, strict=True)]
     ranked = [min(entry, key=lambda token: entry[token].rank) for entry in entries]
     return Forced((*logprobs, last[continuation[-1]]), (*ranked, best))
-
-
-class _Memory:
-    """What the engine's own canary answered under each ablation.
-
-    Args:
-        tolerance: how far an answer under the same ablation may be from the first one; zero
-            where the arithmetic is the same every time.
-    """
-
-    def __init__(self, tolerance: float) -> None:
-        self._tolerance = tolerance
-        self._answers: dict[str, list[float]] = {}
-        self._last: tuple[str, list[float]] | None = None
-
-    def check(self, ablation: Ablation, answer: list[float]) -> None:
-        """Compare with what is remembered; raise :class:`EngineDeadError` if it differs."""
-        before = self._answers.setdefault(ablation.digest, answer)
-        gap = max(abs(a - b) for a, b in zip(before, answer, strict=True))
-        if not gap <= self._tolerance:
-            raise EngineDeadError(
-                f"ablation {ablation.digest} no longer gives the same log-probabilities: "
-                f"they differ by up to {gap:.3g}"
-            )
-        if len(ablation) and self._last is not None:
-            digest, last = self._last
-            if digest != ablation.digest and last == answer:
-                log.warning(
-                    "ablation %s answers the canary exactly as %s did: none of the components "
-                    "between them matters for it, or the switch had no effect",
-                    ablation.digest,
-                    digest,
-                )
-        self._last = (ablation.digest, answer)
 
 
 def _start(info: ModelInfo, dtype: str, tensor_parallel: int, context: int) -> tuple[Any, bool]:

@@ -17,6 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prunelib.components import Component, Site
+from prunelib.engines.vllm_steering import LiveSteering
 from prunelib.interventions.ablation import Ablation
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class PrunelibWorker:
     prunelib_paths: dict[Site, str]
     #: (site, layer) → what the last switch asked for.
     prunelib_wanted: dict[tuple[Site, int], list[int]]
+    prunelib_steering: LiveSteering
 
     def prunelib_install(self, places: list[list[Any]], layers: int) -> list[Any]:
         """Prepare every layer for switching. Called once.
@@ -169,6 +171,8 @@ class PrunelibWorker:
         like = next(model.parameters())
         self.prunelib_switches, self.prunelib_own, self.prunelib_paths = {}, {}, {}
         self.prunelib_wanted = {}
+        runner: Any = self.model_runner  # type: ignore[attr-defined]
+        self.prunelib_steering = LiveSteering(runner, model)
         for site, path, enters, count, span in places:
             projections = _projections(model, path, layers)
             lines = _own_lines(projections, site, enters, count * span)
@@ -196,6 +200,24 @@ class PrunelibWorker:
             for layer, switch in enumerate(switches):
                 indices = wanted.get((site, layer), [])
                 switch.set([int(i) - own.start for i in indices if int(i) in own])
+
+    def prunelib_steer(self, content: dict[str, Any], paths: list[list[Any]], layers: int) -> None:
+        """Steer exactly so.
+
+        Args:
+            content: of a :class:`~prunelib.interventions.steering.Steering`.
+            paths: for each edit, the dotted path below its layer, empty for the layer itself, and
+                whether it is about what enters there.
+            layers: how many there are.
+        """
+        model: nn.Module = self.model_runner.get_model()  # type: ignore[attr-defined]
+        modules = [_projections(model, path, layers)[edit["layer"]]
+                   for edit, (path, _) in zip(content["edits"], paths, strict=True)]
+        self.prunelib_steering.set(content, modules, [enters for _, enters in paths])
+
+    def prunelib_steered(self) -> dict[str, Any]:
+        """What is steered, read from the numbers that are used, as its content."""
+        return self.prunelib_steering.read()
 
     def prunelib_readback(self) -> list[Any]:
         """What is off on this rank, by indices over all ranks, and its digest.
@@ -246,8 +268,9 @@ def _own_lines(projections: list[nn.Module], site: Site, enters: bool, width: in
 
 
 def _projections(model: nn.Module, path: str, layers: int) -> list[nn.Module]:
-    """The projections by layer, found by name: ``….<layer>.<path>``."""
-    name = re.compile(rf"(?:.*\.)?(\d+)\.{re.escape(path)}")
+    """The projections (or layers) by layer, found by name: ``….<layer>.<path>``."""
+    name = re.compile(rf"(?:.*\.)?(\d+)\.{re.escape(path)}" if path
+                      else r"(?:.*\.)?(?:layers|h)\.(\d+)")
     found = {int(m[1]): module for n, module in model.named_modules() if (m := name.fullmatch(n))}
     if sorted(found) != list(range(layers)):
         raise RuntimeError(f"vLLM has '{path}' in layers {sorted(found)}, not in all of {layers}")

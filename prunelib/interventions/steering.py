@@ -166,7 +166,7 @@ class _Reached:
         offsets = self._loaded.answers.offsets(rows, length, ids.device)
         self.mask = offsets == 0 if self._scope == "prompt_end" else offsets >= 0
 
-    def changed(self, values: Tensor, change: _Change) -> Tensor:
+    def changed(self, values: Tensor, change: Change) -> Tensor:
         """The values with those of the steered positions changed, in the shape that they have.
 
         OPT's MLP has rows and positions in one dimension.
@@ -176,33 +176,39 @@ class _Reached:
         return done.reshape(values.shape)
 
 
-class _Change:
+class Change:
     """``value · factor + shift`` of some dimensions, of ``[positions, width]``."""
 
-    def __init__(self, edit: Edit, like: Tensor) -> None:
+    def __init__(self, edit: Edit, device: Any) -> None:
         import torch
 
         self._factor = edit.factor
-        self._indices = torch.tensor(edit.indices, device=like.device) if edit.indices else None
-        self._shift = torch.tensor(edit.shifts, device=like.device).to(
-            like.dtype) if edit.shift else None
+        self._indices = torch.tensor(edit.indices, device=device) if edit.indices else None
+        self._shift = torch.tensor(edit.shifts, device=device) if edit.shift else None
 
     def __call__(self, values: Tensor) -> Tensor:
+        """The values, which may be overwritten, after the change."""
         some = values if self._indices is None else values[:, self._indices]
         if self._factor != 1:
             some = some * self._factor
         if self._shift is not None:
-            some = some + self._shift
-        if self._indices is not None:
-            values[:, self._indices] = some
-            return values
-        return some
+            some = some + self._shift.to(values.dtype)
+        if self._indices is None:
+            return some
+        values[:, self._indices] = some
+        return values
+
+    def edit(self, layer: int, place: Place) -> Edit:
+        """The edit that this is at a place of a layer, from the numbers that it uses."""
+        return Edit(layer, place,
+                    () if self._indices is None else tuple(self._indices.tolist()),
+                    b"" if self._shift is None else packed(self._shift.tolist()), self._factor)
 
 
 def _hook(loaded: Loaded, edit: Edit, reached: _Reached) -> Any:
     path, enters = module_of(loaded.adapter, edit.place)
     layer = loaded.adapter.layers(loaded.model)[edit.layer]
-    change = _Change(edit, next(loaded.model.parameters()))
+    change = Change(edit, loaded.device)
     if enters:
         def on_input(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (reached.changed(args[0], change), *args[1:])

@@ -14,7 +14,8 @@ from torch import nn
 
 from prunelib.engines import vllm_worker
 from prunelib.engines.base import Prompt
-from prunelib.engines.vllm import VllmEngine, _Memory
+from prunelib.engines.canary import CanaryMemory
+from prunelib.engines.vllm import VllmEngine
 from prunelib.engines.vllm_worker import PrunelibWorker, _Zeroed
 from prunelib.errors import EngineDeadError
 from prunelib.interventions.ablation import BASELINE, Ablation
@@ -240,7 +241,7 @@ def test_a_model_of_another_shape_is_refused() -> None:
 
 
 def test_the_canarys_memory(caplog: pytest.LogCaptureFixture) -> None:
-    memory = _Memory(0.0)
+    memory = CanaryMemory(0.0)
     memory.check(BASELINE, [-1.0, -2.0])
     memory.check(A, [-1.5, -2.0])
     memory.check(BASELINE, [-1.0, -2.0])
@@ -321,7 +322,7 @@ def test_a_switch_without_effect_is_a_warning(
     for projection in projections:
         monkeypatch.setattr(projection, "_forward_pre_hooks", {})
     caplog.clear()
-    monkeypatch.setattr(engine, "_memory", _Memory(0.0))
+    monkeypatch.setattr(engine, "_memory", CanaryMemory(0.0))
     engine.switch(A)
     engine.switch(B)
     assert [r.levelno for r in caplog.records] == [logging.WARNING]

@@ -192,7 +192,7 @@ def test_what_a_model_does_not_have_is_refused(families: Callable[[str], ModelIn
     mamba = families("mamba")
     with pytest.raises(UserError, match=r"\(mamba\) has no head"):
         Steering.of([Edit(0, "head", (0,), factor=2)]).check(mamba)
-    with pytest.raises(UserError, match="not for .* which has 32 dimensions at stream"):
+    with pytest.raises(UserError, match=r"not for .* which has 32 dimensions at stream"):
         Steering.of([Edit(0, "stream", shift=packed([1.0] * 64))]).check(mamba)
     with pytest.raises(UserError, match="32 dimensions"):
         Steering.of([Edit(0, "stream", (32,), factor=2)]).check(mamba)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from prunelib.engines.base import Canary
-from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.base import Intervention
 from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef
@@ -31,7 +31,7 @@ class CanaryJob(Job):
     table: ClassVar[str] = "canaries"
 
     prompts: PromptsRef
-    ablation: Ablation
+    ablation: Intervention
 
     def describe(self) -> str:
         return str(self.ablation)
@@ -67,7 +67,7 @@ def canary_prompt(run: ModelRun, task: str, split: Split, shots: int) -> Prompts
     return replace(asked, indices=asked.indices[:1])
 
 
-def canaries(run: ModelRun, ablations: Iterable[Ablation], prompt: PromptsRef, priority: int = 0
+def canaries(run: ModelRun, ablations: Iterable[Intervention], prompt: PromptsRef, priority: int = 0
              ) -> list[Unit]:
     """One prompt under every ablation."""
     return [run.unit(CanaryJob(run.spec.dtype, prompt, ablation), priority=priority)
@@ -81,7 +81,7 @@ def canary_answers(run: ModelRun, asked: Sequence[Unit]) -> dict[str, Canary]:
                                         tuple(row["logprobs"])) for row in rows}
 
 
-def checked(run: ModelRun, ablations: Iterable[Ablation], prompt: PromptsRef, priority: int = 0
+def checked(run: ModelRun, ablations: Iterable[Intervention], prompt: PromptsRef, priority: int = 0
             ) -> Step[dict[str, Canary]]:
     """By digest, what the model must answer under each ablation, after it was asked."""
     asked = canaries(run, ablations, prompt, priority)

@@ -103,12 +103,13 @@ def evaluate_job(
         demonstrations=run.recipe.sources(task, shown), purpose=purpose, canary=canary)
 
 
-def with_baseline(job: EvaluateJob) -> tuple[EvaluateJob, EvaluateJob]:
+def with_baseline(job: EvaluateJob, canary: Canary | None = None
+                  ) -> tuple[EvaluateJob, EvaluateJob]:
     """A job, and the untouched model's answers of the same engine, as answers are compared.
 
     Where that is the engine of the untouched model anyway, the unit is the same.
     """
-    return job, replace(job, intervention=BASELINE, canary=None)
+    return job, replace(job, intervention=BASELINE, canary=canary)
 
 
 def engine_of(run: ModelRun, intervention: Intervention) -> EngineName:

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from prunelib.engines.base import Canary
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.contrast import Contrast
 from prunelib.interventions.steering import Steering, place_width
 from prunelib.models import ModelInfo
+from prunelib.pipeline.stages.canary import checked
 from prunelib.pipeline.stages.contrasts import PROBED_LAYERS, contrast_prompts, contrasted
-from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
+from prunelib.pipeline.stages.evaluation import engine_of, evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.leaderboard import leaderboard
 from prunelib.pipeline.stages.search import decided, request_count, rule_of
@@ -102,7 +104,13 @@ class SteeringStudy(Study):
                                      for each in _asked(run.recipe, spec)])
         records = [InterventionRecord(BASELINE, "none", "baseline", main=True), *found]
         record_interventions(run, records, "steering")
-        yield offers(_evaluations(run, records))
+        if engine_of(run, Steering()) != engine_of(run, BASELINE):
+            run.notes.append(f"{run.info.id}: transformers answers under steering, and once more "
+                             "for the untouched model, as vLLM does not steer on a GPU")
+        prompt = contrast_prompts(run, spec, _tasks(run.recipe, spec)[0], spec.seeds[0])
+        expected = yield from checked(run, {r.intervention: None for r in records},
+                                      replace(prompt, indices=prompt.indices[:1]))
+        yield offers(_evaluations(run, records, expected))
 
     def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
         spec, asked = recipe.settings(SteeringSpec), _asked(recipe, recipe.settings(SteeringSpec))
@@ -123,6 +131,7 @@ class SteeringStudy(Study):
             "attribute": _contrast_count(recipe, spec, asked, chosen),
             # The untouched model may have been asked by the study of neurons.
             "search": searches + Count(beside, len(prompts)),
+            "canary": Count(1, 1 + len(asked)),
             "evaluate": Count(beside * cells, reported + cells * (
                 beside or recipe.engine != "transformers")),
         }
@@ -140,6 +149,7 @@ class SteeringStudy(Study):
             "search": sum(2 * layers * len(search.rates) * search.examples
                           * lengths(_search_task(recipe, a.task), search.split, search.shots)
                           for a in asked),
+            "canary": (1 + len(asked)) * lengths(asked[0].task, "attribute", spec.shots),
             "evaluate": len(evaluate.seeds) * sum(
                 lengths(task, "report", shots) * recipe.examples(task)
                 * (1 + sum(a.only in (None, task) or evaluate.transfer for a in asked))
@@ -268,7 +278,8 @@ def grid_shape(method: SteeringMethodSpec, layers: tuple[int, ...], rates: int, 
     return spread, cells // count
 
 
-def _evaluations(run: ModelRun, records: list[InterventionRecord]) -> Iterator[Unit]:
+def _evaluations(run: ModelRun, records: list[InterventionRecord], expected: dict[str, Canary]
+                 ) -> Iterator[Unit]:
     """Every choice on the tasks that it is reported on, beside the untouched model."""
     spec = run.recipe.evaluate
     passes = {(r.intervention, task): None for r in records
@@ -277,5 +288,6 @@ def _evaluations(run: ModelRun, records: list[InterventionRecord]) -> Iterator[U
         for shots in spec.shots:
             for seed in spec.seeds:
                 for job in with_baseline(evaluate_job(
-                        run, task, shots, seed, run.recipe.examples(task), steering, None)):
+                        run, task, shots, seed, run.recipe.examples(task), steering,
+                        expected[steering.digest]), expected[BASELINE.digest]):
                     yield run.unit(job)

@@ -9,8 +9,8 @@ from prunelib.results.views.base import view
 # had no search of their own.
 METHODS = view(
     "methods",
-    "one line per task and method on the report split: the untouched model, random pruning with the "
-    "same search, and each choice of the search and fine-tuning beside it, with what it took",
+    "one line per task and method on the report split: the untouched model, random pruning with "
+    "the same search, and each choice of the search and fine-tuning, with what it took",
     "run model task method n prompts queries accuracy accuracy_low accuracy_high copying_error "
     "difference difference_low difference_high p_value q_value copying_difference samples searched "
     "candidates seconds_to_choose seconds peak_memory_mb",

@@ -179,7 +179,7 @@ def test_mistakes_are_found_before_any_work(
     ):
         with pytest.raises(UserError, match=said):
             check_recipe(steered(info, steering=STEERING | section))
-    with pytest.raises(UserError, match="steering: iti: .* has no head"):
+    with pytest.raises(UserError, match=r"steering: iti: .* has no head"):
         prunelib.run(steered(families("mamba")), tmp_path / "r")
 
 
