@@ -21,8 +21,9 @@ from prunelib.models import ModelInfo
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 #: Some are the beginnings of others, whose states must not be taken for theirs.
-LONG = random_prompts(250, 30, 80)
-PROMPTS = LONG + [prompt[: max(2, len(prompt) // 2)] for prompt in LONG]
+LONG = random_prompts(250, 30, 60)
+ALL = [each for prompt in LONG for each in (prompt, prompt[: len(prompt) // 2])]
+PROMPTS = ALL[:20]
 CANDIDATES = tuple(range(4, 34))
 CLOSE = {"atol": 2e-5, "rtol": 2e-5}
 
@@ -49,8 +50,8 @@ def engines(info: ModelInfo) -> Iterator[tuple[Engine, Engine]]:
 
 
 def test_both_engines_answer_alike(engines: tuple[Engine, Engine], info: ModelInfo) -> None:
-    options = [[(5, 6), (5, 7), (8,)]] * 20
-    forced = [tuple(p[:3]) for p in PROMPTS[-20:]]
+    options = [[(5, 6), (5, 7), (8,)]] * len(PROMPTS)
+    forced = [tuple(p[:3]) for p in PROMPTS[::-1]]
     before = None
     for steering in [*steerings(info), BASELINE, Ablation.of_layer(0, range(9))]:
         found = []
@@ -62,14 +63,23 @@ def test_both_engines_answer_alike(engines: tuple[Engine, Engine], info: ModelIn
             torch.testing.assert_close(*scores, **CLOSE)
             found.append((
                 scores[0],
-                torch.tensor([f.logprobs for f in engine.force(PROMPTS[:20], forced)]),
-                torch.tensor([c.scores for c in choose_options(engine, PROMPTS[:20], options)]),
+                torch.tensor([f.logprobs for f in engine.force(PROMPTS, forced)]),
+                torch.tensor([c.scores for c in choose_options(engine, PROMPTS, options)]),
                 [c.token_ids for c in engine.generate([Prompt(p, 6) for p in PROMPTS])]))
         for ours, theirs in zip(found[0][:3], found[1][:3], strict=True):
             torch.testing.assert_close(ours, theirs, **CLOSE)
         assert found[0][3] == found[1][3]
         assert before is None or (before - found[0][0]).abs().max() > 0.5, "it matters"
         before = found[0][0]
+
+
+def test_500_prompts(engines: tuple[Engine, Engine], info: ModelInfo) -> None:
+    found = []
+    for engine in engines:
+        engine.switch(steerings(info)[-2])
+        found.append(torch.tensor(engine.logprobs(ALL, [CANDIDATES] * len(ALL))))
+    assert len(ALL) == 500
+    torch.testing.assert_close(*found, **CLOSE)
 
 
 def test_proofs(engines: tuple[Engine, Engine], info: ModelInfo) -> None:
