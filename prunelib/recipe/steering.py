@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.errors import UserError
-from prunelib.recipe.base import Count, Seeds, Shots, Spec, one_of, one_or_more
+from prunelib.recipe.base import Count, Proxy, Seeds, Shots, Spec, one_of, one_or_more
 from prunelib.recipe.methods import STEERING
 from prunelib.vocabulary import REFERENCE_METHODS
 
@@ -64,8 +64,8 @@ class SteeringSpec(Spec):
         tuple[Annotated[SteeringMethodSpec, BeforeValidator(_method)], ...],
         BeforeValidator(one_or_more), Field(min_length=1),
     ] = tuple(SteeringMethodSpec(method=name) for name in STEERING)
-    #: Task whose prompts are the pairs', or ``each_task``.
-    proxy: str = "vowel_counting"
+    #: Task whose prompts are the pairs', or several in turn, or ``each_task``.
+    proxy: Proxy = "vowel_counting"
     #: Prompts, each with a right and a wrong answer.
     prompts: Annotated[int, Field(ge=2)] = 100
     #: Demonstrations in each prompt.

@@ -33,6 +33,7 @@ from prunelib.results.columns import (
     words_column,
 )
 from prunelib.results.head_schemas import HEAD_TABLES
+from prunelib.results.steering_schemas import CONTRASTS
 
 _RUN = column("run", TEXT, "recipe name and the first 8 hex digits of the recipe's digest")
 _METHOD = column("method", TEXT, "attribution, as the recipe names it: its method, or a name")
@@ -251,23 +252,6 @@ _INTERVENTIONS = table(
            "what is not found on prompts", null=True),
     UNIT,
 )
-_CONTRASTS = table(
-    "contrasts",
-    "one row per place and layer, for a block of prompts: how what a model holds after a right "
-    "answer differs from what it holds after a wrong one; steerings are made of it",
-    MODEL,
-    column("place", TEXT, "stream: what a layer gives to the next one; mlp_out, mlp_hidden, head: "
-           "as the sites of components"),
-    LAYER,
-    column("start", SMALL, "first prompt of the block"),
-    column("pairs", SMALL, "prompts, each with a right and a wrong answer"),
-    column("sums", REALS, "difference of each dimension, summed over the pairs"),
-    column("accuracies", REALS, "of each head's probe on the pairs that judge it; empty without "
-           "probes, as the next two"),
-    column("losses", REALS, "mean negative log-likelihood (natural) of the same"),
-    column("spreads", REALS, "standard deviation of each head's values along its difference"),
-    UNIT,
-)
 _CANARIES = table(
     "canaries",
     "one row per intervention: what the model must answer to prove that the intervention is live",
@@ -372,7 +356,7 @@ TABLES: dict[str, pa.Schema] = {
     "attributions": _ATTRIBUTIONS,
     "attribution_units": _USED,
     "completeness_gaps": _GAPS,
-    "contrasts": _CONTRASTS,
+    "contrasts": CONTRASTS,
     "interventions": _INTERVENTIONS,
     **HEAD_TABLES,
     "canaries": _CANARIES,
