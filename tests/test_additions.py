@@ -48,6 +48,15 @@ def make(_):
         '    "max_logit": KnownObjective(f"{_OBJECTIVES}.max_logit:make", needs_labels=False),',
         '    "one_logit": KnownObjective(f"{_OBJECTIVES}.one_logit:make", needs_labels=False),'),
     "steering method": Addition(
+        "prunelib/interventions/opposite.py", """
+from prunelib.interventions.caa import caa
+
+def opposite(contrast, layer, multiplier):
+    return caa(contrast, layer, -multiplier)
+""", "prunelib/recipe/methods.py",
+        '    "caa": SteeringMethod(f"{_INTERVENTIONS}.caa:caa", "stream", (), 2.0),',
+        '    "opposite": SteeringMethod(f"{_INTERVENTIONS}.opposite:opposite", "stream", (), 2.0),'),
+    "kind of intervention": Addition(
         "prunelib/interventions/shift.py", """
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,6 +189,7 @@ name: added
 models: [reference/llama]
 engine: transformers
 norms: {order: 1.0}
+steering: {methods: [opposite], prompts: 2, shots: 1, proxy: double_letter}
 attribution:
   - {method: constant, prompts: 2, shots: 1}
   - {name: first, method: gradient_activation, objective: one_logit, prompts: 2, shots: 1}

@@ -161,9 +161,9 @@ class _Reached:
 
     def begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before each pass of the model."""
-        ids: Tensor = args[0] if args else kwargs["input_ids"]
-        rows, length = ids.shape
-        offsets = self._loaded.answers.offsets(rows, length, ids.device)
+        read: Tensor = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds"))
+        rows, length = read.shape[:2]
+        offsets = self._loaded.answers.offsets(rows, length, read.device)
         self.mask = offsets == 0 if self._scope == "prompt_end" else offsets >= 0
 
     def changed(self, values: Tensor, change: Change) -> Tensor:

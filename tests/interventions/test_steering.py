@@ -160,6 +160,19 @@ def test_nothing_added_and_nothing_scaled_is_the_baseline_to_the_last_bit(info: 
         assert answered() == before
 
 
+@torch.no_grad()
+def test_outside_an_engine_a_pass_is_of_whole_prompts(info: ModelInfo) -> None:
+    loaded = load(info)
+    ids, steering = torch.tensor([PROMPTS[0]]), steerings(info)["all, answer"]
+    truth = logits(loaded, steering, PROMPTS[0], len(PROMPTS[0]) - 1)[-1]
+    embedded = loaded.model.get_input_embeddings()(ids)
+    with steering.applied(loaded):
+        for given in ({"input_ids": ids}, {"inputs_embeds": embedded}):
+            for _ in range(2):
+                found = loaded.model(**given, use_cache=False).logits[0, -1]
+                torch.testing.assert_close(found, truth, **CLOSE)
+
+
 def hooks(loaded: Loaded) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in loaded.model.modules())
 
