@@ -92,7 +92,8 @@ Strategy = Callable[[Grid], Generator[list[Request], Sequence[Outcome], Found]]
 class _Tried:
     """The cells that were tried so far, each on its first examples.
 
-    Of a narrow layer several rates may switch off the same neurons: those share their outcomes.
+    Several cells may be the same intervention, such as rates of a narrow layer: they share their
+    outcomes.
     """
 
     grid: Grid
@@ -104,11 +105,13 @@ class _Tried:
         """Try ``places`` on what is missing of the first ``stop`` examples."""
         self.places.update(places)
         groups: dict[tuple[int, int], dict[str, Intervention]] = {}
+        asked: set[str] = set()
         for place in sorted(places):
             ablation = self.grid.ablations[place]
             known = self.outcomes.get(ablation.digest)
             start = 0 if known is None else len(known.correct)
-            if start < stop:
+            if start < stop and ablation.digest not in asked:
+                asked.add(ablation.digest)
                 groups.setdefault((place[0], start), {})[ablation.digest] = ablation
         requests = [Request(layer, tuple(ablations.values()), start, stop)
                     for (layer, start), ablations in groups.items()]

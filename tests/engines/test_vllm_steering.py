@@ -69,8 +69,9 @@ def test_both_engines_answer_alike(engines: tuple[Engine, Engine], info: ModelIn
         for ours, theirs in zip(found[0][:3], found[1][:3], strict=True):
             torch.testing.assert_close(ours, theirs, **CLOSE)
         assert found[0][3] == found[1][3]
-        assert before is None or (before - found[0][0]).abs().max() > 0.5, "it matters"
-        before = found[0][0]
+        # Continuations, as both scopes are the same for the first token of an answer.
+        assert before is None or (before - found[0][1]).abs().max() > 0.1, "it matters"
+        before = found[0][1]
 
 
 def test_500_prompts(engines: tuple[Engine, Engine], info: ModelInfo) -> None:

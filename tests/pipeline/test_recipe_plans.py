@@ -28,13 +28,14 @@ from prunelib.tasks import SUITES
 
 RECIPES = sorted((Path(jobs.__file__).parent / "recipes").glob("*.yaml"))
 #: One recipe of each study; the others are left to `make test-all`.
-QUICK = {"demo", "copy_bias_reference", "head_importance_reference", "in_context_heads_reference",
-         "overnight"}
+QUICK = {"demo", "methods_reference", "copy_bias_reference", "head_importance_reference",
+         "in_context_heads_reference", "overnight"}
 #: Sizes of sections and of parts of them, where a recipe has them.
 SMALL: dict[str, dict[str, Any]] = {
     "attribution": {"prompts": 4, "block": 2, "shots": 1},
     "search": {"examples": 6, "shots": 1},
     "evaluate": {"examples": 3},
+    "steering": {"prompts": 4, "block": 2, "shots": 1},
     "task_vectors": {"examples": 2, "shots": 1},
     "importance": {"prompts": 2, "examples": 2, "sequences": 1},
     "in_context_heads": {"prompts": 4, "each": 1, "heads": 1, "orders": 2},
@@ -101,6 +102,7 @@ def small(content: dict[str, Any], model: str, folder: Path) -> Recipe:
         if "capability" in evaluate:
             evaluate["capability"] = {"text": "prompts", "tasks": ["general_knowledge"],
                                       "examples": 2}
+    shrink(content.get("steering"), **SMALL["steering"])
     for section in ("importance", "in_context_heads"):
         if section in content:
             content[section] |= SMALL[section]

@@ -197,6 +197,19 @@ def test_rates_that_switch_off_the_same_neurons_are_asked_for_once(name: str) ->
         assert len(found.cells) == 24 and len(asked) == 16
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_layers_with_the_same_interventions_share_their_outcomes(name: str) -> None:
+    """As numbers of components of a steering, where there are fewer than asked for."""
+    world = World(bump(0, 2), rates=RATES[:4])
+    same = {(i, r): world.grid.ablations[0, r] for i in range(3) for r in RATES[:4]}
+    world.grid = Grid(same, 100, dict.fromkeys(range(3), 1.0), SMALLEST)
+    found = world.run(name)
+    assert len(set(world.asked)) == len(world.asked) and {i for i, *_ in world.asked} == {0}
+    assert max(len(cell.correct) for cell in found.cells) == 100
+    assert choice(found).rate == choice(World(bump(0, 2), layers=1, rates=RATES[:4],
+                                              examples=100).run("exhaustive")).rate
+
+
 def test_strategies_keep_what_the_rule_prefers() -> None:
     world = World(lambda i, j: 2.0 + 0.1 * j if i == 1 else 0.5)  # all of layer 1 is right
     assert choice(world.run("exhaustive")).rate == RATES[0]

@@ -131,7 +131,7 @@ class SteeringStudy(Study):
             "attribute": _contrast_count(recipe, spec, asked, chosen),
             # The untouched model may have been asked by the study of neurons.
             "search": searches + Count(beside, len(prompts)),
-            "canary": Count(1, 1 + len(asked)),
+            "canary": Count(beside, 1 + len(asked)),
             "evaluate": Count(beside * cells, reported + cells * (
                 beside or recipe.engine != "transformers")),
         }
