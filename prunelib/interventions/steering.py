@@ -172,7 +172,8 @@ class _Reached:
         OPT's MLP has rows and positions in one dimension.
         """
         done = values.reshape(*self.mask.shape, -1).clone()
-        done[self.mask] = change(done[self.mask])
+        mask = self.mask.to(values.device)
+        done[mask] = change(done[mask])
         return done.reshape(values.shape)
 
 
@@ -188,14 +189,16 @@ class Change:
 
     def __call__(self, values: Tensor) -> Tensor:
         """The values, which may be overwritten, after the change."""
-        some = values if self._indices is None else values[:, self._indices]
+        # The layers of a model may be on several devices.
+        at = None if self._indices is None else self._indices.to(values.device)
+        some = values if at is None else values[:, at]
         if self._factor != 1:
             some = some * self._factor
         if self._shift is not None:
-            some = some + self._shift.to(values.dtype)
-        if self._indices is None:
+            some = some + self._shift.to(values.device, values.dtype)
+        if at is None:
             return some
-        values[:, self._indices] = some
+        values[:, at] = some
         return values
 
     def edit(self, layer: int, place: Place) -> Edit:

@@ -157,11 +157,11 @@ class SteeringStudy(Study):
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
-        pruned = connection.execute(
-            "SELECT count(*) FROM _labels WHERE run = $1 AND role = 'grid' AND rate IS NOT NULL",
-            [run]).fetchone()
+        pruned = connection.sql(
+            "SELECT 1 FROM _labels WHERE run = $1 AND role = 'grid' AND rate IS NOT NULL LIMIT 1",
+            params=[run]).fetchall()
         # The study of neurons shows the same table.
-        return None if pruned and pruned[0] else leaderboard(connection, run)
+        return None if pruned else leaderboard(connection, run)
 
 
 STUDY = SteeringStudy()
