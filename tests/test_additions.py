@@ -55,7 +55,7 @@ def opposite(contrast, layer, multiplier):
     return caa(contrast, layer, -multiplier)
 """, "prunelib/recipe/methods.py",
         '    "caa": SteeringMethod(f"{_INTERVENTIONS}.caa:caa", "stream", (), 2.0),',
-        '    "opposite": SteeringMethod(f"{_INTERVENTIONS}.opposite:opposite", "stream", (), 2.0),'),
+        '    "opposite": SteeringMethod("prunelib.interventions.opposite:opposite", "stream", (), 2),'),
     "kind of intervention": Addition(
         "prunelib/interventions/shift.py", """
 from contextlib import contextmanager
