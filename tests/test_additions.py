@@ -55,7 +55,7 @@ def opposite(contrast, layer, multiplier):
     return caa(contrast, layer, -multiplier)
 """, "prunelib/recipe/methods.py",
         '    "caa": SteeringMethod(f"{_INTERVENTIONS}.caa:caa", "stream", (), 2.0),',
-        '    "opposite": SteeringMethod("prunelib.interventions.opposite:opposite", "stream", (), 2),'),
+        '    "other": SteeringMethod(f"{_INTERVENTIONS}.opposite:opposite", "stream", (), 2.0),'),
     "kind of intervention": Addition(
         "prunelib/interventions/shift.py", """
 from contextlib import contextmanager
@@ -189,7 +189,7 @@ name: added
 models: [reference/llama]
 engine: transformers
 norms: {order: 1.0}
-steering: {methods: [opposite], prompts: 2, shots: 1, proxy: double_letter}
+steering: {methods: [other], prompts: 2, shots: 1, proxy: double_letter}
 attribution:
   - {method: constant, prompts: 2, shots: 1}
   - {name: first, method: gradient_activation, objective: one_logit, prompts: 2, shots: 1}

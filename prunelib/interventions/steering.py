@@ -161,7 +161,7 @@ class _Reached:
 
     def begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before each pass of the model."""
-        read: Tensor = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds"))
+        read: Any = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds"))
         rows, length = read.shape[:2]
         offsets = self._loaded.answers.offsets(rows, length, read.device)
         self.mask = offsets == 0 if self._scope == "prompt_end" else offsets >= 0
