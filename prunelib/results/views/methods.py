@@ -44,9 +44,12 @@ own_draws AS (
     ) GROUP BY ALL
 ),
 pairs AS MATERIALIZED (
-    SELECT run, model, task, method, role, intervention, other, query, control_seed, correct,
-           other_correct, copied, other_copied
-    FROM _pairs WHERE reference = 'baseline' AND method <> 'random'
+    SELECT a.run, a.model, a.task, a.method, a.role, a.intervention, b.intervention AS other,
+           a.query, a.control_seed, a.correct, b.correct AS other_correct, a.copied,
+           b.copied AS other_copied
+    FROM answered a
+    JOIN answered b USING (run, model, engine, task, shots, seed, example, format)
+    WHERE a.role <> 'baseline' AND b.role = 'baseline'
 ),
 draws AS (
     SELECT run, model, task, method, count(*) AS sets, stddev_samp(difference) AS sd
