@@ -10,7 +10,7 @@ choices that the papers leave open.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,8 +107,6 @@ def block_gradients(
             nodes are kept too.
         ends: whether F at both ends of the path is wanted, which costs no gradients.
     """
-    import torch
-
     texts = objective.rows(prompts)
     owners = np.array([text.owner for text in texts])
     by_text = (alphas if alphas.ndim == 2 else np.repeat(alphas[:, None], len(prompts), 1))[
@@ -118,9 +116,8 @@ def block_gradients(
     prefix = clean_prefix(loaded, batch, path.layers[0], unscaled)
     at_once = min(len(alphas), max(1, rows // len(texts)))
     repeated = prefix.repeat(at_once)
-    parts: list[list[tuple[Array, Array]]] = [[] for _ in path.layers]
-    each: list[Tensor | int] = [0 for _ in path.layers]
-    values = []
+    found = [_Summed() for _ in path.layers]
+    values, known = [], None
     with started_at(loaded, path.layers[0], unscaled) as replayed, last_position_only(loaded):
         for start in range(0, len(alphas), at_once):
             chunk = by_text[start : start + at_once]
@@ -128,28 +125,47 @@ def block_gradients(
                 repeated = prefix.repeat(len(chunk))
             replayed.prefix = repeated
             value, gradients = _scaled_pass(loaded, path, texts, batch, objective, chunk)
-            for i, gradient in enumerate(gradients):
-                shaped = gradient.double().reshape(len(chunk), len(texts), -1)
-                parts[i].append((shaped.sum(1).cpu().numpy(), shaped.sum(2).cpu().numpy()))
-                if weights is not None:
-                    weight = torch.tensor(weights[:, start : start + at_once],
-                                          device=shaped.device)
-                    each[i] = each[i] + torch.einsum("ra,atn->rtn", weight, shaped)
+            for of_layer, gradient in zip(found, gradients, strict=True):
+                of_layer.add(gradient.double().reshape(len(chunk), len(texts), -1),
+                             None if weights is None else weights[:, start : start + at_once])
             values.append(value)
-        known = None
         if ends:
             replayed.prefix = prefix.repeat(2)
             both = np.repeat([[0.0], [1.0]], len(texts), 1)
             known = by_prompt(_scaled_pass(loaded, path, texts, batch, objective, both, False)[0],
                               owners)
-    found = by_prompt(np.concatenate(values), owners)
+    at_nodes = by_prompt(np.concatenate(values), owners)
     return [
-        NodeGradients(alphas, np.concatenate([sums for sums, _ in part]),
-                      by_prompt(np.concatenate([totals for _, totals in part]), owners), found,
-                      None if isinstance(of_each, int) else np.stack(
-                          [by_prompt(rule.T, owners).T for rule in of_each.cpu().numpy()]), known)
-        for part, of_each in zip(parts, each, strict=True)
+        NodeGradients(alphas, np.concatenate(of_layer.sums),
+                      by_prompt(np.concatenate(of_layer.totals), owners), at_nodes,
+                      of_layer.by_rule(owners), known)
+        for of_layer in found
     ]
+
+
+@dataclass
+class _Summed:
+    """The gradients of one layer, summed up pass by pass."""
+
+    sums: list[Array] = field(default_factory=list)
+    totals: list[Array] = field(default_factory=list)
+    each: Tensor | None = None
+
+    def add(self, gradients: Tensor, weights: Array | None) -> None:
+        """``[nodes, texts, neurons]``, and weights of these nodes by every rule."""
+        import torch
+
+        self.sums.append(gradients.sum(1).cpu().numpy())
+        self.totals.append(gradients.sum(2).cpu().numpy())
+        if weights is not None:
+            share = torch.einsum("ra,atn->rtn", torch.tensor(weights, device=gradients.device),
+                                 gradients)
+            self.each = share if self.each is None else self.each + share
+
+    def by_rule(self, owners: NDArray[np.intp]) -> Array | None:
+        """Weighted sums of every prompt, ``[rules, prompts, neurons]``."""
+        return None if self.each is None else np.stack(
+            [by_prompt(rule.T, owners).T for rule in self.each.cpu().numpy()])
 
 
 def by_prompt(values: Array, owners: NDArray[np.intp]) -> Array:

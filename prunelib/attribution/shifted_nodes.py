@@ -3,10 +3,10 @@
 One node lies in each of K equal cells of the path, at a place u of its cell in every other cell
 and at 1 - u in those between, where u is drawn uniformly for each prompt. Every node is then
 uniform in its cell, so the mean of the gradients at the nodes has the integral as its expectation,
-whatever the integrand (a randomly shifted rule; formulas.md §1.3), and the error of a mean over many
-prompts falls with their number. The two places mirror each other, so where an integrand is nearly
-straight within two cells its error falls as 1 / K². Mirroring every node within its cell doubles K
-and keeps the structure: levels are nested.
+whatever the integrand (a randomly shifted rule; formulas.md §1.3), and the error of a mean over
+many prompts falls with their number. The two places mirror each other, so where an integrand is
+nearly straight within two cells its error falls as 1 / K². Mirroring every node within its cell
+doubles K and keeps the structure: levels are nested.
 """
 
 from __future__ import annotations
