@@ -11,7 +11,7 @@ from rich.console import Console
 from jobs.run_summary import run_summary, with_notes
 from prunelib import Recipe, open_results
 from prunelib.pipeline.stages.choice_notes import notes
-from prunelib.pipeline.stages.neurons import _leaderboard
+from prunelib.pipeline.stages.leaderboard import _tables
 from prunelib.pipeline.stages.study import SummaryTable
 
 
@@ -52,7 +52,7 @@ def test_random_neurons_are_told_apart_where_choices_differ() -> None:
                 ("m", "ig", None, 1), ("m", "random", "ig", 1), ("m", "random", "wanda", 0),
                 ("other", "random", "ig, wanda", 0))]
     found = {table.title: [row[0] for row in table.rows]
-             for table in _leaderboard(rows, {("other", "random")}, {})}
+             for table in _tables(rows, {("other", "random")}, {})}
     assert found == {
         "m": ["ig\n  layer 1, 10% off", "random as ig\n  layer 1, 10% off",
               "random as wanda\n  layer 0, 10% off"],
@@ -67,7 +67,7 @@ def test_differences_stand_side_by_side_in_80_columns() -> None:
     of_choice |= {f"difference_to_random_search{end}": value for end, value in
                   (("", 0.3), ("_low", None), ("_high", None))}
     nothing = dict.fromkeys(of_choice)
-    (table,) = _leaderboard([
+    (table,) = _tables([
         line(model="m", method="none", matched_to=None, layer=None, rate=None, **nothing),
         line(model="m", method="integrated_gradients", matched_to=None, layer=1, rate=0.1,
              **of_choice)], set(), {})
@@ -78,7 +78,7 @@ def test_differences_stand_side_by_side_in_80_columns() -> None:
     text = io.StringIO()
     Console(width=80, file=text).print(with_notes(table))
     assert "-31.1, -10.0" in text.getvalue() and "integrated_gradients" in text.getvalue()
-    (alone,) = _leaderboard([line(model="m", method="none", matched_to=None, layer=None, rate=None,
+    (alone,) = _tables([line(model="m", method="none", matched_to=None, layer=None, rate=None,
                                   **nothing)], set(), {})
     assert alone.columns == ("method", "accuracy", "copied")
 def choice(method: str, warnings: str = "", **changes: object) -> dict[str, object]:
