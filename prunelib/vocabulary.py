@@ -27,7 +27,7 @@ Role = Literal[
 ROLES: dict[Role, str] = {
     "baseline": "the untouched model",
     "grid": "a cell of the search",
-    "chosen": "what the search chose",
+    "chosen": "what the search chose, or the user gave",
     "control": "what the choice is compared with",
     "component": "a head or FFN alone",
     "removal": "several heads or FFNs, the next ones in an order",

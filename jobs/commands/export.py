@@ -1,4 +1,4 @@
-"""``prunelib export``: a changed checkpoint."""
+"""``prunelib export``: a changed checkpoint, or an intervention as a small file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ def export(
     model: Model,
     intervention: Digest,
     results: Results,
-    out: Annotated[Path, typer.Option(help="New folder for the checkpoint.", metavar="FOLDER")],
+    out: Annotated[Path, typer.Option(
+        help="New folder for the checkpoint, or new .json file for the intervention alone.",
+        metavar="PATH")],
     trust: Trust = False,
 ) -> None:
-    """Write a changed checkpoint, which loads without prunelib.
+    """Write a changed checkpoint, which loads without prunelib, or the intervention alone.
 
-    The intervention is written into the weights, which transformers and vLLM load.
+    Into a folder go the changed weights, which transformers and vLLM load. A file that ends in
+    .json takes an intervention of any kind, for `interventions:` of a recipe and for
+    `prunelib.interventions.apply`.
 
     Example: `prunelib export reference/llama-copier --intervention 3f2a --results results/demo
     --out pruned`
     """
-    from prunelib.interventions.export import export as write
+    from prunelib.interventions.export import export as write_checkpoint
+    from prunelib.interventions.files import write_file
 
-    check_new(out)  # before the weights are read
+    alone = out.suffix.lower() == ".json"
+    check_new(out, "file" if alone else "folder")  # before the weights are read
     found = stored_intervention(model, intervention, results, trust)
-    folder = write(found.info, found.intervention, out)
-    console.print(f"{found.intervention} written to {folder}", highlight=False)
+    made = (write_file if alone else write_checkpoint)(found.info, found.intervention, out)
+    console.print(f"{found.intervention} written to {made}", highlight=False)

@@ -27,6 +27,8 @@ class Intervention(ABC):
 
     #: Name of the kind, as in the table ``interventions``.
     kind: ClassVar[str]
+    #: Whether it makes other weights by training, so that nothing is live in a running model.
+    trains: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -56,7 +58,7 @@ class Intervention(ABC):
         Raises :class:`UserError` if weights cannot hold it.
         """
         raise UserError(f"an intervention of kind {self.kind} cannot be written into the weights "
-                        f"of '{info.id}'")
+                        f"of '{info.id}': give a file that ends in .json for a description of it")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.digest[:8]}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
 
 from prunelib.errors import UserError
 from prunelib.interventions.base import Intervention
+from prunelib.interventions.files import write_file
 from prunelib.models import ModelInfo
 from prunelib.models.checkpoint import TOKENIZER_FILES
 
@@ -40,14 +40,7 @@ def export(info: ModelInfo, intervention: Intervention, out: str | Path) -> Path
             for file in (*(Path(info.path) / name for name in TOKENIZER_FILES), *code):
                 if file.is_file():
                     shutil.copy(file, made / file.name)
-            (made / ABOUT).write_text(json.dumps({
-                "model": info.id,
-                "revision": info.revision,
-                "weights_digest": info.weights_digest,
-                "intervention": intervention.digest,
-                "kind": intervention.kind,
-                "content": intervention.content(),
-            }, indent=1) + "\n")  # fmt: skip
+            write_file(info, intervention, made / ABOUT)
             made.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error

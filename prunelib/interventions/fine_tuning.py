@@ -40,6 +40,7 @@ class FineTuning(Intervention):
     """
 
     kind: ClassVar[str] = "fine_tuning"
+    trains: ClassVar[bool] = True
 
     samples: tuple[tuple[str, str], ...]
     settings: FineTuningSpec

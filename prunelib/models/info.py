@@ -234,6 +234,16 @@ def outline(
                      **_sizes(adapter, parsed))
 
 
+def info_of(config: PreTrainedConfig) -> ModelInfo:
+    """The sizes of a model in memory, by its configuration; digests are empty.
+
+    Raises :class:`UserError` if its architecture is not supported.
+    """
+    adapter = adapter_for(str(config.model_type))
+    name = str(config.name_or_path or config.model_type)
+    return ModelInfo(name, name, "", "", "", config.model_type, bytes=0, **_sizes(adapter, config))
+
+
 def _checked(model_id: str, folder: Path) -> tuple[dict[str, Any], Adapter]:
     """What ``config.json`` says, and the adapter; :class:`UserError` if that is not supported."""
     config = read_config(model_id, folder)

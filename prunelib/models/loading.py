@@ -13,7 +13,7 @@ from prunelib.errors import UserError, one_line
 from prunelib.models.adapter import Adapter
 from prunelib.models.answers import AnswerPlaces
 from prunelib.models.checkpoint import check_loaded
-from prunelib.models.info import REFERENCE, ModelInfo
+from prunelib.models.info import REFERENCE, ModelInfo, info_of
 from prunelib.models.placement import Device, device_map, devices
 from prunelib.models.registry import adapter_for
 from prunelib.tasks.tokenization import start_with
@@ -32,6 +32,15 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     adapter: Adapter
     answers: AnswerPlaces = field(default_factory=AnswerPlaces, compare=False)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Loaded:
+        """Any model of transformers, for hooks in its layers; without a tokenizer.
+
+        Raises :class:`UserError` if its architecture is not supported.
+        """
+        info = info_of(model.config)
+        return cls(info, model, cast("Any", None), adapter_for(info.model_type))
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.errors import UserError, unknown_name
-from prunelib.recipe.base import Count, Proxy, Seeds, Shots, Spec, one_of
+from prunelib.recipe.base import Count, Proxy, Seeds, Shots, Spec, one_of, one_or_more
 from prunelib.recipe.methods import METHODS, OBJECTIVES, PATHS, Method
 from prunelib.vocabulary import REFERENCE_METHODS
 
@@ -206,6 +206,11 @@ class AttributionSpec(Spec):
     def label(self) -> str:
         """What it is called in the tables."""
         return self.name or self.method
+
+
+def none_or_more(value: Any) -> Any:
+    """No attribution (``none``), one, or several."""
+    return () if value in (None, "none") else one_or_more(value)
 
 
 def named_method(value: Any) -> Any:

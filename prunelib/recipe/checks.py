@@ -62,12 +62,13 @@ def _answers(recipe: Recipe) -> Iterator[_Check]:
 
 
 def _check_names(recipe: Recipe) -> None:
-    if not recipe.studies():
-        others = " or ".join(name for name in STUDIES if name != "attribution")
-        raise UserError(f"attribution is empty: give one, or the section {others}")
     labels = Counter(spec.label for spec in recipe.attribution)
     if twice := [label for label, count in labels.items() if count > 1]:
         raise UserError(f"attribution: two are called '{twice[0]}': give each a name")
+    labels.update(spec.name for spec in recipe.interventions)
+    if twice := [label for label, count in labels.items() if count > 1]:
+        raise UserError(f"interventions: '{twice[0]}' is the name of two, or of an attribution: "
+                        "give each a name of its own")
 
 
 def _check_datasets(recipe: Recipe) -> None:

@@ -21,10 +21,16 @@ from pydantic import (
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import digest
 from prunelib.recipe.arms import RankingRequest
-from prunelib.recipe.attribution import EACH_TASK, AttributionSpec, named_method
+from prunelib.recipe.attribution import (
+    EACH_TASK,
+    AttributionSpec,
+    named_method,
+    none_or_more,
+)
 from prunelib.recipe.base import PromptFormatName, Spec, one_or_more, section
 from prunelib.recipe.controls import ControlsSpec
 from prunelib.recipe.evaluate import EXAMPLES, EvaluateSpec
+from prunelib.recipe.interventions import InterventionSpec, named_interventions
 from prunelib.recipe.model import ModelSpec, named_model
 from prunelib.recipe.problems import Findings, Mistake, mistakes_of, unknown_key
 from prunelib.recipe.search import SearchSpec
@@ -92,12 +98,16 @@ class Recipe(Spec):
     #: time. Every model gets its main comparison before any gets extras.
     deadline: Annotated[str | None, BeforeValidator(_clock)] = None
     #: One or several, each a section or the name of a method; the first is the main comparison,
-    #: whose search random rankings go through too. None in a recipe that studies heads and says
-    #: nothing of neurons.
+    #: whose search random rankings go through too. ``none`` scores and searches nothing, which is
+    #: also what a recipe means that has another study or ``interventions`` and says nothing of it.
     attribution: Annotated[
         tuple[Annotated[AttributionSpec, BeforeValidator(named_method)], ...],
-        BeforeValidator(one_or_more),
+        BeforeValidator(none_or_more),
     ] = (AttributionSpec(),)
+    #: Interventions of your own, evaluated beside the untouched model and ``controls.random``
+    #: random sets of the same layers, sites and sizes.
+    interventions: Annotated[
+        tuple[InterventionSpec, ...], BeforeValidator(named_interventions)] = ()
     search: SearchSpec = SearchSpec()
     controls: ControlsSpec = ControlsSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
@@ -124,7 +134,7 @@ class Recipe(Spec):
             elif (value := section(given)) is not None:
                 with findings.at(key):
                     found[key] = load_study(key).settings.read(value, (key,))
-        if found.keys() - cls.model_fields:
+        if found.keys() - cls.model_fields or found.get("interventions"):
             found.setdefault("attribution", ())  # nothing of neurons, unless it is said
         try:
             made = read(found)
@@ -142,14 +152,16 @@ class Recipe(Spec):
 
     def studies(self) -> list[Any]:
         """The studies that are asked for, in the order in which they are done."""
-        asked = {"attribution"} if self.attribution else set()
-        return [load_study(name) for name in STUDIES
-                if name in asked or name in (self.model_extra or {})]
+        asked = {name for name in ("attribution", "interventions") if getattr(self, name)}
+        asked |= (self.model_extra or {}).keys()
+        # Without any, models are evaluated as they are.
+        return [load_study(name) for name in STUDIES if name in (asked or {"interventions"})]
 
     @property
     def run_id(self) -> str:
         """Name of the run: the same recipe is the same run, and continues it."""
-        content = self.model_dump(mode="json", exclude={"deadline"})  # it changes no number
+        left = {"deadline"} | ({"interventions"} if not self.interventions else set())
+        content = self.model_dump(mode="json", exclude=left)  # neither changes a number
         return f"{self.name}-{digest('recipe', content)[:8]}"
 
     def until(self, deadline: str) -> Recipe:

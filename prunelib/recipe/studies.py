@@ -13,6 +13,7 @@ STUDIES = {
     "steering": "prunelib.pipeline.stages.steering",
     "importance": "prunelib.pipeline.stages.head_importance",
     "in_context_heads": "prunelib.pipeline.stages.in_context_heads",
+    "interventions": "prunelib.pipeline.stages.own_interventions",
 }
 
 

@@ -97,6 +97,21 @@ def find_intervention(path: Path | str, model: str, digest: str) -> StoredInterv
     )
 
 
+def find_by_digest(path: Path | str, digest: str) -> Intervention:
+    """An intervention by the beginning of its digest, whatever model it was done to.
+
+    Raises :class:`UserError` as :func:`find_intervention`.
+    """
+    with open_results(path) as con:
+        found = con.execute(
+            "SELECT intervention, any_value(kind), any_value(content) FROM interventions "
+            "WHERE starts_with(intervention, $1) GROUP BY intervention", [digest]).fetchall()
+    if len(found) != 1:
+        what = "several interventions begin" if found else "no intervention begins"
+        raise UserError(f"in {path} {what} with '{digest}'")
+    return _intervention(path, *found[0])
+
+
 def _intervention(path: Path | str, digest: str, kind: str, content: str) -> Intervention:
     """What a row of ``interventions`` holds, which must have the digest that the row says."""
     try:

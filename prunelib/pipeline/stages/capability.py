@@ -11,7 +11,9 @@ from prunelib.engines.base import Canary
 from prunelib.identity import digest
 from prunelib.interventions.ablation import Ablation
 from prunelib.models import ModelInfo
+from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.evaluation import evaluate_job
+from prunelib.pipeline.stages.study import Lengths
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import written
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
@@ -101,3 +103,15 @@ def capability_texts(recipe: Recipe, spec: CapabilitySpec, info: ModelInfo) -> T
     ]
     return Texts.of("prompts", tuple((e.prompt, e.lead + e.gold) for e in examples),
                     any(example.templated for example in examples))
+
+
+def capability_tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> float:
+    """Tokens of texts and questions, for one ablation."""
+    spec = recipe.evaluate.capability
+    if spec is None:
+        return 0.0
+    texts, tokenizer = capability_texts(recipe, spec, info).content, load_tokenizer(info)
+    some = texts[:: max(1, len(texts) // 20)]
+    return len(texts) / len(some) * sum(
+        len(tokenizer(before + text, verbose=False)["input_ids"]) for before, text in some
+    ) + spec.examples * sum(lengths(task, "report", spec.shots) for task in spec.tasks)

@@ -23,7 +23,7 @@ def switching_nothing_off(connection: duckdb.DuckDBPyConnection, run: str
     """Models with those methods of theirs of whose searches none switched anything off."""
     return set(connection.sql("""
         SELECT model, method FROM _labels
-        WHERE run = $1 AND role IN ('chosen', 'control') AND method <> 'fine_tuning'
+        WHERE run = $1 AND role IN ('chosen', 'control') AND places IS NOT NULL
         GROUP BY model, method HAVING max("count") = 0""", params=[run]).fetchall())
 
 

@@ -16,11 +16,14 @@ _DIFFERENCES = {"difference": "vs baseline", "difference_to_random": "vs random"
                 "difference_to_random_search": "vs search"}
 
 
-def leaderboard(connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
-    """The leaderboard of a run, or ``None`` while it has nothing but the untouched model."""
+def leaderboard(connection: duckdb.DuckDBPyConnection, run: str, alone: bool = False
+                ) -> Summary | None:
+    """The leaderboard of a run, or ``None`` while it has nothing; ``alone``: the baseline is some.
+    """
     rows = connection.sql("SELECT * FROM leaderboard WHERE run = $1",
                           params=[run]).to_arrow_table().to_pylist()
-    if all(row["method"] == "none" for row in rows):  # a study of heads has a baseline, too
+    # A study of heads has a baseline, too.
+    if not rows or not alone and all(row["method"] == "none" for row in rows):
         return None
     return Summary("report split, % of answers (95% intervals)",
                    _tables(rows, switching_nothing_off(connection, run), choices(connection, run)),

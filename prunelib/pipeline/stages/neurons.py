@@ -15,11 +15,10 @@ from prunelib.attribution.sampling import enough, query_blocks
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.attribution import POOL, POOLS, attributed, pools, rank
 from prunelib.pipeline.stages.attribution_check import check_attribution
 from prunelib.pipeline.stages.canary import checked
-from prunelib.pipeline.stages.capability import capability, capability_texts
+from prunelib.pipeline.stages.capability import capability, capability_tokens
 from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.fine_tuning import fine_tuning
 from prunelib.pipeline.stages.intervention_records import distinct
@@ -102,7 +101,7 @@ class Neurons(Study):
             "search": len(chosen) * len(search.rates) * search.examples * sum(searched) * 2,
             "canary": ablations * searched[0],
             "evaluate": share * reported
-            + ablations * _capability_tokens(recipe, info, lengths),
+            + ablations * capability_tokens(recipe, info, lengths),
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
@@ -310,15 +309,3 @@ def _evaluate_count(recipe: Recipe) -> Count:
         beside, ablations = 1 + len(evaluate.capability.tasks), _ablations(recipe)
         count += Count(ablations.least * beside, ablations.most * beside)
     return count
-
-
-def _capability_tokens(recipe: Recipe, info: ModelInfo, lengths: Lengths) -> float:
-    """Tokens of texts and questions, for one ablation."""
-    spec = recipe.evaluate.capability
-    if spec is None:
-        return 0.0
-    texts, tokenizer = capability_texts(recipe, spec, info).content, load_tokenizer(info)
-    some = texts[:: max(1, len(texts) // 20)]
-    return len(texts) / len(some) * sum(
-        len(tokenizer(before + text, verbose=False)["input_ids"]) for before, text in some
-    ) + spec.examples * sum(lengths(task, "report", spec.shots) for task in spec.tasks)

@@ -20,12 +20,14 @@ SCOPE = view(
 LABELS = view(
     "_labels",
     "where each intervention of a run comes from; equal ones of several origins have several lines",
-    "run model intervention method role site layer rate count control_seed proxy only_task",
+    "run model intervention method role site layer rate count control_seed proxy only_task places",
     """
 SELECT DISTINCT run, model, intervention, method, role, site, layer, rate, "count",
-       seed AS control_seed, proxy, only_task
+       seed AS control_seed, proxy, only_task,
+       CASE WHEN kind = 'ablation' THEN split_part(content, ',"indices"', 1) END AS places
 FROM interventions JOIN _scope USING (unit_id, model)
 """,
+    places="layer and site of every component that is off, null of what is no ablation",
 )
 
 # Every choice has controls of its own; choices of the same cell share them.
@@ -38,7 +40,7 @@ SELECT DISTINCT c.run, c.model, c.method, c.intervention AS choice, c.rate, c.on
        r.intervention, r.control_seed
 FROM _labels c
 JOIN _labels r
-  ON r.run = c.run AND r.model = c.model AND r.site = c.site AND r.layer = c.layer
+  ON r.run = c.run AND r.model = c.model AND r.places = c.places
  AND r.rate = c.rate AND r.only_task IS NOT DISTINCT FROM c.only_task
 WHERE c.role = 'chosen' AND r.role = 'control' AND r.method = 'random'
 """,
@@ -69,6 +71,7 @@ FROM (
     JOIN _labels r
       ON r.run = c.run AND r.model = c.model AND r.only_task IS NOT DISTINCT FROM c.only_task
     WHERE c.role = 'chosen' AND r.role = 'control' AND r.method = 'random_search'
+      AND c.proxy IS NOT NULL  -- a user's own was not searched for
 )
 WHERE place = 1
 """,

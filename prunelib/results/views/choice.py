@@ -119,6 +119,7 @@ rivals AS (
     FROM choices c
     JOIN _labels r ON r.run = c.run AND r.model = c.model AND r.role = 'control'
      AND r.method = 'random_search' AND r.only_task IS NOT DISTINCT FROM c.only_task
+     AND c.proxy IS NOT NULL
 ),
 standing AS (
     SELECT run, model, method, choice, rate, only_task,
