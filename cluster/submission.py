@@ -33,7 +33,7 @@ from cluster.access_tokens import (
     wrong_token,
 )
 from cluster.runtime import check_reachable
-from prunelib.attribution.custom_objectives import import_objective
+from prunelib.attribution.own_functions import import_function
 from prunelib.errors import UserError
 from prunelib.identity import digest
 from prunelib.pipeline.driver import prepare
@@ -282,16 +282,19 @@ def _sources() -> dict[str, Path]:
 
 
 def own_modules(recipe: Recipe) -> dict[str, Path]:
-    """Name → file or folder of the top modules of a recipe's objectives in the current folder.
+    """Name → file or folder of the top modules of a recipe's functions in the current folder.
 
     What lies elsewhere is taken for installed, on the cluster too.
 
     Raises:
-        UserError: an objective cannot be imported here.
+        UserError: an objective or a scorer cannot be imported here.
     """
     found = {}
-    for name in {spec.objective.name for spec in recipe.attribution if spec.objective.own}:
-        import_objective(name)
+    functions = {("objective", spec.objective.name) for spec in recipe.attribution
+                 if spec.objective.own}
+    functions |= {("scorer", spec.method) for spec in recipe.attribution if spec.own}
+    for kind, name in sorted(functions):
+        import_function(kind, name)
         top = name.partition(":")[0].partition(".")[0]
         # A package is there by its name, also without __init__.py; a module by its file.
         module = importlib.util.find_spec(top)

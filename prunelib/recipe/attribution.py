@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from prunelib.errors import UserError, unknown_name
+from prunelib.errors import UserError
 from prunelib.recipe.base import Count, Proxy, Seeds, Shots, Spec, one_of, one_or_more
-from prunelib.recipe.methods import METHODS, OBJECTIVES, PATHS, Method
+from prunelib.recipe.methods import METHODS, OBJECTIVES, PATHS, Method, method_of
 from prunelib.vocabulary import REFERENCE_METHODS
 
 #: Prompts that are attributed at most where a recipe says nothing of their number.
@@ -27,7 +27,7 @@ class ObjectiveSpec(Spec):
     """
 
     #: ``copy_shift``, ``max_logit``, or a function of the user's: ``package.module:function``.
-    name: str = "copy_shift"
+    name: Annotated[str, one_of("objective", OBJECTIVES, own=True)] = "copy_shift"
     #: How the demonstrations' answers are joined.
     aggregate: Literal["mean", "sum", "max"] = "mean"
     #: In which space tokens are scored.
@@ -36,16 +36,6 @@ class ObjectiveSpec(Spec):
     gold_only: bool = False
     #: Whether the first token of an answer counts, or all of them.
     tokens: Literal["first", "all"] = "first"
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        module, colon, function = name.partition(":")
-        if not colon and name not in OBJECTIVES:
-            raise unknown_name("objective", name, [*OBJECTIVES, "package.module:function"])
-        if colon and not all(part.isidentifier() for part in (*module.split("."), function)):
-            raise UserError(f"objective '{name}' is not of the form package.module:function")
-        return name
 
     @model_validator(mode="after")
     def _switches(self) -> ObjectiveSpec:
@@ -90,8 +80,9 @@ class AttributionSpec(Spec):
 
     #: What it is called in the tables; the method's name unless several use that.
     name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = None
-    #: How components are scored; ``random`` draws their order.
-    method: Annotated[str, one_of("method", METHODS)] = "integrated_gradients"
+    #: How components are scored; ``random`` draws their order. Or a function of the user's:
+    #: ``package.module:function``.
+    method: Annotated[str, one_of("method", METHODS, own=True)] = "integrated_gradients"
     objective: Annotated[ObjectiveSpec, BeforeValidator(_objective)] = ObjectiveSpec()
     #: ``layer``: all neurons of one layer together; ``joint``: of all layers; ``last_position``:
     #: of one layer, where the answer begins; ``single``: each neuron alone (formulas.md §1.3).
@@ -156,7 +147,7 @@ class AttributionSpec(Spec):
         moved = self.model_dump(exclude_defaults=True, include={"path", "variant", "projection"})
         if self.objective.tokens == "all":
             moved["objective.tokens"] = "all"
-        for key in (key for key in moved if key not in METHODS[self.method].takes):
+        for key in (key for key in moved if key not in method_of(self.method).takes):
             takers = [name for name, method in METHODS.items() if key in method.takes]
             raise UserError(f"attribution: {key} is for method {' or '.join(takers)}, "
                             f"not for {self.method}")
@@ -197,10 +188,15 @@ class AttributionSpec(Spec):
     @property
     def computation(self) -> Method:
         """What is computed: a path may be another computation than its method."""
-        found = PATHS.get(self.path, METHODS[self.method])
+        found = PATHS.get(self.path, method_of(self.method))
         if found.quadrature and self.tolerance is not None:
             return replace(found, passes=found.passes_to_tolerance)
         return found
+
+    @property
+    def own(self) -> bool:
+        """Whether its method is a function of the user's."""
+        return ":" in self.method
 
     @property
     def label(self) -> str:

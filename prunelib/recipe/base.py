@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from prunelib.errors import unknown_name
+from prunelib.errors import UserError, unknown_name
 from prunelib.recipe.problems import Keys, Mistakes, mistakes_of
 from prunelib.tasks import CHAT, FORMATS, MAX_SHOTS, MIXED
 
@@ -36,12 +36,19 @@ class Spec(BaseModel):
             raise Mistakes(mistakes_of(error, cls, obj, at)) from error
 
 
-def one_of(kind: str, names: Iterable[str]) -> AfterValidator:
-    """A check that a name is one of ``names``; the error has near matches."""
+def one_of(kind: str, names: Iterable[str], own: bool = False) -> AfterValidator:
+    """A check that a name is one of ``names``; the error has near matches.
+
+    With ``own`` it may also name a function of the user's, ``package.module:function``.
+    """
 
     def check(name: str) -> str:
-        if name not in names:
-            raise unknown_name(kind, name, names)
+        module, colon, function = name.partition(":")
+        if own and colon:
+            if not all(part.isidentifier() for part in (*module.split("."), function)):
+                raise UserError(f"{kind} '{name}' is not of the form package.module:function")
+        elif name not in names:
+            raise unknown_name(kind, name, [*names, *["package.module:function"] * own])
         return name
 
     return AfterValidator(check)

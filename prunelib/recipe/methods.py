@@ -81,6 +81,11 @@ PATHS: dict[str, Method] = {method.name: method for method in (
 )}  # fmt: skip
 
 
+def method_of(name: str) -> Method:
+    """The attribution method of this name, or a user's own scorer, ``package.module:function``."""
+    return METHODS.get(name) or Method(name, name, needs_objective=True, passes=2)
+
+
 @dataclass(frozen=True)
 class KnownObjective:
     """What the rest of prunelib asks about an objective.

@@ -122,7 +122,7 @@ def test_workers_of_a_local_ray_find_it_too(info: ModelInfo, tmp_path: Path) -> 
     ("mine:f", "", "module 'mine' has no attribute 'f'"),
     ("mine:f", "import functools, math\nf = functools.wraps(math.sqrt)(lambda x: x)",
      "takes 1 positional argument but 2"),
-    ("math:sqrt", "", "'math:sqrt' is no Python function of logits and prompts"),
+    ("math:sqrt", "", "'math:sqrt' is no Python function, but"),
     ("mine:f", "import functools\nf = functools.partial(print)", "but of type partial"),
     ("mine:f", "exec('def f(logits, prompts): return 0')", "has no source file"),
     (":f", "", "objective ':f' is not of the form package.module:function"),

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from prunelib.attribution.custom_objectives import import_objective, source_digest
-from prunelib.errors import UnitError
+from prunelib.attribution.own_functions import another, import_function, source_digest
 from prunelib.identity import digest
 from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.recipe.methods import OBJECTIVES
@@ -66,10 +65,9 @@ def make_objective(spec: ObjectiveSpec, expected: str | None = None) -> Objectiv
         UnitError: it is not the one that is meant.
     """
     if spec.own:
-        function = import_objective(spec.name)
+        function = import_function("objective", spec.name)
         if expected not in (None, objective_digest(spec)):
-            raise UnitError(f"objective '{spec.name}' is another one here ("
-                            f"{function.__code__.co_filename}) than where the run was started")
+            raise another("objective", spec.name)
         return Objective(function)
     made: Objective = resolve_name(OBJECTIVES[spec.name].maker)(spec)
     return made
@@ -77,5 +75,5 @@ def make_objective(spec: ObjectiveSpec, expected: str | None = None) -> Objectiv
 
 def objective_digest(spec: ObjectiveSpec) -> str:
     """What identifies an objective: its switches and, for a user's own, its module's source."""
-    source = source_digest(spec.name) if spec.own else ""
+    source = source_digest("objective", spec.name) if spec.own else ""
     return digest("objective", [spec.model_dump(mode="json"), source])

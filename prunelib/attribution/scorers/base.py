@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunelib.attribution.integrated_gradients import Array, Path
 from prunelib.attribution.objectives.base import Objective
+from prunelib.attribution.own_functions import import_function
 from prunelib.models import Loaded
 from prunelib.recipe.methods import METHODS, PATHS
 from prunelib.tasks.tokenization import Encoded, pad_left
@@ -29,7 +30,9 @@ Scorer = Callable[[Loaded, Path, Sequence[Encoded], Objective, int], Array]
 
 
 def load_scorer(name: str) -> Scorer:
-    """The scorer of a method or path. Raises :class:`KeyError` if it has none."""
+    """The scorer of a method or path, or a user's own. Raises :class:`KeyError` if it has none."""
+    if ":" in name:
+        return import_function("scorer", name)
     scorer = (METHODS | PATHS)[name].scorer
     if scorer is None:
         raise KeyError(name)

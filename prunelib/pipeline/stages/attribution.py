@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution.objectives.base import objective_digest
+from prunelib.attribution.own_functions import source_digest
 from prunelib.attribution.sampling import sampling
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
-from prunelib.pipeline.stages.attribution_jobs import PoolJob, ScoreJob, moments_in
+from prunelib.pipeline.stages.attribution_jobs import OwnScoreJob, PoolJob, ScoreJob, moments_in
 from prunelib.pipeline.stages.integration import to_tolerance
 from prunelib.pipeline.stages.rankings import (
     Ranking,
@@ -132,10 +133,14 @@ def _scored(run: ModelRun, request: RankingRequest, sample: PromptsRef
             ) -> Step[dict[int, Array]]:
     """Scores of another method than integrated gradients."""
     spec = request.spec
-    units = [run.unit(ScoreJob(run.spec.dtype, spec.objective, objective_digest(spec.objective),
-                               spec.projection, sample, group, spec.computation.name),
-                      cost=run.info.layers - group[0])
-             for group in scored_together(run, request)]
+    digest = objective_digest(spec.objective)
+    units = []
+    for group in scored_together(run, request):
+        about = (run.spec.dtype, spec.objective, digest, spec.projection, sample, group,
+                 spec.computation.name)
+        job = OwnScoreJob(*about, source_digest("scorer", spec.method)) if spec.own else (
+            ScoreJob(*about))
+        units.append(run.unit(job, cost=run.info.layers - group[0]))
     yield needs(units)
     scores: dict[int, Array] = {}
     queries = sample.queries

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from prunelib.attribution.custom_objectives import needs_labels, try_objective
-from prunelib.attribution.objectives.base import objective_digest
+from prunelib.attribution.objectives.base import make_objective, objective_digest
+from prunelib.attribution.own_functions import import_function
 from prunelib.engines.limits import model_limits
 from prunelib.errors import UnitError, UserError
-from prunelib.models import ModelInfo
+from prunelib.models import ModelInfo, describe, load, reference_models
 from prunelib.models.loading import checking_tokenizer
 from prunelib.pipeline.stages.rankings import pruned_site
 from prunelib.pipeline.units.prompts import written
 from prunelib.recipe.arms import RankingRequest
+from prunelib.recipe.attribution import AttributionSpec
 from prunelib.recipe.recipe import Recipe
-from prunelib.tasks import Split, draw
+from prunelib.tasks import Split, draw, get_task
 from prunelib.tasks.tokenization import encode
 
 #: Prompts in which answers' first tokens are compared before anything starts.
 _LOOK = 20
+#: Task whose prompts a user's own scorer is tried on.
+_TRIED = "vowel_counting"
 
 
 def check_attribution(recipe: Recipe, info: ModelInfo) -> None:
@@ -35,6 +39,8 @@ def check_attribution(recipe: Recipe, info: ModelInfo) -> None:
                                 f"objective: {{name: {spec.objective.name}, tokens: all}}")
         if needs_objective and spec.objective.own:
             _check_own(recipe, request, info)
+        if spec.own:
+            _check_scorer(spec, info)
         if search.statistic == "margin":
             _check_first_tokens(recipe, info, "search", recipe.search_task(request), search.split,
                                 search.shots, search.demonstrations, "margin",
@@ -58,6 +64,21 @@ def _check_own(recipe: Recipe, request: RankingRequest, info: ModelInfo) -> None
     except (UnitError, UserError) as error:
         raise UserError(f"attribution '{spec.label}': model '{info.id}', task '{task.name}': "
                         f"{error}") from error
+
+
+def _check_scorer(spec: AttributionSpec, info: ModelInfo) -> None:
+    """Whether a user's own scorer scores a shipped model, of the same family if there is one."""
+    from prunelib.attribution.own_scorers import try_scorer
+
+    import_function("scorer", spec.method)  # before torch is
+    family = f"reference/{info.model_type}"
+    loaded = load(describe(family if family in reference_models() else "reference/llama"))
+    prompts = [encode(example, loaded.tokenizer) for example in draw(
+        get_task(_TRIED), split="attribute", shots=2, seed=0, count=2)]
+    try:
+        try_scorer(spec.method, loaded, prompts, make_objective(spec.objective))
+    except UserError as error:
+        raise UserError(f"attribution '{spec.label}': {error}") from error
 
 
 def _check_first_tokens(recipe: Recipe, info: ModelInfo, where: str, name: str, split: Split,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,6 +15,12 @@ from prunelib.pipeline.units.prompts import PromptsRef
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.vocabulary import Purpose, Stage
+
+if TYPE_CHECKING:
+    from prunelib.attribution.integrated_gradients import Array, Path
+    from prunelib.attribution.objectives.base import Objective
+    from prunelib.models import Loaded
+    from prunelib.tasks.tokenization import Encoded
 
 Projection = Literal["gate", "up", "down"]
 #: Paths along which gradients are integrated.
@@ -141,19 +148,44 @@ class ScoreJob(_PartsJob):
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
         from prunelib.attribution.integrated_gradients import PATH_ROWS, Path
         from prunelib.attribution.objectives.base import make_objective
-        from prunelib.attribution.scorers.base import load_scorer
 
         loaded = worker.loaded(unit.model, self.dtype)
         prompts = self.prompts.encode(loaded.tokenizer)
         path = Path(self.layers, *loaded.adapter.projection(self.projection))
         objective = make_objective(self.objective, self.objective_digest)
-        scores = load_scorer(self.method)(loaded, path, prompts, objective,
-                                          PATH_ROWS >> worker.batch_halvings)
+        scores = self._scores(loaded, path, prompts, objective,
+                              PATH_ROWS >> worker.batch_halvings)
         queries = self.prompts.queries
         return [self._part(unit, layer, 0, 1.0, of_layer * len(prompts)) if of_layer.ndim == 1
                 else self._part(unit, layer, 0, 1.0, of_layer.sum(0),
                                 found=moments(of_layer, queries))
                 for layer, of_layer in zip(self.layers, scores, strict=True)]
+
+    def _scores(self, loaded: Loaded, path: Path, prompts: Sequence[Encoded],
+                objective: Objective, rows: int) -> Array:
+        from prunelib.attribution.scorers.base import load_scorer
+
+        return load_scorer(self.method)(loaded, path, prompts, objective, rows)
+
+
+@dataclass(frozen=True)
+class OwnScoreJob(ScoreJob):
+    """Scores of every neuron of some layers by a function of the user's."""
+
+    kind: ClassVar[str] = "own_score"
+
+    #: Digest of the files that the function comes from.
+    source: str
+
+    def _scores(self, loaded: Loaded, path: Path, prompts: Sequence[Encoded],
+                objective: Objective, rows: int) -> Array:
+        from prunelib.attribution.own_functions import another, source_digest
+        from prunelib.attribution.own_scorers import scores_of
+
+        if source_digest("scorer", self.method) != self.source:
+            raise another("scorer", self.method)
+        return scores_of(self.method, super()._scores(loaded, path, prompts, objective, rows),
+                         len(path.layers), len(prompts), loaded.info.components(path.site))
 
 
 @dataclass(frozen=True)

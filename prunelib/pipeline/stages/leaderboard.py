@@ -18,12 +18,14 @@ _DIFFERENCES = {"difference": "vs baseline", "difference_to_random": "vs random"
 
 def leaderboard(connection: duckdb.DuckDBPyConnection, run: str, alone: bool = False
                 ) -> Summary | None:
-    """The leaderboard of a run, or ``None`` while it has nothing; ``alone``: the baseline is some.
+    """The leaderboard of a run, or ``None`` while it has nothing to compare.
+
+    With ``alone`` the untouched model is enough.
     """
     rows = connection.sql("SELECT * FROM leaderboard WHERE run = $1",
                           params=[run]).to_arrow_table().to_pylist()
     # A study of heads has a baseline, too.
-    if not rows or not alone and all(row["method"] == "none" for row in rows):
+    if not rows or not (alone or any(row["method"] != "none" for row in rows)):
         return None
     return Summary("report split, % of answers (95% intervals)",
                    _tables(rows, switching_nothing_off(connection, run), choices(connection, run)),
