@@ -28,18 +28,6 @@ ENDINGS = (".csv", ".parquet", ".json")
 _COLUMNS = tuple(ComponentSpec.model_fields)
 
 
-def described(info: ModelInfo, intervention: Intervention) -> dict[str, Any]:
-    """An intervention and the model that it was made for, as JSON has them."""
-    return {
-        "model": info.id,
-        "revision": info.revision,
-        "weights_digest": info.weights_digest,
-        "intervention": intervention.digest,
-        "kind": intervention.kind,
-        "content": intervention.content(),
-    }
-
-
 def write_file(info: ModelInfo, intervention: Intervention, out: str | Path) -> Path:
     """Write an intervention of any kind to the new JSON file ``out``.
 
@@ -48,12 +36,18 @@ def write_file(info: ModelInfo, intervention: Intervention, out: str | Path) -> 
     """
     intervention.check(info)
     file = Path(out)
+    if file.exists():
+        raise UserError(f"{file} exists: give a new file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(json.dumps(described(info, intervention), indent=1) + "\n")
-    except FileExistsError as error:
-        raise UserError(f"{file} exists: give a new file") from error
+        file.write_text(json.dumps({
+            "model": info.id,
+            "revision": info.revision,
+            "weights_digest": info.weights_digest,
+            "intervention": intervention.digest,
+            "kind": intervention.kind,
+            "content": intervention.content(),
+        }, indent=1) + "\n", "utf-8")  # fmt: skip
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from error
     return file

@@ -240,7 +240,7 @@ _INTERVENTIONS = table(
     column("site", TEXT, "where the components sit, null if nowhere or at several sites",
            null=True),
     column("layer", SMALL, "layer, null if none or several", null=True),
-    column("rate", REAL, "share of the layer's components that are off", null=True),
+    column("rate", REAL, "share of the components of its layers that are off", null=True),
     column("count", SMALL, "number of components that are off; of a steering, dimensions that are "
            "changed"),
     column("seed", LARGE, "seed of a random ranking, or of the prompts where a recipe has "

@@ -14,7 +14,6 @@ from cluster.submission import own_modules
 from prunelib.models import ModelInfo
 from prunelib.pipeline.plan import estimate
 from prunelib.recipe.load import load_recipe
-from prunelib.results.storage.store import Store
 
 RECIPE = """
 name: own
@@ -66,11 +65,12 @@ def test_it_scores_like_the_method_that_it_calls(folder: Path, info: ModelInfo) 
     made = write(folder, info)
     assert call("validate", made) == 0
     assert call("run", made, "--results", folder / "r", "--inline") == 0
-    found: dict[str, list[list[float]]] = {}
-    for row in Store.open(folder / "r").read("attributions").sort_by("layer").to_pylist():
-        found.setdefault(row["method"], []).append(row["scores"])
-    assert found["scores:score"] == found["activation"] and len(found["activation"]) == 1
-    rows = prunelib.open_results(folder / "r").execute(
+    results = prunelib.open_results(folder / "r")
+    own, built_in = (results.execute(
+        f"select layer, \"index\", score, rank from attributions where method = '{method}' "
+        "order by all").fetchall() for method in ("scores:score", "activation"))
+    assert own == built_in and len(own) == info.width
+    rows = results.execute(
         "select method, intervention from interventions where role = 'chosen'").fetchall()
     assert {row[0] for row in rows} == {"scores:score", "activation"}
     assert len({row[1] for row in rows}) == 1
