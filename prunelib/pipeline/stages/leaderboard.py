@@ -62,4 +62,4 @@ def _place(row: dict[str, Any]) -> str:
     if row["rate"] is None:
         return ""
     layer = "several layers" if row["layer"] is None else f"layer {row['layer']}"
-    return f"\n  {layer}, {100 * row['rate']:g}% off"
+    return f"\n  {layer}, {100 * row['rate']:.3g}% off"
