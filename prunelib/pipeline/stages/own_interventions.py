@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +19,7 @@ from prunelib.interventions.files import of_components, read_file
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.canary import canary_prompt, checked
 from prunelib.pipeline.stages.capability import capability, capability_tokens
-from prunelib.pipeline.stages.evaluation import EvaluateJob, evaluate_job
+from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.leaderboard import leaderboard
 from prunelib.pipeline.stages.rankings import random_components
@@ -70,7 +69,9 @@ class OwnInterventions(Study):
             for seed in spec.seeds
         ]  # fmt: skip
         ablations = [each for each in distinct if isinstance(each, Ablation)]
-        yield offers([run.unit(job) for job in _with_baselines(jobs)]
+        # Answers are compared with those of the untouched model in the same engine.
+        yield offers([run.unit(each) for job in jobs
+                      for each in with_baseline(job, expected.get(BASELINE.digest))]
                      + capability(run, ablations, expected, 0))
 
     def in_order(self, recipe: Recipe) -> bool:
@@ -85,7 +86,8 @@ class OwnInterventions(Study):
         cells = len(evaluate.tasks) * len(evaluate.shots) * len(evaluate.seeds)
         # Another study may have asked the untouched model. A random set may be one of the others.
         asked = Count(alone + len(live), 1 + len(live) + random)
-        again = recipe.engine != "transformers" and len(own) > len(live)
+        again = recipe.engine != "transformers" and not all(
+            isinstance(each, Ablation) for each in own)
         count = Count(cells * (alone + len(own)), cells * (1 + len(own) + random + again))
         if evaluate.capability:
             each = 1 + len(evaluate.capability.tasks)
@@ -183,11 +185,3 @@ def _random_set(run: ModelRun, ablation: Ablation, seed: int) -> Ablation:
                   for component in Ablation.of_layer(
                       layer, random_components(run, site, layer, seed)[:count], site).components)
     return Ablation.of(components)
-
-
-def _with_baselines(jobs: list[EvaluateJob]) -> Iterator[EvaluateJob]:
-    """Jobs, and the untouched model's answers of every engine: pairs are of one engine."""
-    yield from jobs
-    untouched = {(job.task, job.shots, job.seed, job.engine): replace(
-        job, intervention=BASELINE, canary=None) for job in jobs if job.intervention.trains}
-    yield from untouched.values()
