@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prunelib.components import Component
-from prunelib.errors import UserError, one_line
+from prunelib.errors import UserError, one_line, unknown_name
 from prunelib.interventions.ablation import Ablation
 from prunelib.interventions.base import Intervention
 from prunelib.interventions.registry import intervention_of
+from prunelib.interventions.steering import Edit, Steering, packed
 from prunelib.models.loading import Loaded
-from prunelib.recipe.interventions import ComponentSpec
+from prunelib.recipe.interventions import ComponentSpec, VectorSpec
 from prunelib.tasks.text_files import table
 
 if TYPE_CHECKING:
@@ -84,6 +85,31 @@ def read_file(path: str | Path) -> Intervention:
 def of_components(components: tuple[ComponentSpec, ...]) -> Ablation:
     """The ablation of some components."""
     return Ablation.of(Component(c.layer, cast("Any", c.site), c.index) for c in components)
+
+
+def of_vector(spec: VectorSpec) -> Steering:
+    """The steering that adds a vector. Raises :class:`UserError` if its file does not have it."""
+    from safetensors import safe_open
+
+    where = f"vector '{spec.file}'"
+    if not Path(spec.file).is_file():
+        raise UserError(f"{where} does not exist")
+    try:
+        with safe_open(spec.file, framework="pt") as opened:
+            names = list(opened.keys())
+            if spec.tensor is None and len(names) != 1:
+                raise UserError(f"{where} has the tensors {', '.join(names)}: name one as tensor")
+            if spec.tensor is not None and spec.tensor not in names:
+                raise unknown_name(f"tensor of {where}", spec.tensor, names)
+            vector = opened.get_tensor(spec.tensor or names[0])
+    except UserError:
+        raise
+    except Exception as error:  # of a class that safetensors does not export
+        raise UserError(f"{where} cannot be read: {one_line(error)}") from error
+    if vector.dim() != 1 or not vector.float().isfinite().all():
+        raise UserError(f"{where} is not one row of finite numbers, but {list(vector.shape)}")
+    shift = packed((spec.strength * vector.double()).tolist())
+    return Steering.of([Edit(spec.layer, spec.place, shift=shift)], spec.scope)
 
 
 @contextmanager

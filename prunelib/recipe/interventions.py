@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -25,6 +25,24 @@ class ComponentSpec(Spec):
     index: Annotated[int, Field(ge=0)]
 
 
+class VectorSpec(Spec):
+    """A vector that is added to what a place of a layer holds."""
+
+    #: A safetensors file.
+    file: str
+    #: Which of its tensors, where it has several.
+    tensor: str | None = None
+    #: From 0.
+    layer: Annotated[int, Field(ge=0)]
+    #: What a layer gives to the next one (``stream``), what its MLP adds (``mlp_out``), or what
+    #: enters the output projection of its MLP (``mlp_hidden``) or attention (``head``).
+    place: Literal["stream", "mlp_out", "mlp_hidden", "head"] = "stream"
+    #: Factor of the vector.
+    strength: float = 1.0
+    #: Added from the last token of the prompt on (``answer``), or at that token alone.
+    scope: Literal["answer", "prompt_end"] = "answer"
+
+
 def _component(value: Any) -> Any:
     """A component that is given as ``[layer, site, index]``."""
     if isinstance(value, list | tuple):
@@ -36,7 +54,7 @@ def _component(value: Any) -> Any:
 
 
 class InterventionSpec(Spec):
-    """An intervention of the user's own: some components, a file, or one of another run."""
+    """An intervention of the user's own: components, a file, a vector, or one of another run."""
 
     #: What it is called in the tables.
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -46,6 +64,7 @@ class InterventionSpec(Spec):
     #: A CSV or Parquet file of components with the columns ``layer``, ``site`` and ``index``, or
     #: a JSON file that ``prunelib export`` wrote.
     file: str | None = None
+    vector: VectorSpec | None = None
     #: Results of another run, with ``digest``.
     results: str | None = None
     #: The beginning of the digest of an intervention in ``results``.
@@ -63,10 +82,11 @@ class InterventionSpec(Spec):
     def _one_source(self) -> InterventionSpec:
         if (self.results is None) != (self.digest is None):
             raise UserError(f"intervention '{self.name}': results and digest go together")
-        given = [key for key in ("components", "file", "results") if getattr(self, key) is not None]
+        given = [key for key in ("components", "file", "vector", "results")
+                 if getattr(self, key) is not None]
         if len(given) != 1:
-            raise UserError(f"intervention '{self.name}' needs one of components, file, or results "
-                            f"with digest; it has {' and '.join(given) or 'none'}")
+            raise UserError(f"intervention '{self.name}' needs one of components, file, vector, or "
+                            f"results with digest; it has {' and '.join(given) or 'none'}")
         return self
 
 

@@ -17,6 +17,7 @@ from prunelib.interventions.ablation import Ablation
 from prunelib.interventions.export import ABOUT, export
 from prunelib.interventions.files import read_file, write_file
 from prunelib.interventions.fine_tuning import FineTuning
+from prunelib.interventions.steering import Edit, Steering, packed
 from prunelib.models import ModelInfo
 from prunelib.recipe.controls import FineTuningSpec
 
@@ -70,3 +71,23 @@ def test_what_does_not_fit_is_refused(info: ModelInfo, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         write_file(info, tuned, tmp_path / "tuned.json" / "below.json")
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_vector_in_a_file_is_added_to_what_a_layer_gives(info: ModelInfo, tmp_path: Path) -> None:
+    """At the last position alone, as the oracle is a hook of a few lines."""
+    shift = torch.linspace(-1, 1, info.stream)
+    file = write_file(info, Steering.of([Edit(0, "stream", shift=packed(shift.tolist()))]),
+                      tmp_path / "v.json")
+    model = plain(info.path)
+
+    def hook(_: Any, __: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        first[:, -1] += shift
+        return output
+
+    handle = model.model.layers[0].register_forward_hook(hook)
+    expected = logits(model)
+    handle.remove()
+    with apply(model, file):
+        torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(logits(model), expected)

@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from command_line import call
+from safetensors.torch import save_file
 from small import ask, done_and_resumed, recipe
 
 import prunelib
@@ -18,6 +20,7 @@ from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.export import export
+from prunelib.interventions.steering import Edit, Steering, packed
 from prunelib.models import ModelInfo, describe
 from prunelib.pipeline.plan import estimate
 from prunelib.recipe.load import parse_recipe
@@ -185,11 +188,29 @@ def test_a_fine_tuning_of_another_run_is_a_control(info: ModelInfo, tmp_path: Pa
                                                   "from leaderboard")
 
 
+def test_a_vector_is_a_steering_with_its_strength(info: ModelInfo, tmp_path: Path) -> None:
+    vector = torch.linspace(-1, 1, info.stream)
+    save_file({"caa": vector.bfloat16(), "other": vector}, tmp_path / "v.safetensors")
+    given = {"file": str(tmp_path / "v.safetensors"), "layer": 1, "strength": 40.0}
+    with pytest.raises(UserError, match="'ca': did you mean caa"):
+        done_and_resumed(own(info, interventions={"name": "v", "vector": given | {"tensor": "ca"}}),
+                         tmp_path / "no")
+    made = own(info, interventions={"name": "v", "vector": given | {"tensor": "caa"}})
+    assert done_and_resumed(made, tmp_path / "r") == {"canary": 2, "evaluate": 8}
+    expected = Steering.of([Edit(1, "stream", shift=packed(
+        (40 * vector.bfloat16().double()).tolist()))])
+    assert ask(tmp_path / "r", "select role, kind, layer, strength, count, intervention from "
+                               "interventions where method = 'v'") == [
+        ("chosen", "steering", 1, 40.0, info.stream, expected.digest)]
+    assert said(tmp_path / "r", expected.digest) != said(tmp_path / "r", BASELINE.digest)
+    assert ("v", "baseline") in ask(tmp_path / "r", "select method, reference from comparisons")
+
+
 @pytest.mark.parametrize("none", ["none", "null", "[]", '"none"', "~"])
 def test_without_attribution_models_are_evaluated_as_they_are(none: str) -> None:
     made = parse_recipe(f"name: a\nmodels: [reference/llama, reference/gpt2]\nattribution: {none}\n"
-                        "evaluate: {tasks: [to_upper, vowel_counting], shots: [1, 2], seeds: [0, 1]}"
-                        "\nengine: transformers")
+                        "evaluate: {tasks: [to_upper, vowel_counting], shots: [1, 2], "
+                        "seeds: [0, 1]}\nengine: transformers")
     assert made.attribution == () and [study.section for study in made.studies()] == [
         "interventions"]
     assert {(line.model, line.stage, line.units_text) for line in estimate(made)} == {
@@ -248,9 +269,11 @@ def test_a_bad_file_is_one_line(name: str, text: str | None, why: str, tmp_path:
     ({"components": [[0, "mlp_row", 1]]}, "component 0.mlp_row.1 is not in a model of"),
     ({"components": [[0, "heads", 1]]}, "unknown site 'heads': did you mean head"),
     ({"components": [[0, "head"]]}, "a component is {layer: 0"),
-    ({"components": []}, "switches nothing off"),
-    ({}, "needs one of components, file, or results with digest; it has none"),
+    ({"components": []}, "changes nothing"),
+    ({}, "needs one of components, file, vector, or results with digest; it has none"),
     ({"components": ONE, "file": "a.csv"}, "it has components and file"),
+    ({"vector": {"file": "no.safetensors", "layer": 0}}, "vector 'no.safetensors' does not exist"),
+    ({"vector": {"file": __file__, "layer": 0}}, "cannot be read: "),
     ({"digest": "00ff"}, "results and digest go together"),
     ({"results": "nowhere", "digest": "00ff"}, "nowhere"),
     ({"component": ONE}, "unknown key 'interventions.0.component': did you mean 'components'?"),

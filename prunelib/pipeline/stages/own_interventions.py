@@ -15,7 +15,8 @@ from prunelib.components import Site
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.base import Intervention
-from prunelib.interventions.files import of_components, read_file
+from prunelib.interventions.files import of_components, of_vector, read_file
+from prunelib.interventions.steering import Steering
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.canary import canary_prompt, checked
 from prunelib.pipeline.stages.capability import capability, capability_tokens
@@ -124,14 +125,16 @@ def given(spec: InterventionSpec) -> Intervention:
     try:
         if spec.components is not None:
             found: Intervention = of_components(spec.components)
+        elif spec.vector is not None:
+            found = of_vector(spec.vector)
         elif spec.file is not None:
             found = read_file(spec.file)
         else:
             found = _of_run(spec.results or "", spec.digest or "")
     except UserError as error:
         raise UserError(f"intervention '{spec.name}': {error}") from error
-    if found.digest == BASELINE.digest:
-        raise UserError(f"intervention '{spec.name}' switches nothing off")
+    if isinstance(found, Ablation | Steering) and not len(found):
+        raise UserError(f"intervention '{spec.name}' changes nothing")
     return found
 
 
@@ -161,6 +164,8 @@ def _records(run: ModelRun) -> list[InterventionRecord]:
     for spec in run.recipe.interventions:
         own = given(spec)
         record = InterventionRecord(own, spec.name, "control" if own.trains else "chosen")
+        if spec.vector is not None:
+            record = replace(record, layer=spec.vector.layer, strength=spec.vector.strength)
         if isinstance(own, Ablation):
             record = _placed(run, record, own)
             records += [replace(record, intervention=_random_set(run, own, seed), method="random",
