@@ -96,7 +96,7 @@ def _head_maps(connection: duckdb.DuckDBPyConnection, run: str, model: str) -> F
     figure, axes = _panels(len(lines), max(map(len, lines)), width, height)
     for line, keys in zip(axes, lines, strict=True):
         for place, (shots, score) in zip(line, keys, strict=False):
-            _map(place, panels[shots, score])
+            draw_map(place, panels[shots, score])
             place.set_title(_title(score, shots), fontsize=9)
         line[0].set_ylabel("layer")
     figure.suptitle("scores of heads, mean over tasks")
@@ -125,7 +125,7 @@ def _panels(down: int, across: int, width: float, height: float) -> tuple[Figure
     return figure, axes
 
 
-def _map(axes: Axes, cells: NDArray[np.float64]) -> None:
+def draw_map(axes: Axes, cells: NDArray[np.float64]) -> None:
     """Heat map of layers × heads; red and blue where scores have signs."""
     from matplotlib.ticker import MaxNLocator
 

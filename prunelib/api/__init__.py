@@ -1,0 +1,1 @@
+"""The pipeline from Python, one call at a time: models, tasks, scores, evaluations."""
