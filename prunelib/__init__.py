@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prunelib.api.model import Model, load
     from prunelib.api.scores import Scores
     from prunelib.api.tasks import OpenTask, task
+    from prunelib import plot
     from prunelib.errors import UserError
     from prunelib.pipeline.driver import RunReport, run
     from prunelib.recipe.load import load_recipe, parse_recipe
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from prunelib.results.query import open_results
 
 __all__ = ["Evaluation", "Model", "OpenTask", "Recipe", "RunReport", "Scores", "UserError",
-           "__version__", "load", "load_recipe", "open_results", "parse_recipe", "run", "task"]
+           "__version__", "load", "load_recipe", "open_results", "parse_recipe", "plot", "run",
+           "task"]
 __version__ = "0.1.0"
 
 # Nobody is told who uses what. The hub's library reads this once, when it is imported.
@@ -49,6 +51,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module("prunelib.plot")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'prunelib' has no attribute '{name}'")

@@ -118,10 +118,11 @@ class Model:
         self._check_untouched()
         chosen = several(task)
         run = self.session.model_run({
-            "format": format, "search": {"layers": layers},
+            "format": format,
+            "search": {"layers": layers, "split": "attribute", "shots": shots},
             "attribution": {"proxy": chosen[0].name, "shots": shots, "prompts": prompts,
                             "seeds": [seed], **settings},
-            "evaluate": {"tasks": [chosen[0].name], "shots": [shots]}}, chosen)
+            "evaluate": {"tasks": [chosen[0].name], "shots": [shots], "examples": 1}}, chosen)
         (request,) = run.recipe.ranking_requests()
         ranking = self.session.follow(rank(run, request))
         units = [unit for table, unit, _ in run.files if table == "attributions"]
@@ -151,8 +152,8 @@ class Model:
         chosen = several(task)
         name = chosen[0].name
         run = self.session.model_run({
-            "format": format, "evaluate": {"tasks": [name], "shots": [shots]},
-            "importance": {"prompts": prompts, "seed": seed}}, chosen)
+            "format": format, "evaluate": {"tasks": [name], "shots": [shots], "examples": 1},
+            "importance": {"prompts": prompts, "seed": seed, "examples": 1}}, chosen)
         asked = usable(run, run.prompts(name, "attribute", shots, seed, range(prompts)))
         rows = [row for row in self.session.rows(run.unit(ImportanceJob(run.spec.dtype, asked)))
                 if (row["site"], row["score"]) == (site, f"gradient_{score}")]

@@ -86,7 +86,7 @@ def _grid(count: int, across: int, xlabel: str) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
-def _lines(axes: Axes, lines: dict[str, list[_Point]], title: str) -> None:
+def draw_curves(axes: Axes, lines: dict[str, list[_Point]], title: str) -> None:
     """One line with its band per order, in per cent."""
     for order in sorted(lines, key=list(_COLOURS).index):
         x, middle, low, high = 100 * np.array(lines[order], float).T  # no interval: nan
@@ -97,7 +97,7 @@ def _lines(axes: Axes, lines: dict[str, list[_Point]], title: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _legend(figure: Figure, axes: list[Axes], ylabel: str) -> None:
+def shared_legend(figure: Figure, axes: list[Axes], ylabel: str) -> None:
     """One legend for all panels, and the name of the axis that they share."""
     found: dict[str, Any] = {}
     for panel in axes:
@@ -114,9 +114,9 @@ def _curves(tasks: dict[str | None, dict[str, list[_Point]]], called: str, shots
     figure, axes = _grid(len(tasks), _ACROSS, f"{called} removed (%)")
     ordered = sorted(tasks, key=lambda task: (task is not None, task))
     for panel, task in zip(axes, ordered, strict=True):
-        _lines(panel, tasks[task], task or f"mean over {len(tasks) - 1} tasks")
+        draw_curves(panel, tasks[task], task or f"mean over {len(tasks) - 1} tasks")
         panel.set(ylim=(-3, 103))
-    _legend(figure, axes, "accuracy (%, 95% interval)")
+    shared_legend(figure, axes, "accuracy (%, 95% interval)")
     figure.suptitle(f"removing {called}, least important first, {shots} shot{'s' * (shots != 1)}")
     return figure
 
@@ -133,9 +133,9 @@ def _retention(rows: list[Any]) -> Figure | None:
     names = [name for name in _CAPACITIES if any(score == name for score, _ in panels)]
     figure, axes = _grid(len(names) * len(every), len(every), "heads removed (%)")
     for panel, (score, shots) in zip(axes, itertools.product(names, every), strict=True):
-        _lines(panel, panels[score, shots], f"{score}, {shots} shot{'s' * (shots != 1)}")
+        draw_curves(panel, panels[score, shots], f"{score}, {shots} shot{'s' * (shots != 1)}")
         panel.set(ylim=(-3, 103))
-    _legend(figure, axes, "left of the sum over heads (%)")
+    shared_legend(figure, axes, "left of the sum over heads (%)")
     figure.suptitle("what is left of the heads' prefix matching and copying, mean over tasks")
     return figure
 

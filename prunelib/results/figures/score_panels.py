@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ def head_map(cells: Array, layers: Sequence[int], title: str) -> Figure:
     axes = figure.subplots()
     draw_map(axes, cells)
     axes.set_ylabel("layer")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(fill(title, 44), fontsize=9)
     return figure
 
 
@@ -38,7 +39,7 @@ def dots(values: Mapping[int, Array], first: Sequence[tuple[int, int]], title: s
                     layout="constrained")
     axes = figure.subplots()
     draw_dots(axes, values, first)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(fill(title, 44), fontsize=9)
     return figure
 
 
@@ -52,8 +53,8 @@ def draw_dots(axes: Axes, values: Mapping[int, Array], first: Sequence[tuple[int
                      alpha=0.5, linewidths=0, rasterized=True)
     places = [(layer + np.linspace(-0.35, 0.35, len(values[layer]))[index], values[layer][index])
               for layer, index in first]
-    axes.scatter(*zip(*places, strict=True), s=10, color="tab:red", linewidths=0,
-                 label=f"highest {len(first)}")
+    axes.scatter([x for x, _ in places], [y for _, y in places], s=10, color="tab:red",
+                 linewidths=0, label=f"first {len(first)}")
     axes.axhline(0, color="black", linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="layer", ylabel="score")

@@ -19,6 +19,7 @@ TOPICS = (
     "choice",
     "components",
     "copying",
+    "flips",
     "attribution",
     "task_vectors",
     "capability",

@@ -1,0 +1,154 @@
+"""Figures of a results folder for a paper, each one call on ``prunelib.open_results(folder)``.
+
+Each returns a matplotlib figure; ``figure.savefig("grid.pdf")`` writes it, as PDF, SVG or PNG.
+``run`` and ``model`` keep one of several; without them each has panels of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunelib.errors import UserError
+
+if TYPE_CHECKING:
+    import duckdb
+    from matplotlib.figure import Figure
+
+#: Panels side by side.
+ACROSS = 3
+#: Scores of components of these kinds are dots in ``scores``; the first so many are red.
+MARKED = 30
+_CALLED = {"heads": "attention heads", "ffns": "FFNs"}
+_CHOSEN = """
+SELECT run, model, method, proxy, control_seed, layer, rate FROM chosen
+WHERE method <> 'random_search' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
+ORDER BY ALL
+"""
+_ATTRIBUTED = """
+SELECT DISTINCT run, model, method, proxy, seed, layer, "index", score, "rank"
+FROM attributions JOIN _scope USING (unit_id, model)
+WHERE coalesce(run = $1, true) AND coalesce(model = $2, true) ORDER BY ALL
+"""
+_HEADS = """
+SELECT run, model, score, shots, layer, "index", avg("value") FROM component_importance
+WHERE site = 'head' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
+GROUP BY ALL ORDER BY ALL
+"""
+_MEANS = """
+SELECT run, model, shots, NULL, "order", {share}, accuracy, accuracy_low, accuracy_high
+FROM removal_means
+WHERE {other} = 0 AND coalesce(run = $1, true) AND coalesce(model = $2, true) ORDER BY ALL
+"""
+_BY_TASK = """
+SELECT run, model, shots, task, "order", {share}, avg(accuracy), min(accuracy_low),
+       max(accuracy_high)
+FROM removal_curves
+WHERE {other} = 0 AND coalesce(run = $1, true) AND coalesce(model = $2, true) GROUP BY ALL ORDER BY ALL
+"""
+
+
+def grid(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str | None = None
+         ) -> Figure:
+    """Accuracy in each cell of the search (layer × share switched off); the choice is framed.
+
+    A panel for each attribution that chose. Raises :class:`~prunelib.errors.UserError` if none did.
+    """
+    from prunelib.results.figures.report import draw_grid
+
+    rows = con.execute(_CHOSEN, [run, model]).fetchall()
+    figure, panels = _panels(len(rows), "choice of a search", 3.6, 3.1)
+    for panel, (*key, layer, rate) in zip(panels, rows, strict=True):
+        image = draw_grid(panel, con, key, layer, rate)
+        panel.set_title(_title(rows, key) + "\nchosen: nothing" * (layer is None), fontsize=9)
+        panel.set_xlabel("neurons switched off")
+    bar = figure.colorbar(image, ax=panels, label="accuracy on held-out prompts of the proxy (%)")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+    return figure
+
+
+def scores(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str | None = None
+           ) -> Figure:
+    """Scores of components by layer, and of heads as maps; the highest of each layer are red.
+
+    A panel for each attribution, and for each importance score of heads. Raises
+    :class:`~prunelib.errors.UserError` if there are no scores.
+    """
+    from prunelib.results.figures.head_importance import draw_map
+    from prunelib.results.figures.score_panels import draw_dots
+
+    neurons: dict[tuple[Any, ...], dict[int, list[tuple[float, int]]]] = {}
+    for *key, layer, _, score, place in con.execute(_ATTRIBUTED, [run, model]).fetchall():
+        neurons.setdefault(tuple(key), {}).setdefault(layer, []).append((score, place))
+    heads: dict[tuple[Any, ...], list[tuple[int, int, float]]] = {}
+    for *key, layer, index, value in con.execute(_HEADS, [run, model]).fetchall():
+        heads.setdefault(tuple(key), []).append((layer, index, value))
+    every = [*neurons, *heads]
+    figure, panels = _panels(len(every), "scores of components", 3.4, 2.7)
+    for panel, key in zip(panels, every, strict=True):
+        if key in neurons:
+            values = {layer: np.array([score for score, _ in of])
+                      for layer, of in neurons[key].items()}
+            best = max(1, MARKED // len(values))
+            draw_dots(panel, values, [(layer, index) for layer, of in neurons[key].items()
+                                      for index, (_, place) in enumerate(of) if place <= best])
+        else:
+            cells = np.full([1 + max(row[i] for row in heads[key]) for i in (0, 1)], np.nan)
+            for layer, index, value in heads[key]:
+                cells[layer, index] = value
+            draw_map(panel, cells)
+            panel.set_ylabel("layer")
+        panel.set_title(_title(every, key), fontsize=9)
+    return figure
+
+
+def removal(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str | None = None,
+            by_task: bool = False) -> Figure:
+    """Accuracy against the share of heads, and of FFNs, that is removed, least important first.
+
+    One line per order with its 95% interval, the random order as control, and the untouched model
+    dashed. Means over the tasks, or with ``by_task`` a panel for each. Raises
+    :class:`~prunelib.errors.UserError` if the results hold no removal.
+    """
+    from prunelib.results.figures.removal_curves import draw_curves, shared_legend
+
+    found: dict[tuple[Any, ...], dict[str, list[tuple[float, float, float, float]]]] = {}
+    for share, other in (("heads", "ffns"), ("ffns", "heads")):
+        sql = (_BY_TASK if by_task else _MEANS).format(share=share, other=other)
+        for name, of, shots, task, order, *point in con.execute(sql, [run, model]).fetchall():
+            key = (name, of, _CALLED[share], f"{shots} shot{'s' * (shots != 1)}", task)
+            found.setdefault(key, {}).setdefault(order, []).append(
+                (point[0], point[1], point[2], point[3]))
+    found = {key: lines for key, lines in found.items()
+             if any(point[0] for line in lines.values() for point in line)}
+    figure, panels = _panels(len(found), "removal of heads or FFNs", 2.9, 2.4)
+    for panel, (key, lines) in zip(panels, found.items(), strict=True):
+        draw_curves(panel, lines, _title(list(found), key))
+        untouched = next(point[1] for line in lines.values() for point in line if not point[0])
+        panel.axhline(100 * untouched, color="black", linewidth=0.8, linestyle="--")
+        panel.set(ylim=(-3, 103), xlabel=f"{key[2]} removed (%)")
+    shared_legend(figure, panels, "accuracy (%)")
+    return figure
+
+
+def _panels(count: int, what: str, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """A figure with so many panels of some inches; :class:`UserError` if that is none."""
+    from matplotlib.figure import Figure
+
+    if not count:
+        raise UserError(f"nothing to draw: these results hold no {what}")
+    across = min(ACROSS, count)
+    down = -(-count // across)
+    figure = Figure(figsize=(across * width + 0.7, down * height + 0.4), layout="constrained")
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for empty in panels[count:]:
+        empty.remove()
+    return figure, panels[:count]
+
+
+def _title(keys: list[Any], key: Any) -> str:
+    """What tells a panel from the others: the parts of its key in which they differ."""
+    differ = [i for i in range(len(key)) if len({other[i] for other in keys}) > 1]
+    parts = [str(key[i]) for i in differ if key[i] is not None]
+    return ", ".join(parts[:2]) + "\n" * (len(parts) > 2) + ", ".join(parts[2:])
