@@ -21,8 +21,12 @@ ACROSS = 3
 #: Scores of components of these kinds are dots in ``scores``; the first so many are red.
 MARKED = 30
 _CALLED = {"heads": "attention heads", "ffns": "FFNs"}
+#: Orders of removal, as readers know them.
+_ORDERS = {"own": "by the task's own scores", "aggregate": "by scores of all tasks",
+           "closest": "by the closest task's scores", "farthest": "by the farthest task's scores",
+           "random": "at random (control)"}
 _CHOSEN = """
-SELECT run, model, method, proxy, control_seed, layer, rate FROM chosen
+SELECT run, model, method, proxy, control_seed, layer, rate, search_baseline_accuracy FROM chosen
 WHERE method <> 'random_search' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
 ORDER BY ALL
 """
@@ -32,8 +36,8 @@ FROM attributions JOIN _scope USING (unit_id, model)
 WHERE coalesce(run = $1, true) AND coalesce(model = $2, true) ORDER BY ALL
 """
 _HEADS = """
-SELECT run, model, score, shots, layer, "index", avg("value") FROM component_importance
-WHERE site = 'head' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
+SELECT run, model, score, 'demonstrations: ' || shots, NULL, layer, "index", avg("value")
+FROM component_importance WHERE site = 'head' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
 GROUP BY ALL ORDER BY ALL
 """
 _MEANS = """
@@ -59,11 +63,13 @@ def grid(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str |
 
     rows = con.execute(_CHOSEN, [run, model]).fetchall()
     figure, panels = _panels(len(rows), "choice of a search", 3.6, 3.1)
-    for panel, (*key, layer, rate) in zip(panels, rows, strict=True):
+    keys = [row[:5] for row in rows]
+    for panel, (*key, layer, rate, untouched) in zip(panels, rows, strict=True):
         image = draw_grid(panel, con, key, layer, rate)
-        panel.set_title(_title(rows, key) + "\nchosen: nothing" * (layer is None), fontsize=9)
-        panel.set_xlabel("neurons switched off")
-    bar = figure.colorbar(image, ax=panels, label="accuracy on held-out prompts of the proxy (%)")
+        known = f"untouched model: {100 * untouched:.0f}%" + ", chosen" * (layer is None)
+        panel.set_title(f"{_title(keys, key)}\n{known}".strip(), fontsize=9)
+        panel.set_xlabel("neurons of the layer switched off")
+    bar = figure.colorbar(image, ax=panels, label="accuracy in the search (%)")
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
     return figure
 
@@ -87,6 +93,7 @@ def scores(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str
     every = [*neurons, *heads]
     figure, panels = _panels(len(every), "scores of components", 3.4, 2.7)
     for panel, key in zip(panels, every, strict=True):
+        alike = [*(neurons if key in neurons else heads)]
         if key in neurons:
             values = {layer: np.array([score for score, _ in of])
                       for layer, of in neurons[key].items()}
@@ -99,7 +106,7 @@ def scores(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str
                 cells[layer, index] = value
             draw_map(panel, cells)
             panel.set_ylabel("layer")
-        panel.set_title(_title(every, key), fontsize=9)
+        panel.set_title(_title(alike, key) or _readable(key[2]), fontsize=9)
     return figure
 
 
@@ -111,7 +118,7 @@ def removal(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: st
     dashed. Means over the tasks, or with ``by_task`` a panel for each. Raises
     :class:`~prunelib.errors.UserError` if the results hold no removal.
     """
-    from prunelib.results.figures.removal_curves import draw_curves, shared_legend
+    from prunelib.results.figures.removal_curves import draw_curves
 
     found: dict[tuple[Any, ...], dict[str, list[tuple[float, float, float, float]]]] = {}
     for share, other in (("heads", "ffns"), ("ffns", "heads")):
@@ -126,9 +133,14 @@ def removal(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: st
     for panel, (key, lines) in zip(panels, found.items(), strict=True):
         draw_curves(panel, lines, _title(list(found), key))
         untouched = next(point[1] for line in lines.values() for point in line if not point[0])
-        panel.axhline(100 * untouched, color="black", linewidth=0.8, linestyle="--")
+        panel.axhline(100 * untouched, color="black", linewidth=0.8, linestyle="--",
+                      label="untouched model")
         panel.set(ylim=(-3, 103), xlabel=f"{key[2]} removed (%)")
-    shared_legend(figure, panels, "accuracy (%)")
+    handles = {label: line for panel in panels for line, label in zip(
+        *panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), [_ORDERS.get(label, label) for label in handles],
+                  loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.supylabel("accuracy (%, 95% interval)", fontsize=9)
     return figure
 
 
@@ -138,7 +150,7 @@ def _panels(count: int, what: str, width: float, height: float) -> tuple[Figure,
 
     if not count:
         raise UserError(f"nothing to draw: these results hold no {what}")
-    across = min(ACROSS, count)
+    across = 2 if count == 4 else min(ACROSS, count)
     down = -(-count // across)
     figure = Figure(figsize=(across * width + 0.7, down * height + 0.4), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).flat)
@@ -150,5 +162,10 @@ def _panels(count: int, what: str, width: float, height: float) -> tuple[Figure,
 def _title(keys: list[Any], key: Any) -> str:
     """What tells a panel from the others: the parts of its key in which they differ."""
     differ = [i for i in range(len(key)) if len({other[i] for other in keys}) > 1]
-    parts = [str(key[i]) for i in differ if key[i] is not None]
+    parts = [_readable(key[i]) for i in differ if key[i] is not None]
     return ", ".join(parts[:2]) + "\n" * (len(parts) > 2) + ", ".join(parts[2:])
+
+
+def _readable(name: Any) -> str:
+    """A name of the tables as a reader knows it."""
+    return str(name).replace("_", " ")

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.components import Site
-from prunelib.engines.limits import check_scorable, model_limits
+from prunelib.engines.base import Prompt
+from prunelib.engines.limits import model_limits, prompt_error
 from prunelib.errors import UserError, unknown_name
 from prunelib.models import Loaded
 from prunelib.tasks.tokenization import pad_left
@@ -87,7 +88,9 @@ def _passes(loaded: Loaded, prompts: Sequence[Sequence[int]]
     """Prompts of each forward pass, and the logits ``[rows, vocabulary]`` at their ends."""
     import torch
 
-    check_scorable(prompts, [[0] for _ in prompts], *model_limits(loaded.info))
+    for i, prompt in enumerate(prompts):
+        if error := prompt_error(Prompt(tuple(prompt), 1), *model_limits(loaded.info)):
+            raise UserError(f"prompt {i}: {error}")
     for start in range(0, len(prompts), ROWS):
         rows = prompts[start : start + ROWS]
         with torch.inference_mode():

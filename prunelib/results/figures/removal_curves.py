@@ -97,7 +97,7 @@ def draw_curves(axes: Axes, lines: dict[str, list[_Point]], title: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def shared_legend(figure: Figure, axes: list[Axes], ylabel: str) -> None:
+def _legend(figure: Figure, axes: list[Axes], ylabel: str) -> None:
     """One legend for all panels, and the name of the axis that they share."""
     found: dict[str, Any] = {}
     for panel in axes:
@@ -116,7 +116,7 @@ def _curves(tasks: dict[str | None, dict[str, list[_Point]]], called: str, shots
     for panel, task in zip(axes, ordered, strict=True):
         draw_curves(panel, tasks[task], task or f"mean over {len(tasks) - 1} tasks")
         panel.set(ylim=(-3, 103))
-    shared_legend(figure, axes, "accuracy (%, 95% interval)")
+    _legend(figure, axes, "accuracy (%, 95% interval)")
     figure.suptitle(f"removing {called}, least important first, {shots} shot{'s' * (shots != 1)}")
     return figure
 
@@ -135,7 +135,7 @@ def _retention(rows: list[Any]) -> Figure | None:
     for panel, (score, shots) in zip(axes, itertools.product(names, every), strict=True):
         draw_curves(panel, panels[score, shots], f"{score}, {shots} shot{'s' * (shots != 1)}")
         panel.set(ylim=(-3, 103))
-    shared_legend(figure, axes, "left of the sum over heads (%)")
+    _legend(figure, axes, "left of the sum over heads (%)")
     figure.suptitle("what is left of the heads' prefix matching and copying, mean over tasks")
     return figure
 
