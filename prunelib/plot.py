@@ -59,16 +59,15 @@ def grid(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str |
 
     A panel for each attribution that chose. Raises :class:`~prunelib.errors.UserError` if none did.
     """
-    from prunelib.results.figures.report import draw_grid
+    from prunelib.results.figures.choices import GRID, draw_grid
 
     rows = con.execute(_CHOSEN, [run, model]).fetchall()
     figure, panels = _panels(len(rows), "choice of a search", 3.6, 3.1)
     keys = [row[:5] for row in rows]
     for panel, (*key, layer, rate, untouched) in zip(panels, rows, strict=True):
-        image = draw_grid(panel, con, key, layer, rate)
+        image = draw_grid(panel, con.execute(GRID, key).fetchall(), layer, rate)
         known = f"untouched model: {100 * untouched:.0f}%" + ", chosen" * (layer is None)
         panel.set_title(f"{_title(keys, key)}\n{known}".strip(), fontsize=9)
-        panel.set_xlabel("neurons of the layer switched off")
     bar = figure.colorbar(image, ax=panels, label="accuracy in the search (%)")
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
     return figure

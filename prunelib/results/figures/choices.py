@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import duckdb
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 # Of the random searches of a proxy, one is drawn: that of the first seed.
 _MAPS = """
@@ -24,7 +25,8 @@ SELECT model, method, proxy, min(control_seed), arg_min(layer, control_seed),
 FROM _labels WHERE run = $1 AND role = 'control' AND method = 'random_search' GROUP BY ALL
 ORDER BY model, proxy, control, method, control_seed
 """
-_GRID = """
+#: Cells of a search, of run, model, method, task and control_seed.
+GRID = """
 SELECT layer, rate, accuracy FROM grid
 WHERE run = $1 AND model = $2 AND method = $3 AND task = $4
   AND control_seed IS NOT DISTINCT FROM $5 ORDER BY layer, rate
@@ -68,7 +70,7 @@ def draw_choices(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[Dr
                       f"{model}: accuracy and copying errors for each task and number of shots, "
                       "with 95% intervals", _tasks({name: values[name][model] for name in values}))
     for model, rows in _by_model(connection, _MAPS, run).items():
-        found = [(row, connection.sql(_GRID, params=[run, model, *row[:3]]).fetchall())
+        found = [(row, connection.sql(GRID, params=[run, model, *row[:3]]).fetchall())
                  for row in rows]
         drawn = [(row, cells) for row, cells in found if cells][:_MOST_MAPS]
         if drawn:
@@ -99,7 +101,7 @@ def _maps(drawn: list[tuple[tuple[Any, ...], list[Any]]]) -> Figure:
         panel.axis("off")
     for panel, ((method, proxy, seed, layer, rate, control), cells) in zip(axes, drawn,
                                                                            strict=False):
-        _grid(panel, cells, layer, rate)
+        draw_grid(panel, cells, layer, rate)
         name = "control: random search" if control else shorten(method, 30, placeholder="…")
         seeded = "" if seed is None else f", seed {seed}"
         off = "\nchosen: switch nothing off" if layer is None else ""
@@ -107,8 +109,8 @@ def _maps(drawn: list[tuple[tuple[Any, ...], list[Any]]]) -> Figure:
     return figure
 
 
-def _grid(axes: Axes, rows: list[Any], layer: int | None, rate: float | None) -> None:
-    """Heat map of search accuracy; the chosen cell, if it is one, has a frame."""
+def draw_grid(axes: Axes, rows: list[Any], layer: int | None, rate: float | None) -> AxesImage:
+    """Heat map of (layer, rate, accuracy); the chosen cell, if it is one, has a frame."""
     from matplotlib.patches import Rectangle
 
     layers = sorted({row[0] for row in rows})
@@ -116,7 +118,7 @@ def _grid(axes: Axes, rows: list[Any], layer: int | None, rate: float | None) ->
     cells = np.full((len(layers), len(rates)), np.nan)
     for cell_layer, cell_rate, value in rows:
         cells[layers.index(cell_layer), rates.index(cell_rate)] = value
-    axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower")
+    image = axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower")
     for i, j in zip(*np.nonzero(~np.isnan(cells)), strict=True):  # strategies leave cells out
         value = cells[i, j]
         axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8,
@@ -127,6 +129,7 @@ def _grid(axes: Axes, rows: list[Any], layer: int | None, rate: float | None) ->
     axes.set_xticks(range(len(rates)), [f"{100 * r:g}" for r in rates])
     axes.set_yticks(range(len(layers)), [str(i) for i in layers])
     axes.set(xlabel="% of the layer switched off", ylabel="layer")
+    return image
 
 
 def _outcomes(rows: list[tuple[Any, ...]]) -> Figure:
