@@ -17,7 +17,8 @@ from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import Ablation
 from prunelib.models import Loaded, load
-from prunelib.results.query import find_intervention, query
+from prunelib.results.query import query
+from prunelib.results.stored_interventions import find_intervention
 from prunelib.tasks import ICL18
 
 ATTRIBUTED = {"shots": 2, "prompts": 6, "block": 3, "max_nodes": 17}
