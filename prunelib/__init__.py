@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prunelib import plot
     from prunelib.api.evaluation import Evaluation
     from prunelib.api.model import Model, load
     from prunelib.api.scores import Scores
     from prunelib.api.tasks import OpenTask, task
-    from prunelib import plot
     from prunelib.errors import UserError
     from prunelib.pipeline.driver import RunReport, run
     from prunelib.recipe.load import load_recipe, parse_recipe

@@ -14,6 +14,7 @@ from prunelib.errors import UserError
 
 if TYPE_CHECKING:
     import duckdb
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Panels side by side.
@@ -37,7 +38,8 @@ WHERE coalesce(run = $1, true) AND coalesce(model = $2, true) ORDER BY ALL
 """
 _HEADS = """
 SELECT run, model, score, 'demonstrations: ' || shots, NULL, layer, "index", avg("value")
-FROM component_importance WHERE site = 'head' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
+FROM component_importance
+WHERE site = 'head' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
 GROUP BY ALL ORDER BY ALL
 """
 _MEANS = """
@@ -49,7 +51,8 @@ _BY_TASK = """
 SELECT run, model, shots, task, "order", {share}, avg(accuracy), min(accuracy_low),
        max(accuracy_high)
 FROM removal_curves
-WHERE {other} = 0 AND coalesce(run = $1, true) AND coalesce(model = $2, true) GROUP BY ALL ORDER BY ALL
+WHERE {other} = 0 AND coalesce(run = $1, true) AND coalesce(model = $2, true)
+GROUP BY ALL ORDER BY ALL
 """
 
 
@@ -80,9 +83,6 @@ def scores(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str
     A panel for each attribution, and for each importance score of heads. Raises
     :class:`~prunelib.errors.UserError` if there are no scores.
     """
-    from prunelib.results.figures.head_importance import draw_map
-    from prunelib.results.figures.score_panels import draw_dots
-
     neurons: dict[tuple[Any, ...], dict[int, list[tuple[float, int]]]] = {}
     for *key, layer, _, score, place in con.execute(_ATTRIBUTED, [run, model]).fetchall():
         neurons.setdefault(tuple(key), {}).setdefault(layer, []).append((score, place))
@@ -91,22 +91,35 @@ def scores(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str
         heads.setdefault(tuple(key), []).append((layer, index, value))
     every = [*neurons, *heads]
     figure, panels = _panels(len(every), "scores of components", 3.4, 2.7)
-    for panel, key in zip(panels, every, strict=True):
-        alike = [*(neurons if key in neurons else heads)]
-        if key in neurons:
-            values = {layer: np.array([score for score, _ in of])
-                      for layer, of in neurons[key].items()}
-            best = max(1, MARKED // len(values))
-            draw_dots(panel, values, [(layer, index) for layer, of in neurons[key].items()
-                                      for index, (_, place) in enumerate(of) if place <= best])
+    for panel, about in zip(panels, every, strict=True):
+        alike = list(neurons) if about in neurons else list(heads)
+        if about in neurons:
+            _neurons(panel, neurons[about])
         else:
-            cells = np.full([1 + max(row[i] for row in heads[key]) for i in (0, 1)], np.nan)
-            for layer, index, value in heads[key]:
-                cells[layer, index] = value
-            draw_map(panel, cells)
-            panel.set_ylabel("layer")
-        panel.set_title(_title(alike, key) or _readable(key[2]), fontsize=9)
+            _heads(panel, heads[about])
+        panel.set_title(_title(alike, about) or _readable(about[2]), fontsize=9)
     return figure
+
+
+def _neurons(panel: Axes, layers: dict[int, list[tuple[float, int]]]) -> None:
+    """Dots of (score, rank) of each layer, by index."""
+    from prunelib.results.figures.score_panels import draw_dots
+
+    best = max(1, MARKED // len(layers))
+    draw_dots(panel, {layer: np.array([score for score, _ in of]) for layer, of in layers.items()},
+              [(layer, index) for layer, of in layers.items()
+               for index, (_, place) in enumerate(of) if place <= best])
+
+
+def _heads(panel: Axes, rows: list[tuple[int, int, float]]) -> None:
+    """A map of (layer, head, score)."""
+    from prunelib.results.figures.head_importance import draw_map
+
+    cells = np.full((1 + max(row[0] for row in rows), 1 + max(row[1] for row in rows)), np.nan)
+    for layer, index, value in rows:
+        cells[layer, index] = value
+    draw_map(panel, cells)
+    panel.set_ylabel("layer")
 
 
 def removal(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str | None = None,
