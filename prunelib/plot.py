@@ -42,6 +42,12 @@ FROM component_importance
 WHERE site = 'head' AND coalesce(run = $1, true) AND coalesce(model = $2, true)
 GROUP BY ALL ORDER BY ALL
 """
+_METHOD_NAMES = {"none": "untouched", "random_search": "random search (control)"}
+_METHODS = """
+SELECT run, model, task, method, accuracy, accuracy_low, accuracy_high, copying_error FROM methods
+WHERE coalesce(run = $1, true) AND coalesce(model = $2, true)
+ORDER BY run, model, task, method <> 'none', method <> 'random_search', method
+"""
 _MEANS = """
 SELECT run, model, shots, NULL, "order", {share}, accuracy, accuracy_low, accuracy_high
 FROM removal_means
@@ -153,6 +159,41 @@ def removal(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: st
     figure.legend(handles.values(), [_ORDERS.get(label, label) for label in handles],
                   loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.supylabel("accuracy (%, 95% interval)", fontsize=9)
+    return figure
+
+
+def methods(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str | None = None
+            ) -> Figure:
+    """Accuracy with its 95% interval and copying errors of every method; a panel for each task.
+
+    The dashed line is the untouched model's accuracy. Raises
+    :class:`~prunelib.errors.UserError` if nothing was reported.
+    """
+    found: dict[tuple[Any, ...], list[tuple[str, float, float | None, float | None, float]]] = {}
+    for *key, name, accuracy, low, high, copying in con.execute(_METHODS, [run, model]).fetchall():
+        found.setdefault(tuple(key), []).append((name, accuracy, low, high, copying))
+    most = max(map(len, found.values()), default=0)
+    figure, panels = _panels(len(found), "reported answers", 3.3, 1.0 + 0.25 * most)
+    for panel, (key, rows) in zip(panels, found.items(), strict=True):
+        for place, (name, accuracy, low, high, copying) in enumerate(rows):
+            ends = None if low is None or high is None else [
+                [100 * (accuracy - low)], [100 * (high - accuracy)]]
+            panel.errorbar(100 * accuracy, place, xerr=ends, fmt="o", capsize=3, color="tab:blue",
+                           label="accuracy (95% interval)")
+            panel.plot(100 * copying, place, "x", color="tab:red", label="copying errors")
+            if name == "none":
+                panel.axvline(100 * accuracy, color="black", linewidth=0.8, linestyle="--",
+                              label="accuracy of the untouched model")
+        names = [_METHOD_NAMES.get(row[0], _readable(row[0])) for row in rows]
+        panel.set_yticks(range(len(rows)), names, fontsize=8)
+        panel.invert_yaxis()
+        panel.set(xlim=(-3, 103), xlabel="% of answers")
+        panel.set_title(_title(list(found), key) or str(key[2]), fontsize=9)
+        panel.grid(axis="x", alpha=0.3)
+    handles = {label: line for line, label in zip(*panels[0].get_legend_handles_labels(),
+                                                  strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=1, frameon=False,
+                  fontsize=8)
     return figure
 
 

@@ -67,7 +67,8 @@ class Evaluation:
         """Means over the tasks, each with all its numbers of shots, as in ``leaderboard``.
 
         ``accuracy`` and ``copying_error`` with their 95% intervals over queries and, where
-        something was done to the model, ``difference`` (in accuracy) with its interval and p-value.
+        something was done to the model, ``difference`` (in accuracy) with its interval and
+        p-value, and ``copying_difference`` (in copying errors) with its interval.
         """
         return self._line(self.predictions())
 
@@ -84,7 +85,9 @@ class Evaluation:
                      f"{name}_low": float(low[0]), f"{name}_high": float(high[0])}
         if "correct_untouched" not in some:
             return line
-        pairs = [_by_query(of_task) for of_task in tasks]
+        copies = np.stack([pair_sums(*_by_query(of_task, "copied")) for of_task in tasks])
+        fewer, more = difference_intervals(copies, rows)
+        pairs = [_by_query(of_task, "correct") for of_task in tasks]
         low, high = difference_intervals(np.stack([pair_sums(*pair) for pair in pairs]), rows)
         flips = [np.unique(np.round(gained - lost, 9), return_counts=True)
                  for _, gained, lost in pairs]
@@ -94,6 +97,8 @@ class Evaluation:
             "difference": float(np.mean([(gained.sum() - lost.sum()) / n.sum()
                                          for n, gained, lost in pairs])),
             "difference_low": float(low[0]), "difference_high": float(high[0]),
+            "copying_difference": float(np.mean((copies[:, 3] - copies[:, 6]) / copies[:, 1])),
+            "copying_difference_low": float(fewer[0]), "copying_difference_high": float(more[0]),
             "p_value": sign_flip_p(
                 np.concatenate([values for values, _ in flips]),
                 np.concatenate([counts for _, counts in flips]),
@@ -109,7 +114,10 @@ class Evaluation:
             said += (f"; untouched {line['accuracy_untouched']:.1%} and "
                      f"{line['copying_error_untouched']:.1%}; difference in accuracy "
                      f"{line['difference']:+.1%} [{line['difference_low']:+.1%}, "
-                     f"{line['difference_high']:+.1%}], p = {line['p_value']:.2g}")
+                     f"{line['difference_high']:+.1%}], p = {line['p_value']:.2g}, in copying "
+                     f"errors {line['copying_difference']:+.1%} "
+                     f"[{line['copying_difference_low']:+.1%}, "
+                     f"{line['copying_difference_high']:+.1%}]")
         return f"{said} ({line['n']} answers, {line['queries']} queries)"
 
 
@@ -122,9 +130,9 @@ def _sums(of_task: pd.DataFrame, column: str) -> Any:
     return share_sums(by_query.size().to_numpy(), by_query.sum().to_numpy(float))
 
 
-def _by_query(of_task: pd.DataFrame) -> tuple[Any, Any, Any]:
-    """Of each query: pairs of answers, those right here alone, those right untouched alone."""
-    right, other = of_task["correct"].astype(bool), of_task["correct_untouched"].astype(bool)
-    counted = of_task[["query"]].assign(n=1, gained=right & ~other, lost=other & ~right)
+def _by_query(of_task: pd.DataFrame, column: str) -> tuple[Any, Any, Any]:
+    """Of each query: pairs of answers, those that count here alone, and untouched alone."""
+    here, other = of_task[column].astype(bool), of_task[f"{column}_untouched"].astype(bool)
+    counted = of_task[["query"]].assign(n=1, gained=here & ~other, lost=other & ~here)
     sums = counted.groupby("query", sort=True).sum().astype(float)
     return sums["n"].to_numpy(), sums["gained"].to_numpy(), sums["lost"].to_numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +23,14 @@ from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.base import Intervention
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.attribution import rank
+from prunelib.pipeline.stages.contrasts import contrast_prompts, contrasted
 from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.head_importance import ImportanceJob
 from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.unit import Row
+from prunelib.recipe.methods import STEERING
 from prunelib.recipe.model import Bos, ModelSpec
+from prunelib.recipe.steering import SteeringSpec
 from prunelib.scoring.correctness import first_line
 from prunelib.tasks import Example
 from prunelib.tasks.tokenization import answer_room, token_ids
@@ -95,6 +99,41 @@ class Model:
         """
         intervention.check(self.info)
         return replace(self, intervention=intervention)
+
+    def steered(self, method: str, task: str | OpenTask, *, size: int, strength: float,
+                shots: int = 3, prompts: int = 100, seed: int = 0,
+                against: Literal["wrong", "copied"] = "wrong", format: str = "arrow") -> Model:
+        """The model under a steering, found on pairs of a right and a wrong answer.
+
+        Args:
+            method: ``caa``, ``iti``, ``sadi_hidden``, ``sadi_neuron`` or ``sadi_head``.
+            task: whose prompts, of its ``attribute`` split.
+            size: of ``caa`` the layer; of the others how many heads, neurons or dimensions.
+            strength: the multiplier of ``caa``, α of ``iti``, δ of ``sadi``.
+            shots: demonstrations of each prompt.
+            prompts: how many.
+            seed: of the prompts.
+            against: the wrong answer: another one, or one that would be ``copied``.
+            format: how prompts are written.
+
+        Raises:
+            UserError: a setting is wrong, or something is done to the model already.
+        """
+        self._check_untouched()
+        chosen = several(task)
+        name = chosen[0].name
+        run = self.session.model_run({
+            "format": format, "search": {"split": "attribute", "shots": shots},
+            "evaluate": {"tasks": [name], "shots": [shots], "examples": 1},
+            "steering": {"methods": method, "proxy": name, "shots": shots, "prompts": prompts,
+                         "seeds": [seed], "against": against}}, chosen)
+        spec, known = run.recipe.settings(SteeringSpec), STEERING[method]
+        if not known.sizes and size not in run.layers:
+            raise UserError(f"model '{self.info.id}' has layers 0 to {self.info.layers - 1}, no "
+                            f"layer {size}")
+        contrast, _ = self.session.follow(contrasted(
+            run, spec, contrast_prompts(run, spec, name, seed), False, known.probes))
+        return self.under(resolve_name(known.maker)(contrast, size, strength))
 
     def attribute(self, task: str | OpenTask, *, shots: int = 3, prompts: int = 50,
                   seed: int = 0, layers: Literal["all"] | Sequence[int] = "all",

@@ -83,7 +83,8 @@ def test_importance_of_heads_is_that_of_a_run(results: Path, model: prunelib.Mod
 
 def test_the_top_is_what_a_search_switches_off(results: Path, model: prunelib.Model,
                                                scores: prunelib.Scores) -> None:
-    digest = ask(results, "select intervention from chosen")["intervention"][0]
+    digest = ask(results, "select intervention from interventions "
+                          "where role = 'chosen'")["intervention"][0]
     stored = find_intervention(results, "reference/llama-copier", digest).intervention
     off = scores.top(0.05, layer=2)
     assert model.without(off).intervention == stored == Ablation.of(off) and len(off) == 30
@@ -112,12 +113,34 @@ def test_evaluations_are_those_of_a_run(results: Path, model: prunelib.Model,
                         "where role = 'chosen' order by task, shots").rename(columns=columns)
     mine = found.frame().sort_values(["task", "shots"]).reset_index(drop=True)[list(view)]
     pd.testing.assert_frame_equal(mine, view, check_dtype=False, rtol=1e-9)
+    same = found.frame()
+    assert (same["copying_difference"] - same["copying_error"]
+            + same["copying_error_untouched"]).abs().max() < 1e-12
+    assert (same["copying_difference_low"] <= same["copying_difference"]).all()
     total = found.total()
     line = ask(results, "select * from leaderboard where method = 'integrated_gradients'").iloc[0]
     for name in ("accuracy", "accuracy_low", "accuracy_high", "copying_error", "difference",
                  "difference_low", "difference_high", "p_value", "n", "queries"):
         assert total[name] == pytest.approx(line[name], rel=1e-9), name
     assert "difference in accuracy +" in repr(found)
+
+
+def test_steering_is_that_of_a_run(model: prunelib.Model, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    assert prunelib.run(prunelib.Recipe.model_validate({
+        "name": "steer", "models": ["reference/llama-copier"], "engine": "transformers",
+        "steering": {"methods": [{"method": "caa", "strongest": 2.0}], "proxy": "to_upper",
+                     "shots": 1, "prompts": 6},
+        "search": {"layers": "all", "rates": [0.05], "examples": 4, "shots": 1},
+        "controls": {"random": 0, "random_searches": 0},
+        "evaluate": {"tasks": ["to_upper"], "shots": [1], "examples": 4},
+    }), folder).complete
+    tried = ask(folder, "select intervention, layer from interventions where role = 'grid'")
+    found = {layer: model.steered("caa", "to_upper", size=layer, strength=2.0, shots=1,
+                                  prompts=6).intervention.digest for layer in range(4)}
+    assert dict(zip(tried["layer"], tried["intervention"], strict=True)) == found
+    with pytest.raises(UserError, match="no layer 9"):
+        model.steered("caa", "to_upper", size=9, strength=2.0, shots=1, prompts=6)
 
 
 def test_the_untouched_model_has_no_difference(model: prunelib.Model) -> None:

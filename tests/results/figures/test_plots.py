@@ -76,15 +76,33 @@ def test_removal_with_the_untouched_model_and_the_control(studied: Path) -> None
     assert len(prunelib.plot.removal(con, by_task=True).axes) == 3 * len(figure.axes)
 
 
+def test_methods_of_each_task(folder: Folder) -> None:
+    folder.intervention("base", "none", "baseline")
+    folder.intervention("ig", "integrated_gradients", "chosen")
+    for task in ("t", "u"):
+        folder.answers("base", "1c0c", task=task)
+        folder.answers("ig", "110c", task=task)
+    folder.write()
+    figure = prunelib.plot.methods(prunelib.open_results(folder.root))
+    assert [axes.get_title() for axes in figure.axes] == ["t", "u"]
+    panel = figure.axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == [
+        "untouched", "integrated gradients"]
+    points = [(float(np.asarray(line.get_xdata())[0]), line.get_marker()) for line in panel.lines
+              if line.get_marker() in ("o", "x")]
+    assert points == [(25.0, "o"), (50.0, "x"), (50.0, "o"), (25.0, "x")]
+
+
 def test_heads_are_maps(studied: Path) -> None:
     figure = prunelib.plot.scores(prunelib.open_results(studied))
     assert any("gradient gate" in axes.get_title() for axes in figure.axes)
     assert any("prefix matching" in axes.get_title() for axes in figure.axes)
 
 
-@pytest.mark.parametrize("name", ["grid", "scores", "removal"])
+@pytest.mark.parametrize("name", ["grid", "scores", "removal", "methods"])
 def test_nothing_to_draw_is_said(folder: Folder, name: str) -> None:
-    folder.intervention("base", "none", "baseline")
+    folder.add("planted", {"model": "m", "site": "mlp_hidden", "layer": 0, "index": 1,
+                           "unit_id": "planted"})
     folder.write()
     with pytest.raises(UserError, match="nothing to draw"):
         getattr(prunelib.plot, name)(prunelib.open_results(folder.root))
