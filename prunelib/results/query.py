@@ -58,7 +58,7 @@ FROM _written_{table} w LEFT JOIN _names n ON n.unit_id = w.unit_id
 #: The summary of predictions (:mod:`prunelib.results.outcomes`), which only views mention.
 _PARTS = "_parts"
 _EVERYTHING = frozenset([*TABLES, _PARTS, *(view.name for view in VIEWS)])
-_WORD, _STRING = re.compile(r"\w+"), re.compile(r"'[^']*'")
+_WORD, _STRING = re.compile(r"\w+"), re.compile(r"--[^\n]*|'[^']*'")
 #: SQL with such a word may list tables and views.
 _LISTS = re.compile(r"\b(show|duckdb_|information_schema|pg_|pragma_|sqlite_)", re.IGNORECASE)
 
