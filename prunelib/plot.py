@@ -174,7 +174,7 @@ def methods(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: st
         found.setdefault(tuple(key), []).append((name, accuracy, low, high, copying))
     most = max(map(len, found.values()), default=0)
     figure, panels = _panels(len(found), "reported answers", 3.3, 1.0 + 0.25 * most)
-    for panel, (key, rows) in zip(panels, found.items(), strict=True):
+    for panel, (of, rows) in zip(panels, found.items(), strict=True):
         for place, (name, accuracy, low, high, copying) in enumerate(rows):
             ends = None if low is None or high is None else [
                 [100 * (accuracy - low)], [100 * (high - accuracy)]]
@@ -188,7 +188,7 @@ def methods(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: st
         panel.set_yticks(range(len(rows)), names, fontsize=8)
         panel.invert_yaxis()
         panel.set(xlim=(-3, 103), xlabel="% of answers")
-        panel.set_title(_title(list(found), key) or str(key[2]), fontsize=9)
+        panel.set_title(_title(list(found), of) or str(of[2]), fontsize=9)
         panel.grid(axis="x", alpha=0.3)
     handles = {label: line for line, label in zip(*panels[0].get_legend_handles_labels(),
                                                   strict=True)}
