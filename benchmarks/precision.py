@@ -1,28 +1,27 @@
-"""Where the error of an attribution is, and what removes it at which cost.
+"""What the prompts of an attribution and what its nodes decide, at which cost.
 
-``python -m benchmarks.precision --model ID [--layers 1 8 16 24] [--truth 800]``
+``python -m benchmarks.precision --results DIR --model ID``
 
-The truth of a layer is the mean over ``--truth`` prompts of vowel counting, each with four nodes
-of its own. Every way to score is given other prompts, and is measured by its cost, forward and
-backward passes of a prompt through the layers above, by the share of the truth's top 1% of
-components that are in its own, and by the rank correlation with the truth. Each figure is the mean
-over the layers. Writes docs/results/precision.md and benchmarks/results/precision.json.
+First: how many of the planted neurons of four reference copiers each way to score finds (recall at
+K, in their layer, prompts of the paper's proxy and of the mixture ``varied_copying``), against its
+cost, forward and backward passes of a prompt through the layers above. Second: on what share of the
+top 1% two disjoint halves of a real model's prompts agree, mean over its layers, from the table
+``prompt_scores`` of a finished run in DIR that attributed ``--model`` on vowel counting at 3 shots.
+Writes docs/results/precision.md and benchmarks/results/precision.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from scipy import stats
 
 from benchmarks.copier_tables import write_into
 from prunelib.attribution import quadrature, shifted_nodes
@@ -37,6 +36,7 @@ from prunelib.attribution.scorers.gradient_activation import gradient_activation
 from prunelib.attribution.scorers.iterated_path import ROUNDS, iterated_path_scores
 from prunelib.models import Loaded, describe, load
 from prunelib.recipe.attribution import ObjectiveSpec
+from prunelib.results.storage.store import Store
 from prunelib.search.selection import by_score, count_at
 from prunelib.tasks import draw, get_task
 from prunelib.tasks.tokenization import Encoded, encode
@@ -44,53 +44,53 @@ from prunelib.tasks.tokenization import Encoded, encode
 RESULT = Path(__file__).parent / "results" / "precision.json"
 DOCS = Path(__file__).parent.parent / "docs" / "results" / "precision.md"
 OBJECTIVE = make_objective(ObjectiveSpec())
+COPIERS = ("llama", "gpt2", "bloom", "opt")
+PROXIES = ("vowel_counting", "varied_copying")
 #: Share of a layer that counts as its top.
 TOP = 0.01
-BLOCK = 25
-#: Prompts of each way to score; the truth has others.
-COUNTS = (12, 25, 50, 100, 200)
+COUNTS = (12, 25, 50, 100)
+SHARES: tuple[Aggregate, ...] = ("mean", "trimmed")
 
 Array = NDArray[np.float64]
 
 
+def prompts_of(loaded: Loaded, proxy: str) -> tuple[list[Encoded], list[str]]:
+    """Prompts that are attributed, and their queries."""
+    examples = draw(get_task(proxy), split="attribute", shots=3, seed=0, count=max(COUNTS))
+    return [encode(e, loaded.tokenizer) for e in examples], [e.query for e in examples]
+
+
 def each_score(loaded: Loaded, layer: int, prompts: list[Encoded]) -> Array:
     """Scores of every prompt by four nodes of its own, ``[prompts, components]``."""
-    found = []
-    for start in range(0, len(prompts), BLOCK):
-        some = prompts[start : start + BLOCK]
-        (part,) = block_gradients(
-            loaded, layer_path(loaded, layer), some, OBJECTIVE,
-            shifted_nodes.new_nodes(0, [shifted_nodes.shift(p.prompt) for p in some]),
-            weights=shifted_nodes.rules(0))
-        if part.each is not None:
-            found.append(part.each[0])
-    return np.concatenate(found)
+    (found,) = block_gradients(
+        loaded, layer_path(loaded, layer), prompts, OBJECTIVE,
+        shifted_nodes.new_nodes(0, [shifted_nodes.shift(p.prompt) for p in prompts]),
+        weights=shifted_nodes.rules(0))
+    return np.zeros((0, 0)) if found.each is None else found.each[0]
 
 
-def exact(loaded: Loaded, layer: int, prompts: list[Encoded], tolerance: float
-          ) -> tuple[Array, int]:
-    """Scores by the same nodes for every prompt, to a tolerance, and how many nodes that takes."""
+def exact(loaded: Loaded, layer: int, prompts: list[Encoded]) -> tuple[Array, int]:
+    """Scores by the same nodes for every prompt, to 2%, and how many nodes that takes."""
     parts = []
-    for level, nodes in enumerate(quadrature.NODES):
+    for level in range(len(quadrature.NODES)):
         parts.append(block_gradients(loaded, layer_path(loaded, layer), prompts, OBJECTIVE,
                                      quadrature.new_nodes(level))[0])
         found = layer_scores([parts], level)
-        if found.error <= tolerance or nodes >= 65:
+        if found.error <= 0.02:
             break
-    return found.scores, nodes
+    return found.scores, quadrature.NODES[level]
 
 
 def ways(loaded: Loaded, layer: int, prompts: list[Encoded], queries: list[str]
          ) -> Iterator[tuple[str, int, float, Array]]:
     """(way, prompts, cost, scores) of every way to score a layer."""
     each = each_score(loaded, layer, prompts)
-    for count in COUNTS:
-        for how in ("mean", "trimmed"):
-            kind: Aggregate = how  # type: ignore[assignment]
+    for how in SHARES:
+        for count in COUNTS:
             yield (f"4 own nodes, {how}", count, 4 * count,
-                   aggregate(each[:count], queries[:count], kind).scores)
+                   aggregate(each[:count], queries[:count], how).scores)
     for count in COUNTS[:2]:
-        scores, nodes = exact(loaded, layer, prompts[:count], 0.02)
+        scores, nodes = exact(loaded, layer, prompts[:count])
         yield "same nodes, to 2%", count, nodes * count, scores
     for count in COUNTS[2:]:
         yield ("gradient × activation", count, count, gradient_activation(
@@ -100,63 +100,76 @@ def ways(loaded: Loaded, layer: int, prompts: list[Encoded], queries: list[str]
                iterated_path_scores(loaded, layer, prompts[:count], OBJECTIVE))
 
 
-def of_layer(model: str, layer: int, truth: int) -> list[dict[str, Any]]:
-    """Rows of one layer."""
-    import torch
-
-    torch.set_num_threads(1)
-    loaded = load(describe(model))
-    examples = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0,
-                    count=max(COUNTS) + truth)
-    prompts = [encode(example, loaded.tokenizer) for example in examples]
-    queries = [example.query for example in examples]
-    few, many = slice(max(COUNTS)), slice(max(COUNTS), None)
-    known = each_score(loaded, layer, prompts[many])
-    right = known.mean(0)
-    top = count_at(TOP, len(right))
-    best = set(by_score(right)[:top])
-    sure = aggregate(known, queries[many], "mean").sampling_error
-    rows = [{"layer": layer, "way": way, "prompts": count, "cost": cost,
-             "found": len(best & set(by_score(scores)[:top])) / top,
-             "spearman": float(stats.spearmanr(scores, right).statistic),
-             "truth_error": sure}
-            for way, count, cost, scores in ways(loaded, layer, prompts[few], queries[few])]
-    for half in (c // 2 for c in (2 * 12, 2 * 25, 2 * 50, 2 * 100, truth) if c <= truth):
-        for how in ("mean", "trimmed"):
-            rows.append({"layer": layer, "way": f"halves, {how}", "prompts": half, "cost": 4 * half,
-                         "found": overlap(known[: 2 * half], queries[many][: 2 * half], how,  # type: ignore[arg-type]
-                                          by_score, [top])})
-    return rows
+def recalls(family: str) -> Iterator[dict[str, Any]]:
+    """Rows of one copier: what each way finds of its planted neurons."""
+    loaded = load(describe(f"reference/{family}-copier"))
+    planted = json.loads((Path(loaded.info.path) / "planted.json").read_text("utf-8"))
+    known, layer = set(planted["neurons"]), planted["layer"]
+    for proxy in PROXIES:
+        for way, count, cost, scores in ways(loaded, layer, *prompts_of(loaded, proxy)):
+            found = len(known & set(by_score(scores)[: len(known)])) / len(known)
+            yield {"family": family, "proxy": proxy, "way": way, "prompts": count, "cost": cost,
+                   "recall": found}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Means over layers, as Markdown."""
-    lines = ["| way | prompts | passes | top 1% of the truth found | rank correlation |",
-             "| --- | --- | --- | --- | --- |"]
-    for way, count in dict.fromkeys((row["way"], row["prompts"]) for row in rows):
-        some = [row for row in rows if (row["way"], row["prompts"]) == (way, count)]
-        spearman = [row["spearman"] for row in some if "spearman" in row]
-        lines.append(f"| {way} | {count} | {np.mean([r['cost'] for r in some]):.0f} | "
-                     f"{np.mean([r['found'] for r in some]):.2f} | "
-                     f"{f'{np.mean(spearman):.2f}' if spearman else ''} |")
+def halves(results: Path, model: str) -> Iterator[dict[str, Any]]:
+    """Rows of a run's layers: what two halves of its prompts agree on."""
+    table = Store.open(results, create=False).read("prompt_scores")
+    keep = np.flatnonzero((np.array(table["model"]) == model) & (np.array(table["level"]) == 0))
+    layers, examples = np.array(table["layer"])[keep], np.array(table["example"])[keep]
+    drawn = draw(get_task("vowel_counting"), split="attribute", shots=3, seed=0,
+                 count=int(examples.max()) + 1)
+    queries = {example.example: example.query for example in drawn}
+    for layer in np.unique(layers):
+        here = keep[layers == layer]
+        here = here[np.argsort(examples[layers == layer])]
+        each = np.stack([np.asarray(table["scores"][int(i)].values, np.float64) for i in here])
+        asked = [queries[int(table["example"][int(i)].as_py())] for i in here]
+        top = count_at(TOP, each.shape[1])
+        for count in (c for c in COUNTS if 2 * c <= len(each)):
+            for how in SHARES:
+                yield {"layer": int(layer), "way": how, "prompts": count,
+                       "overlap": overlap(each[: 2 * count], asked[: 2 * count], how, by_score,
+                                          [top])}
+
+
+def tables(found: Sequence[dict[str, Any]], agreed: Sequence[dict[str, Any]], model: str) -> str:
+    """Both tables as Markdown."""
+    families = " | ".join(COPIERS)
+    lines = [f"| way to score | prompts | passes | proxy | {families} | mean |",
+             "| --- | --- | --- | --- | " + "--- | " * (len(COPIERS) + 1)]
+    for proxy, way, count in dict.fromkeys((r["proxy"], r["way"], r["prompts"]) for r in found):
+        some = [r for r in found if (r["proxy"], r["way"], r["prompts"]) == (proxy, way, count)]
+        each = " | ".join(f"{r['recall']:.2f}" for r in some)
+        lines.append(f"| {way} | {count} | {fmean(r['cost'] for r in some):.0f} | {proxy} | {each} "
+                     f"| {fmean(r['recall'] for r in some):.2f} |")
+    lines += ["", f"**{model}, all layers**", "",
+              "| prompts in each half | mean | trimmed mean | difference ± standard error |",
+              "| --- | --- | --- | --- |"]
+    for count in dict.fromkeys(r["prompts"] for r in agreed):
+        mean, trimmed = (np.array([r["overlap"] for r in agreed
+                                   if (r["prompts"], r["way"]) == (count, how)]) for how in SHARES)
+        gap = trimmed - mean
+        lines.append(f"| {count} | {mean.mean():.2f} | {trimmed.mean():.2f} | {gap.mean():+.2f} ± "
+                     f"{gap.std(ddof=1) / len(gap) ** 0.5:.2f} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Score the layers, two at a time."""
+    """Score the copiers, read the run, write the page."""
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--layers", type=int, nargs="+", default=[1, 8, 16, 24])
-    parser.add_argument("--truth", type=int, default=800)
     given = parser.parse_args()
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        rows = [row for of_one in pool.map(
-            of_layer, *zip(*((given.model, layer, given.truth) for layer in given.layers),
-                           strict=True)) for row in of_one]
-    about = {"model": describe(given.model).id, "truth": given.truth, "rows": rows}
-    RESULT.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-    write_into(DOCS, table(rows))
-    Console().print(table(rows))
+    torch.set_num_threads(1)
+    agreed = list(halves(given.results, given.model))
+    found = [row for family in COPIERS for row in recalls(family)]
+    RESULT.write_text(json.dumps({"recall": found, "halves": agreed}, indent=1) + "\n", "utf-8")
+    text = tables(found, agreed, given.model)
+    write_into(DOCS, text)
+    Console().print(text)
 
 
 if __name__ == "__main__":
