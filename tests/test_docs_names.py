@@ -146,7 +146,7 @@ def questions(page: Path) -> list[str]:
     """The SQL on a page: in blocks and lines of its own, and in commands."""
     shown = [block or line for block, line in _SHOWN.findall(page.read_text("utf-8"))]
     commands = [words[1] for block in blocks(page) for words in block.commands
-                if words[0] == "query"]
+                if words[0] == "query" and not words[1].startswith("-")]
     return shown + commands
 
 
