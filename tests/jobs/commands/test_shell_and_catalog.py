@@ -21,13 +21,13 @@ COUNT = "select count(*) as answers from predictions;"
 
 
 class Terminal:
-    """A program on a terminal of its own."""
+    """A program on a terminal of its own, which is its controlling one: Ctrl-C reaches it."""
 
     def __init__(self, *arguments: object, **environment: str) -> None:
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", *map(str, arguments)], stdin=slave, stdout=slave,
-            stderr=slave, close_fds=True, start_new_session=True,
+            ["setsid", "--ctty", sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+            stdin=slave, stdout=slave, stderr=slave, close_fds=True,
             env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "LINES": "12",
                               "COLUMNS": "100"} | environment)
         os.close(slave)
@@ -36,7 +36,9 @@ class Terminal:
     def wait_for(self, text: str) -> None:
         deadline = time.monotonic() + 120
         while text not in self.said:
-            assert time.monotonic() < deadline, self.said
+            if time.monotonic() > deadline:
+                self.process.kill()
+                pytest.fail(self.said)
             if select.select([self.master], [], [], 1)[0]:
                 try:
                     self.said += os.read(self.master, 4096).decode(errors="replace")
