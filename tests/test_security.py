@@ -143,7 +143,8 @@ def test_only_plain_data_goes_into_vllm(
     engine.close()
     assert open_to <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     methods = {call[0] for call in crossed}
-    assert methods == {"prunelib_install", "prunelib_switch", "prunelib_readback"}
+    assert methods == {"prunelib_install", "prunelib_switch", "prunelib_readback",
+                       "prunelib_steer", "prunelib_steered"}
     assert all(plain(call) for call in crossed)
     assert os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "0"
     assert os.environ["VLLM_NO_USAGE_STATS"] == "1"

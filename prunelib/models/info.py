@@ -32,10 +32,11 @@ from prunelib.models.gguf import check_sha256, made_from, model_folder
 from prunelib.models.pretrained import PRETRAINED
 from prunelib.models.registry import adapter_for
 from prunelib.models.shapes import elements, shapes
-from prunelib.recipe.model import Bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from prunelib.recipe.model import Bos
 
 #: Where the shipped reference models are.
 REFERENCE = Path(__file__).parent.parent / "reference" / "models"

@@ -93,13 +93,16 @@ def test_what_did_not_fit_is_listed_and_the_next_run_does_it(
             return clock + timedelta(minutes=len(executor.order))
 
     monkeypatch.setattr("prunelib.pipeline.driver.datetime", Clock)
-    report = prunelib.run(recipe(info, deadline="2026-01-01T06:07:00+00:00"), results, executor)
+    attribution = {"prompts": 9, "shots": 2, "block": 3, "max_nodes": 4}  # six units
+    report = prunelib.run(recipe(info, attribution=attribution,
+                                 deadline="2026-01-01T06:07:00+00:00"), results, executor)
     assert len(executor.order) == done and not report.complete
     assert not report.failed and not report.stopped
     assert sum(report.left.values()) > 0
     assert open_results(results).execute("select status from runs").fetchall() == [("deadline",)]
     monkeypatch.undo()
-    assert prunelib.run(recipe(info), results).complete  # the same run, with more time
+    # The same run, with more time.
+    assert prunelib.run(recipe(info, attribution=attribution), results).complete
 
 
 def test_a_study_that_ended_early_is_named_when_time_is_up_in_the_next(

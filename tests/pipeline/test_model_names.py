@@ -103,7 +103,7 @@ def test_a_renamed_folder_has_its_rows_and_no_new_work(
                           "attribution_units"}  # what the driver itself writes
     assert again.run != first.run
     con = open_results(results)
-    for name in ("predictions", "prompt_scores", "canaries", "leaderboard", "comparisons",
+    for name in ("predictions", "attribution_parts", "canaries", "leaderboard", "comparisons",
                  "grid", "chosen", "evaluations", "copying", "components"):
         found = lines(con, name, info.path, first.run)
         assert found and found == lines(con, name, copy, again.run), name

@@ -46,7 +46,7 @@ def passes(results: Path) -> int:
 def test_every_table_is_filled(finished: Path) -> None:
     empty = {name for name, table in rows(finished).items() if not table.num_rows}
     # None in the tiny model; not asked for.
-    assert empty == {"planted", "attribution_parts", "likelihoods", "task_vectors",
+    assert empty == {"planted", "attribution_parts", "contrasts", "likelihoods", "task_vectors",
                      "component_scores", "removals", "label_answers", "start_tokens"}
 
 

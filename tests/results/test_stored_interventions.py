@@ -80,7 +80,8 @@ def test_more_than_one_is_said_with_what_was_chosen(stored: Folder) -> None:
     ({"kind": "ablation", "content": '{"layers": [1]}'}, "cannot be read"),
     ({"kind": "fine_tuning", "content": '{"samples": [], "settings": {"epoch": 3}}'},
      "cannot be read"),
-    ({"kind": "steering"}, "'steering' are of another version"),
+    ({"kind": "steering"}, "cannot be read"),
+    ({"kind": "sculpting"}, "'sculpting' are of another version"),
 ])  # fmt: skip
 def test_what_is_not_what_was_done_is_refused(
     stored: Folder, changes: dict[str, Any], message: str

@@ -103,16 +103,16 @@ corrected AS (
     ) GROUP BY ALL
 ),
 asked AS MATERIALIZED (
-    SELECT DISTINCT model, intervention, task, purpose, split, shots, seed, example, unit_id
-    FROM predictions WHERE purpose IN ('search', 'report') AND repeat = 0
+    SELECT DISTINCT run, model, intervention, task, purpose, split, shots, seed, example, unit_id
+    FROM predictions JOIN _scope USING (unit_id, model)
+    WHERE purpose IN ('search', 'report') AND repeat = 0
 ),
 searched AS MATERIALIZED (
     SELECT l.run, l.model, l.method, l.only_task, l.control_seed, l.intervention, a.unit_id,
            a.split, a.shots, a.seed, a.example
     FROM labels l
-    JOIN asked a ON a.model = l.model AND a.intervention = l.intervention
+    JOIN asked a ON a.run = l.run AND a.model = l.model AND a.intervention = l.intervention
      AND a.purpose = 'search' AND a.task = l.proxy
-    JOIN _scope s ON s.run = l.run AND s.model = l.model AND s.unit_id = a.unit_id
     WHERE l.role = 'grid'
 ),
 tried AS (
@@ -127,15 +127,17 @@ behind AS (
     SELECT DISTINCT run, model, method, only_task, unit_id, 'choose' AS part FROM searched
     UNION
     SELECT DISTINCT l.run, l.model, l.method, l.only_task, u.used_unit, 'choose'
-    FROM labels l JOIN attribution_units u ON u.model = l.model AND u.method = l.method
+    FROM labels l
+    JOIN (SELECT run, model, method, proxy, used_unit
+          FROM attribution_units JOIN _scope USING (unit_id, model)) u
+      ON u.run = l.run AND u.model = l.model AND u.method = l.method
      AND u.proxy = coalesce(l.only_task, u.proxy)
-    JOIN _scope s ON s.run = l.run AND s.model = l.model AND s.unit_id = u.unit_id
     WHERE l.role = 'chosen'
     UNION
     SELECT DISTINCT l.run, l.model, l.method, a.task, a.unit_id, 'answer'
-    FROM labels l JOIN asked a ON a.model = l.model AND a.intervention = l.intervention
+    FROM labels l
+    JOIN asked a ON a.run = l.run AND a.model = l.model AND a.intervention = l.intervention
      AND a.purpose = 'report' AND coalesce(l.only_task, a.task) = a.task
-    JOIN _scope s ON s.run = l.run AND s.model = l.model AND s.unit_id = a.unit_id
     WHERE l.role IN ('baseline', 'chosen', 'control')
 ),
 took AS (

@@ -71,7 +71,8 @@ def test_an_unstable_ranking_is_told(folder: Folder, shared: int, kind: str, tol
             "model": "m", "method": "ig", "objective": "o", "proxy": "t", "shots": 2,
             "format": "arrow", "seed": 0, "site": "mlp_hidden", "layer": 1, "index": i,
             "score": 1.0 - i / 30, "rank": i + 1, "prompts": 8, "nodes": 4, "error_estimate": 0.1,
-            "completeness_error": 0.1, "standard_error": 0.1, "first_half_rank": i + 1,
+            "completeness_error": 0.1, "overlap": 0.5, "standard_error": 0.1,
+            "first_half_rank": i + 1,
             "second_half_rank": second, "unit_id": "scores"})  # fmt: skip
     found = only(write(folder, 22, 18), "two halves of the 8 attributed queries")
     assert found[0] == kind and f"{shared} of 3 components" in found[1] and told in found[1]

@@ -25,7 +25,7 @@ def add(folder: Folder, scores: Sequence[float], layer: int = 0, **changes: Any)
             "proxy": "vowel_counting", "shots": 3, "format": "arrow", "seed": 0,
             "site": "mlp_hidden", "layer": layer, "index": index, "score": float(scores[index]),
             "rank": rank, "prompts": 100, "nodes": 8, "error_estimate": 0.01,
-            "completeness_error": 0.2,
+            "completeness_error": 0.2, "overlap": 0.5,
         } | changes  # fmt: skip
         name = "-".join(str(v) for v in (row["method"], row["proxy"], row["prompts"], layer))
         folder.add("attributions", row | {"unit_id": name.replace("_", "-").lower()})
@@ -117,6 +117,7 @@ def test_completeness(folder: Folder) -> None:
             "proxy": "vowel_counting", "shots": 3, "format": "arrow", "seed": 0,
             "site": "mlp_hidden", "layer": 0, "index": index, "score": 0.5, "rank": index + 1,
             "prompts": 3, "nodes": 8, "error_estimate": 0.01, "completeness_error": 0.2,
+            "overlap": 0.5,
             "unit_id": "layer-0",
         }  # fmt: skip
         folder.add("attributions", row)
@@ -153,6 +154,7 @@ def test_scorers(folder: Folder) -> None:
                 "shots": 3, "format": "arrow", "seed": seed, "site": site, "layer": 1,
                 "index": index, "score": float(rank if method == BOTTOM else -rank), "rank": rank,
                 "prompts": 3, "nodes": 8, "error_estimate": 0.01, "completeness_error": 0.2,
+                "overlap": 0.5,
                 "unit_id": "scores",
             })  # fmt: skip
     for method, unit in ((IG, "a-1"), (IG, "a-2"), (BOTTOM, "a-2"), (BOTTOM, "a-3")):
