@@ -1,12 +1,12 @@
 """Which rules of choice find the cells that repair tasks which no search sees.
 
-``python -m benchmarks.choice_transfer NAME=PROXIES.parquet,TASKS.parquet …``
+``python -m benchmarks.choice_transfer NAME=PROXIES.parquet,TASKS.parquet … [--picture FILE.png]``
 
 Of each model, two maps of :mod:`benchmarks.cell_map`: of proxies on the search split, and of tasks
 on the report split. Every rule chooses from the first; what its cell gains is read from the second,
 the mean over tasks, with an interval by task and query. The best cell is chosen on one half of the
 second map's queries and read on the other, and the reverse, so that it is no maximum of noise.
-Writes docs/results/choice-transfer.md and a picture of both maps.
+Prints a table, and draws both maps.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.copier_tables import write_into
 from prunelib.interventions.ablation import Ablation
 from prunelib.search.choice import Cell, Outcome, Rule, choose
 
-RESULT = Path(__file__).parent / "results" / "choice_transfer.json"
-DOCS = Path(__file__).parent.parent / "docs" / "results" / "choice-transfer.md"
 PAPER = "vowel_counting"
 #: Rules by name: the rule, and whether it sees the paper's proxy alone.
 RULES: dict[str, tuple[Rule, bool]] = {
@@ -187,17 +184,18 @@ def main() -> None:
     """Compare the rules on every model that is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("maps", nargs="+", metavar="NAME=PROXIES,TASKS")
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
     maps: dict[str, tuple[Map, Map]] = {}
-    for given in parser.parse_args().maps:
+    for given in options.maps:
         name, _, paths = given.partition("=")
         proxies, tasks = (read(Path(path)) for path in paths.split(","))
         if proxies.about["scores"] != tasks.about["scores"]:
             parser.error(f"{name}: the maps are of different rankings")
         maps[name] = proxies, tasks
     rows = [row for name, of in maps.items() for row in compare(name, *of)]
-    RESULT.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-    write_into(DOCS, table(rows))
-    draw(maps, DOCS.with_suffix(".png"))
+    if options.picture:
+        draw(maps, options.picture)
     Console().print(table(rows))
 
 
