@@ -194,7 +194,7 @@ def test_models_are_checked_where_they_are(info: ModelInfo, monkeypatch: pytest.
     with pytest.raises(UserError, match="layers 0 to 1, not 7"):
         check_models(small_recipe(info, search={"layers": [7], "examples": 4}))
     monkeypatch.chdir(Path(info.path).parent)
-    with pytest.raises(UserError, match="is a relative folder"):
+    with pytest.raises(UserError, match="is a relative path"):
         check_models(small_recipe(info, models=[Path(info.path).name]))
 
 
