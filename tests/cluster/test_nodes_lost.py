@@ -52,9 +52,9 @@ def test_gpus_by_rays_books(
 ) -> None:
     """Two GPUs that are not there: workers are given one each or both, and compute on the CPU."""
     nodes.add_node(num_cpus=1, num_gpus=2, node_ip_address="127.0.0.1")
-    prunelib.run(recipe(info), tmp_path / "inline")
-    executor = RayExecutor(tmp_path / "r", address=nodes.address)
     asked = recipe(info, models=[{"id": info.path, "tensor_parallel": split}])
+    prunelib.run(asked, tmp_path / "inline")
+    executor = RayExecutor(tmp_path / "r", address=nodes.address)
     assert prunelib.run(asked, tmp_path / "r", executor).complete
     booked = [slot.need.gpus for slot in executor._scheduler.slots]
     executor.close()
