@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.copier_tables import markdown
 from prunelib.interventions.ablation import Ablation
 from prunelib.search.choice import Cell, Outcome, Rule, choose
 
@@ -168,16 +169,15 @@ def draw(maps: dict[str, tuple[Map, Map]], path: Path) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| model | rule | cell | gain over tasks (95%) | of the best |",
-             "| --- | --- | --- | --- | --- |"]
+    lines = []
     for row in rows:
         best = next(r["gain"] for r in rows if r["model"] == row["model"])
         interval = "" if "low" not in row else (
             f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})")
-        share = f"{100 * row['gain'] / best:.0f}%" if best > 0 else ""
-        lines.append(f"| {row['model']} | {row['rule']} | {row['cell']} | "
-                     f"{100 * row['gain']:+.1f}{interval} | {share} |")
-    return "\n".join(lines)
+        lines.append((row["model"], row["rule"], row["cell"],
+                      f"{100 * row['gain']:+.1f}{interval}",
+                      f"{100 * row['gain'] / best:.0f}%" if best > 0 else ""))
+    return markdown(("model", "rule", "cell", "gain over tasks (95%)", "of the best"), lines)
 
 
 def main() -> None:

@@ -37,7 +37,8 @@ def _kind(result: Result) -> tuple[str, str, bool]:
     return result["family"], result["half"], result.get("norms") == "base"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -59,7 +60,7 @@ def _by_layer(results: Mapping[str, Result]) -> str:
         return [name, *(form.format(x) for x in (*means, mean(value(r) for r in results.values())))]
 
     heads = [*(f"layer {layer}" for layer in layers), "all"]
-    recall = _table(
+    recall = markdown(
         ["weighted recall", *heads],
         [line(n, lambda r, n=n: r["scorers"][n]["weighted_recall"], "{:.2f}") for n in names])
     repairing = [n for n in names if "accuracy" in next(iter(results.values()))["scorers"][n]]
@@ -71,9 +72,9 @@ def _by_layer(results: Mapping[str, Result]) -> str:
         for n in repairing:
             rows.append(line(
                 n, lambda r, n=n, k=key: 100 * r["scorers"][n]["accuracy"][k], "{:.1f}%"))
-        accuracies.append(_table([title, *heads], rows))
+        accuracies.append(markdown([title, *heads], rows))
     baseline = "integrated gradients"
-    cost = _table(
+    cost = markdown(
         ["cost of the planted layer", *heads, "against plain IG"],
         [[*line(n, lambda r, n=n: r["scorers"][n]["seconds"], "{:.1f} s"),
           _cost(results, n, baseline)] for n in names])
@@ -96,6 +97,6 @@ def _copiers(results: Mapping[str, Result]) -> str:
         rows.append([str(r["layer"]), r["rule"], str(r["neurons"]),
                      f"{100 * r['shares'][r['rule']]:.0f}%", f"{100 * r['shares']['gold']:.0f}%",
                      f"{100 * r['copier']['all']:.1f}% → {100 * r['exact']['all']:.1f}%", *cells])
-    return ("Recall · layer chosen · accuracy repaired:\n\n" + _table(
+    return ("Recall · layer chosen · accuracy repaired:\n\n" + markdown(
         ["layer", "rule", "K", "gives the rule's answer", "gives the gold answer",
          "copier → exact", *shown], rows))

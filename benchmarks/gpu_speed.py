@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -86,13 +86,9 @@ def attribution(rehearsal: bool, box: float) -> Iterator[dict[str, Any]]:
 
     one(shape.layers - 1)
     peak_memory()
-    done = {}
-    for row in _by_layer(shape, one, needed, reached, box):
-        done[row["layer"]] = row["seconds"]
-        yield row
-    whole, measured = _whole(shape, done, needed)
+    done, whole, measured = yield from _by_layer(shape, one, needed, reached, box)
     yield {"summary": "attribution", "model": shape.name, "samples": SAMPLES, "nodes": NODES,
-           "tokens": tokens, "layers_measured": len(done), "extrapolated": len(done) < shape.layers,
+           "tokens": tokens, "layers_measured": done, "extrapolated": done < shape.layers,
            "seconds_a_sample": whole / SAMPLES, "target": TARGET_SECONDS, "dsm": DSM_SECONDS,
            "floor_by_matrix_product": sum(map(needed, range(shape.layers))) / reached / SAMPLES,
            "matrix_product_tflops": reached / 1e12, "share_of_matrix_product": measured / reached,
@@ -115,14 +111,10 @@ def grid(rehearsal: bool, box: float) -> Iterator[dict[str, Any]]:
 
     greedy_rows(loaded, shape.layers - 1, _rates(loaded, shape.layers - 1), prompts[:2], ANSWER, ())
     peak_memory()
-    done = {}
-    for row in _by_layer(shape, one, needed, reached, box):
-        done[row["layer"]] = row["seconds"]
-        yield row
-    whole, measured = _whole(shape, done, needed)
+    done, whole, measured = yield from _by_layer(shape, one, needed, reached, box)
     yield {"summary": "grid", "model": shape.name, "prompts": count, "rates": list(RATES),
-           "tokens": tokens, "answer_tokens": ANSWER, "layers_measured": len(done),
-           "extrapolated": len(done) < shape.layers, "seconds": whole,
+           "tokens": tokens, "answer_tokens": ANSWER, "layers_measured": done,
+           "extrapolated": done < shape.layers, "seconds": whole,
            "target": TARGET_GRID_SECONDS, "masked_prompts_a_second": shape.layers * cells / whole,
            "matrix_product_tflops": reached / 1e12, "share_of_matrix_product": measured / reached,
            "peak_memory_gib": peak_memory()}
@@ -135,16 +127,26 @@ def _rates(loaded: Loaded, layer: int) -> list[Ablation]:
 
 
 def _by_layer(shape: Shape, one: Callable[[int], Any], needed: Callable[[int], int],
-              reached: float, box: float) -> Iterator[dict[str, Any]]:
-    """Time layers, spread over the depth, as long as the next one ends before the box does."""
+              reached: float, box: float
+              ) -> Generator[dict[str, Any], None, tuple[int, float, float]]:
+    """Time layers, spread over the depth, as long as the next one ends before the box does.
+
+    Returns:
+        How many were timed; seconds of all layers, the others by their operations; operations a
+        second.
+    """
     start, pace = time.perf_counter(), 0.0
+    done: dict[int, float] = {}
     for layer in _spread(shape.layers):
         if pace * needed(layer) > box - (time.perf_counter() - start):
-            return
-        took = seconds(lambda layer=layer: one(layer))  # type: ignore[misc]
+            break
+        took = done[layer] = seconds(lambda layer=layer: one(layer))  # type: ignore[misc]
         pace = max(pace, took / needed(layer))
         yield {"layer": layer, "seconds": took,
                "share_of_matrix_product": needed(layer) / took / reached}
+    mean = sum(done.values()) / sum(map(needed, done))
+    rest = sum(needed(layer) for layer in range(shape.layers) if layer not in done)
+    return len(done), sum(done.values()) + mean * rest, 1 / mean
 
 
 def _spread(layers: int) -> list[int]:
@@ -157,11 +159,3 @@ def _spread(layers: int) -> list[int]:
         order += [layer for layer in range(0, layers, step) if layer not in order]
         step //= 2
     return order
-
-
-def _whole(shape: Shape, done: dict[int, float], needed: Callable[[int], int]
-           ) -> tuple[float, float]:
-    """Seconds of all layers, those not measured by their operations; operations a second."""
-    pace = sum(done.values()) / sum(map(needed, done))
-    rest = sum(needed(layer) for layer in range(shape.layers) if layer not in done)
-    return sum(done.values()) + pace * rest, 1 / pace

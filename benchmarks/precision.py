@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.copier_tables import write_into
+from benchmarks.copier_tables import markdown, write_into
 from prunelib.attribution import quadrature, shifted_nodes
 from prunelib.attribution.aggregation import Aggregate, aggregate, overlap
 from prunelib.attribution.integrated_gradients import (
@@ -135,24 +135,24 @@ def halves(results: Path, model: str) -> Iterator[dict[str, Any]]:
 
 def tables(found: Sequence[dict[str, Any]], agreed: Sequence[dict[str, Any]], model: str) -> str:
     """Both tables as Markdown."""
-    families = " | ".join(COPIERS)
-    lines = [f"| way to score | prompts | passes | proxy | {families} | mean |",
-             "| --- | --- | --- | --- | " + "--- | " * (len(COPIERS) + 1)]
+    recall = []
     for proxy, way, count in dict.fromkeys((r["proxy"], r["way"], r["prompts"]) for r in found):
         some = [r for r in found if (r["proxy"], r["way"], r["prompts"]) == (proxy, way, count)]
-        each = " | ".join(f"{r['recall']:.2f}" for r in some)
-        lines.append(f"| {way} | {count} | {fmean(r['cost'] for r in some):.0f} | {proxy} | {each} "
-                     f"| {fmean(r['recall'] for r in some):.2f} |")
-    lines += ["", f"**{model}, all layers**", "",
-              "| prompts in each half | mean | trimmed mean | difference ± standard error |",
-              "| --- | --- | --- | --- |"]
+        recall.append((way, str(count), f"{fmean(r['cost'] for r in some):.0f}", proxy,
+                       *(f"{r['recall']:.2f}" for r in some),
+                       f"{fmean(r['recall'] for r in some):.2f}"))
+    shared = []
     for count in dict.fromkeys(r["prompts"] for r in agreed):
         mean, trimmed = (np.array([r["overlap"] for r in agreed
                                    if (r["prompts"], r["way"]) == (count, how)]) for how in SHARES)
         gap = trimmed - mean
-        lines.append(f"| {count} | {mean.mean():.2f} | {trimmed.mean():.2f} | {gap.mean():+.2f} ± "
-                     f"{gap.std(ddof=1) / len(gap) ** 0.5:.2f} |")
-    return "\n".join(lines)
+        shared.append((str(count), f"{mean.mean():.2f}", f"{trimmed.mean():.2f}",
+                       f"{gap.mean():+.2f} ± {gap.std(ddof=1) / len(gap) ** 0.5:.2f}"))
+    return "\n\n".join((
+        markdown(("way to score", "prompts", "passes", "proxy", *COPIERS, "mean"), recall),
+        f"**{model}, all layers**",
+        markdown(("prompts in each half", "mean", "trimmed mean", "difference ± standard error"),
+                 shared)))
 
 
 def main() -> None:

@@ -79,8 +79,8 @@ def _uses(recipe: Recipe) -> Iterator[_Use]:
         found[_Use("attribution", request.task, "attribute", spec.shots, spec.seeds[0],
                    spec.prompts, spec.demonstrations)] = None
         if search.split == "search":
-            found[_Use("search", recipe.search_task(request), "search", search.shots, search.seed,
-                       search.examples, search.demonstrations)] = None
+            found[_Use("search", recipe.search_task(request.task), "search", search.shots,
+                       search.seed, search.examples, search.demonstrations)] = None
     for name in evaluate.tasks:
         found[_Use("evaluate", name, "report", max(evaluate.shots), evaluate.seeds[0],
                    recipe.examples(name), evaluate.demonstrations)] = None

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.attribution.sampling import mean_error, query_numbers
+from prunelib.attribution.sampling import by_query, mean_error, query_numbers
 from prunelib.identity import seed_of
 
 Array = NDArray[np.float64]
@@ -89,10 +89,8 @@ def _trimmed_errors(each: Array, queries: Sequence[str]) -> Array:
 
 def _query_means(each: Array, queries: Sequence[str]) -> Array:
     """Mean scores of the prompts of each query, ``[queries, components]``."""
-    numbers = query_numbers(queries)
-    sums = np.zeros((numbers.max() + 1, each.shape[1]))
-    np.add.at(sums, numbers, each)
-    return sums / np.bincount(numbers)[:, None]
+    sums, sizes = by_query(each, queries)
+    return sums / sizes[:, None]
 
 
 def half_scores(each: Array, queries: Sequence[str], how: Aggregate, split: int = 0

@@ -84,7 +84,7 @@ def enough(blocks: Sequence[Sequence[int]], prompts: int) -> int:
 
 def moments(scores: Array, queries: Sequence[str]) -> Moments:
     """Of scores ``[prompts, components]`` and the query of each prompt."""
-    sums, sizes = _by_query(scores, queries)
+    sums, sizes = by_query(scores, queries)
     return Moments((sums**2).sum(0), sizes @ sums, sums[::2].sum(0))
 
 
@@ -132,8 +132,8 @@ def mean_error(values: Array, queries: Sequence[str], weights: Array | None = No
         ``[…]``; nan of fewer than two queries, or where the weights add up to nothing.
     """
     over = np.broadcast_to(np.ones(1) if weights is None else weights, values.shape)
-    sums, _ = _by_query(values, queries)
-    bases, _ = _by_query(over, queries)
+    sums, _ = by_query(values, queries)
+    bases, _ = by_query(over, queries)
     count = len(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = sums.sum(0) / bases.sum(0)
@@ -142,7 +142,7 @@ def mean_error(values: Array, queries: Sequence[str], weights: Array | None = No
     return np.where(np.isfinite(error), error, np.nan)
 
 
-def _by_query(values: Array, queries: Sequence[str]) -> tuple[Array, NDArray[np.intp]]:
+def by_query(values: Array, queries: Sequence[str]) -> tuple[Array, NDArray[np.intp]]:
     """Sums over the prompts of each query, ``[queries, …]``, and how many these are."""
     numbers = query_numbers(queries)
     sizes = np.bincount(numbers)

@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.errors import UserError
-from prunelib.recipe.base import Count, Proxy, Seeds, Shots, Spec, one_of, one_or_more
+from prunelib.recipe.base import (
+    Count,
+    Proxy,
+    Seeds,
+    Shots,
+    Spec,
+    check_free_name,
+    one_of,
+    one_or_more,
+)
 from prunelib.recipe.methods import METHODS, OBJECTIVES, PATHS, Method, method_of
 from prunelib.vocabulary import REFERENCE_METHODS
 
@@ -137,9 +146,7 @@ class AttributionSpec(Spec):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str | None) -> str | None:
-        if name in REFERENCE_METHODS:
-            raise UserError(f"attribution: '{name}' is what the tables call a reference: give it "
-                            "another name")
+        check_free_name("attribution", name)
         return name
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from prunelib.errors import UserError, unknown_name
 from prunelib.recipe.problems import Keys, Mistakes, mistakes_of
 from prunelib.tasks import CHAT, FORMATS, MAX_SHOTS, MIXED
+from prunelib.vocabulary import REFERENCE_METHODS
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Shots = Annotated[int, Field(ge=0, le=MAX_SHOTS)]
@@ -87,3 +88,10 @@ def _mixed(value: Any) -> Any:
 
 #: A task by name, or several whose prompts are taken in turn.
 Proxy = Annotated[str, BeforeValidator(_mixed)]
+
+
+def check_free_name(key: str, name: str | None) -> None:
+    """Raise :class:`UserError` if what a key names is called as a reference of the tables is."""
+    if name in REFERENCE_METHODS:
+        raise UserError(f"{key}: '{name}' is what the tables call a reference: give it another "
+                        "name")

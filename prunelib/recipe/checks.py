@@ -97,13 +97,13 @@ def _check_request(recipe: Recipe, request: RankingRequest) -> None:
         "attribute", request.spec.shots, request.spec.prompts,
         _unreported(recipe, "attribution", request.task, request.spec.demonstrations))
     split, examples = recipe.search.split, recipe.search.examples
-    searched = recipe.task(recipe.search_task(request))
+    searched = recipe.task(recipe.search_task(request.task))
     searched.check(split, recipe.search.shots, examples if split == "search" else 0,
                    _unreported(recipe, "search", searched.name, recipe.search.demonstrations))
     if not searched.labelled(split):
         raise UserError(f"search: task '{searched.name}' has no labels in its {split} "
                         "split, by which to choose")
-    if split == "attribute" and recipe.search_task(request) != request.task:
+    if split == "attribute" and recipe.search_task(request.task) != request.task:
         raise UserError("search.split: attribute searches on the prompts that were "
                         f"attributed, of '{request.task}', not of '{recipe.search.proxy}'")
     if request.main and recipe.controls.fine_tuning and not recipe.task(request.task).labelled(
@@ -175,7 +175,7 @@ def _check_capability(recipe: Recipe, spec: CapabilitySpec) -> None:
 def _check_answers(recipe: Recipe) -> None:
     """Whether every answer can be told from what comes after it."""
     asked = {(name, recipe.format) for request in recipe.ranking_requests()
-             for name in (request.task, recipe.search_task(request))}
+             for name in (request.task, recipe.search_task(request.task))}
     asked |= {(name, recipe.format_on("report")) for name in recipe.evaluate.tasks}
     if recipe.evaluate.capability:
         asked |= {(name, recipe.format_on("report")) for name in recipe.evaluate.capability.tasks}

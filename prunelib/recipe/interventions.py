@@ -8,8 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.components import Site
 from prunelib.errors import UserError
-from prunelib.recipe.base import Spec, one_of, one_or_more
-from prunelib.vocabulary import REFERENCE_METHODS
+from prunelib.recipe.base import Spec, check_free_name, one_of, one_or_more
 
 SITES: tuple[Site, ...] = get_args(Site)
 
@@ -73,9 +72,7 @@ class InterventionSpec(Spec):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str) -> str:
-        if name in REFERENCE_METHODS:
-            raise UserError(f"interventions: '{name}' is what the tables call a reference: give "
-                            "yours another name")
+        check_free_name("interventions", name)
         return name
 
     @model_validator(mode="after")

@@ -230,9 +230,9 @@ class Recipe(Spec):
             for seed in spec.seeds
         ]
 
-    def search_task(self, request: RankingRequest) -> str:
-        """The task on whose examples a ranking's search decides."""
-        return self.search.proxy or request.task
+    def search_task(self, task: str) -> str:
+        """The task on whose examples the search decides for what was found on ``task``."""
+        return self.search.proxy or task
 
     def sources(self, name: str, demonstrations: str | None) -> tuple[Split, ...]:
         """Our splits that a key ``demonstrations`` means for a task: none for that of the query.

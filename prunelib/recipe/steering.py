@@ -7,9 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.errors import UserError
-from prunelib.recipe.base import Count, Proxy, Seeds, Shots, Spec, one_of, one_or_more
+from prunelib.recipe.base import (
+    Count,
+    Proxy,
+    Seeds,
+    Shots,
+    Spec,
+    check_free_name,
+    one_of,
+    one_or_more,
+)
 from prunelib.recipe.methods import STEERING
-from prunelib.vocabulary import REFERENCE_METHODS
 
 #: What is added to the name of a method that was chosen by what is reported.
 ON_REPORT = "_chosen_on_report"
@@ -37,9 +45,7 @@ class SteeringMethodSpec(Spec):
     def _fits_method(self) -> SteeringMethodSpec:
         if self.sizes is not None and not (self.sizes and STEERING[self.method].sizes):
             raise UserError(f"steering: sizes is empty, or {self.method} has none: leave it out")
-        if self.label in REFERENCE_METHODS:
-            raise UserError(f"steering: '{self.label}' is what the tables call a reference: give "
-                            "it another name")
+        check_free_name("steering", self.label)
         return self
 
     @property

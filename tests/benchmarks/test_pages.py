@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import choice_rules, coverage
+from benchmarks import choice_rules, coverage, precision
 from benchmarks.copier_tables import BEGIN, END, tables
 from benchmarks.result_tables import TABLE, rows_of, write
 from benchmarks.search_strategies import RESULT, page
@@ -32,6 +32,12 @@ def test_the_page_on_search_strategies_has_the_table_of_the_results() -> None:
 
 def test_the_page_on_statistics_has_the_tables_of_the_results() -> None:
     assert shown("statistics.md") == coverage.page(json.loads(coverage.RESULT.read_text()))
+
+
+def test_the_page_on_precision_has_the_tables_of_the_results() -> None:
+    found = json.loads(precision.RESULT.read_text())
+    assert shown("precision.md") == precision.tables(
+        found["recall"], found["halves"], "reference/smollm2")
 
 
 def test_the_page_on_rules_of_choice_has_the_tables_of_the_results() -> None:

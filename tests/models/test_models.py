@@ -242,16 +242,21 @@ def test_an_index_that_is_wrong_is_refused(copy: Path) -> None:
             describe(str(copy))
 
 
+def elsewhere(code: str, address: str, home: Path, offline: str = "0") -> str:
+    """What code prints in a process of its own, with a hub at an address and an empty cache."""
+    return subprocess.run(
+        [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, check=True,
+        env=os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": address,
+                          "HF_HUB_OFFLINE": offline}).stdout
+
+
 def test_only_files_of_the_index_are_fetched(copy: Path, tmp_path: Path) -> None:
     split(copy)
     code = ("from prunelib.models import describe; "
             f"print(describe('{OWNER}/copy', 'v1').weights_digest)")
     with serving(tmp_path) as (address, asked):
-        said = subprocess.run(
-            [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, check=True,
-            env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address,
-                              "HF_HUB_OFFLINE": "0"})
-    assert said.stdout.split() == [describe(str(copy)).weights_digest]
+        said = elsewhere(code, address, tmp_path / "home")
+    assert said.split() == [describe(str(copy)).weights_digest]
     assert any("model-00002" in path for path in asked)
     assert not any("consolidated" in path for path in asked)
 
@@ -260,11 +265,8 @@ def test_of_an_outline_only_the_config_is_fetched(copy: Path, tmp_path: Path) ->
     code = ("from prunelib.models.info import outline; "
             f"print(outline('{OWNER}/copy', 'v1').layers)")
     with serving(tmp_path) as (address, asked):
-        said = subprocess.run(
-            [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, check=True,
-            env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address,
-                              "HF_HUB_OFFLINE": "0"})
-    assert said.stdout.split() == [str(describe(str(copy)).layers)]
+        said = elsewhere(code, address, tmp_path / "home")
+    assert said.split() == [str(describe(str(copy)).layers)]
     fetched = {path.rpartition("/")[2] for path in asked if "/resolve/" in path}
     assert fetched == {"config.json"}
 
@@ -277,11 +279,8 @@ def test_a_repository_of_pickles_is_told_where_its_safetensors_are(copy: Path, t
     with serving(tmp_path) as (address, asked):
         for offline, said in (("0", f"give it as {{id: {OWNER}/copy, revision: refs/pr/3}}"),
                               ("1", "has no .safetensors weights in ")):
-            done = subprocess.run(
-                [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, check=True,
-                env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address,
-                                  "HF_HUB_OFFLINE": offline})
-            assert said in done.stdout, done.stdout
+            found = elsewhere(code, address, tmp_path / "home", offline)
+            assert said in found, found
     assert not any("pytorch_model.bin" in path for path in asked if "/resolve/" in path)
 
 

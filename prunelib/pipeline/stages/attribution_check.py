@@ -42,8 +42,8 @@ def check_attribution(recipe: Recipe, info: ModelInfo) -> None:
         if spec.own:
             _check_scorer(spec, info)
         if search.statistic == "margin":
-            _check_first_tokens(recipe, info, "search", recipe.search_task(request), search.split,
-                                search.shots, search.demonstrations, "margin",
+            _check_first_tokens(recipe, info, "search", recipe.search_task(request.task),
+                                search.split, search.shots, search.demonstrations, "margin",
                                 "statistic: accuracy")
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 
 from prunelib.attribution import quadrature, shifted_nodes
+from prunelib.attribution.objectives.base import objective_digest
 from prunelib.attribution.sampling import Moments, moments
 from prunelib.pipeline.stages.search import GridJob
+from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import PromptsRef
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
+from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.vocabulary import Purpose, Stage
 
 if TYPE_CHECKING:
-    from prunelib.attribution.integrated_gradients import Array, Path
+    from prunelib.attribution.integrated_gradients import Array, NodeGradients, Path
     from prunelib.attribution.objectives.base import Objective
     from prunelib.models import Loaded
     from prunelib.tasks.tokenization import Encoded
@@ -46,15 +49,9 @@ class _ScoringJob(Job):
     def _block(self) -> str:
         return f"{len(self.prompts.indices)} prompts from {self.prompts.indices[0]}"
 
-
-@dataclass(frozen=True)
-class _PartsJob(_ScoringJob):
-    """A job whose rows are sums over the prompts of a block."""
-
-    table: ClassVar[str] = "attribution_parts"
-
     def _part(self, unit: Unit, layer: int, level: int, alpha: float, sums: Any,
               totals: Any = (), values: Any = (), found: Moments | None = None) -> Row:
+        """A row of ``attribution_parts``: sums over the prompts of the block."""
         return {"model": unit.model.id, "layer": layer, "start": self.prompts.indices[0],
                 "level": level, "alpha": alpha, "sums": sums, "totals": totals, "values": values,
                 "squares": [], "weighted": [], "half": [],
@@ -62,19 +59,34 @@ class _PartsJob(_ScoringJob):
 
 
 @dataclass(frozen=True)
-class AttributeJob(_PartsJob):
-    """∂F/∂s at the nodes that one quadrature level adds, for one block of prompts."""
-
-    kind: ClassVar[str] = "attribute"
+class GradientsJob(_ScoringJob):
+    """Gradients along a path, at the nodes that one quadrature level adds, for one block."""
 
     path: IntegratedPath
     released: bool
     level: int
 
-    def describe(self) -> str:
-        return f"{self._where()}, {self._block()}, level {self.level}"
+    @classmethod
+    def of(cls, run: ModelRun, request: RankingRequest, sample: PromptsRef, block: list[int],
+           layers: tuple[int, ...], level: int) -> Self:
+        """The job of some layers for a block of an attribution's prompts."""
+        spec = request.spec
+        return cls(
+            objective=spec.objective,
+            objective_digest=objective_digest(spec.objective),
+            path=cast("IntegratedPath", spec.path),
+            released=spec.variant == "released",
+            projection=spec.projection,
+            prompts=replace(sample, indices=tuple(sample.indices[i] for i in block)),
+            layers=layers,
+            level=level,
+            dtype=run.spec.dtype,
+        )
 
-    def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+    def _gradients(self, worker: Workplace, unit: Unit,
+                   nodes: Callable[[list[Encoded]], Array], weights: Array | None,
+                   ends: bool = False) -> list[NodeGradients]:
+        """Of every layer, at the ``nodes`` of the prompts, with sums by the rules ``weights``."""
         from prunelib.attribution.integrated_gradients import PATH_ROWS, Path, block_gradients
         from prunelib.attribution.objectives.base import make_objective
 
@@ -83,8 +95,22 @@ class AttributeJob(_PartsJob):
         path = Path(self.layers, *loaded.adapter.projection(self.projection),
                     last_position=self.path == "last_position", released=self.released)
         objective = make_objective(self.objective, self.objective_digest)
-        found = block_gradients(loaded, path, prompts, objective, quadrature.new_nodes(self.level),
-                                PATH_ROWS >> worker.batch_halvings,
+        return block_gradients(loaded, path, prompts, objective, nodes(prompts),
+                               PATH_ROWS >> worker.batch_halvings, weights, ends)
+
+
+@dataclass(frozen=True)
+class AttributeJob(GradientsJob):
+    """∂F/∂s at the same nodes for every prompt."""
+
+    kind: ClassVar[str] = "attribute"
+    table: ClassVar[str] = "attribution_parts"
+
+    def describe(self) -> str:
+        return f"{self._where()}, {self._block()}, level {self.level}"
+
+    def run(self, worker: Workplace, unit: Unit) -> list[Row]:
+        found = self._gradients(worker, unit, lambda _: quadrature.new_nodes(self.level),
                                 None if self.level else quadrature.weights(0)[None])
         queries, rows = self.prompts.queries, []
         for layer, part in zip(self.layers, found, strict=True):
@@ -97,33 +123,20 @@ class AttributeJob(_PartsJob):
 
 
 @dataclass(frozen=True)
-class PromptScoresJob(_ScoringJob):
+class PromptScoresJob(GradientsJob):
     """Integrated gradients of every prompt of a block, by nodes of its own."""
 
     kind: ClassVar[str] = "prompt_scores"
     table: ClassVar[str] = "prompt_scores"
 
-    path: IntegratedPath
-    released: bool
-    level: int
-
     def describe(self) -> str:
         return f"{self._where()}, {self._block()}, {shifted_nodes.NODES[self.level]} nodes"
 
     def run(self, worker: Workplace, unit: Unit) -> list[Row]:
-        from prunelib.attribution.integrated_gradients import PATH_ROWS, Path, block_gradients
-        from prunelib.attribution.objectives.base import make_objective
-
-        loaded = worker.loaded(unit.model, self.dtype)
-        prompts = self.prompts.encode(loaded.tokenizer)
-        path = Path(self.layers, *loaded.adapter.projection(self.projection),
-                    last_position=self.path == "last_position", released=self.released)
-        nodes = shifted_nodes.new_nodes(self.level, [shifted_nodes.shift(p.prompt)
-                                                     for p in prompts])
-        found = block_gradients(
-            loaded, path, prompts, make_objective(self.objective, self.objective_digest), nodes,
-            PATH_ROWS >> worker.batch_halvings, shifted_nodes.rules(self.level),
-            ends=self.level == 0)
+        found = self._gradients(
+            worker, unit, lambda prompts: shifted_nodes.new_nodes(
+                self.level, [shifted_nodes.shift(p.prompt) for p in prompts]),
+            shifted_nodes.rules(self.level), ends=self.level == 0)
         return [{"model": unit.model.id, "layer": layer, "example": example, "level": self.level,
                  "scores": mean.astype(np.float32), "half_difference": float((half**2).sum()),
                  "value_start": None if part.ends is None else float(part.ends[0, i]),
@@ -135,10 +148,11 @@ class PromptScoresJob(_ScoringJob):
 
 
 @dataclass(frozen=True)
-class ScoreJob(_PartsJob):
+class ScoreJob(_ScoringJob):
     """Scores of every neuron of some layers by another method than integrated gradients."""
 
     kind: ClassVar[str] = "score"
+    table: ClassVar[str] = "attribution_parts"
 
     method: str
 

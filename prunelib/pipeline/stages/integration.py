@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import cast
-
 import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution import quadrature
 from prunelib.attribution.integrated_gradients import LayerScores, NodeGradients, layer_scores
-from prunelib.attribution.objectives.base import objective_digest
 from prunelib.attribution.sampling import Moments, Sampling, query_blocks, sampling
-from prunelib.pipeline.stages.attribution_jobs import AttributeJob, IntegratedPath, moments_in
+from prunelib.pipeline.stages.attribution_jobs import AttributeJob, moments_in
 from prunelib.pipeline.stages.rankings import scored_together
 from prunelib.pipeline.stages.score_records import Precision, record_gaps, record_scores
 from prunelib.pipeline.units.model_run import ModelRun
@@ -71,25 +67,9 @@ def to_tolerance(run: ModelRun, request: RankingRequest, sample: PromptsRef, tol
 
 def _attribute_units(run: ModelRun, request: RankingRequest, sample: PromptsRef,
                      blocks: list[list[int]], layers: tuple[int, ...], level: int) -> list[Unit]:
-    spec = request.spec
-    above = run.info.layers - layers[0]
-    return [
-        run.unit(
-            AttributeJob(
-                objective=spec.objective,
-                objective_digest=objective_digest(spec.objective),
-                path=cast("IntegratedPath", spec.path),
-                released=spec.variant == "released",
-                projection=spec.projection,
-                prompts=replace(sample, indices=tuple(sample.indices[i] for i in block)),
-                layers=layers,
-                level=level,
-                dtype=run.spec.dtype,
-            ),
-            cost=above * len(quadrature.new_nodes(level)),
-        )
-        for block in blocks
-    ]
+    cost = (run.info.layers - layers[0]) * len(quadrature.new_nodes(level))
+    return [run.unit(AttributeJob.of(run, request, sample, block, layers, level), cost)
+            for block in blocks]
 
 
 def _gradients(run: ModelRun, units: list[Unit], layers: tuple[int, ...]

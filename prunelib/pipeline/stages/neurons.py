@@ -85,7 +85,7 @@ class Neurons(Study):
         search, evaluate, requests = recipe.search, recipe.evaluate, recipe.ranking_requests()
         chosen = range(info.layers) if search.layers == "all" else search.layers
         above = sum(info.layers - layer for layer in chosen) / info.layers
-        searched = [lengths(recipe.search_task(request), search.split, search.shots)
+        searched = [lengths(recipe.search_task(request.task), search.split, search.shots)
                     * (1 + recipe.controls.random_searches * request.main) for request in requests]
         reported = sum(lengths(task, "report", shots) * recipe.examples(task)
                        for task in evaluate.tasks for shots in evaluate.shots)
@@ -127,7 +127,7 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
     """Search the grid, choose, evaluate: the main comparison ``first``, then ``extras``."""
     urgency = 0 if first else 1
     records = yield from search(run, rankings, urgency)
-    prompts = searched(run, rankings[0])
+    prompts = searched(run, rankings[0].request.task, rankings[0].sample)
     expected = yield from checked(run, distinct(records),
                                   replace(prompts, indices=prompts.indices[:1]), urgency)
     # Only a deadline is worth ending an engine whose model still has extras to do.
@@ -218,7 +218,7 @@ def _searched(recipe: Recipe, request: RankingRequest) -> int:
     if spec.split == "attribute":
         return _attributed(recipe, request)
     try:
-        name = recipe.search_task(request)
+        name = recipe.search_task(request.task)
         return len(numbers(recipe.task(name), split="search", shots=spec.shots, seed=spec.seed,
                            count=spec.examples,
                            demonstrations=recipe.sources(name, spec.demonstrations)))
@@ -253,7 +253,7 @@ def _search_count(recipe: Recipe, searched: int) -> Count:
     """One unit for each request of the strategy, and one for the untouched model."""
     def prompts(request: RankingRequest, *chosen: str) -> tuple[Any, ...]:
         spec, attributed = request.spec, recipe.search.split == "attribute"
-        return (recipe.search_task(request), *(
+        return (recipe.search_task(request.task), *(
             (request.seed, spec.shots, spec.prompts, *chosen) if attributed else ()))
 
     requests, random = recipe.ranking_requests(), recipe.controls.random_searches

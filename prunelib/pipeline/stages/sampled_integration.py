@@ -12,16 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from prunelib.attribution.aggregation import Estimate, aggregate, half_scores, overlap
-from prunelib.attribution.objectives.base import objective_digest
 from prunelib.attribution.sampling import enough, query_blocks
 from prunelib.attribution.shifted_nodes import NODES
-from prunelib.pipeline.stages.attribution_jobs import IntegratedPath, PromptScoresJob
+from prunelib.pipeline.stages.attribution_jobs import PromptScoresJob
 from prunelib.pipeline.stages.rankings import scored_together
 from prunelib.pipeline.stages.score_records import Precision, record_gaps, record_scores
 from prunelib.pipeline.units.model_run import ModelRun
@@ -75,17 +74,18 @@ def to_precision(run: ModelRun, request: RankingRequest, sample: PromptsRef
             asked = [queries[i] for i in order]
             found = {layer: aggregate(each, asked, spec.aggregate_prompts)
                      for layer, each in group.known.items()}
-            shared = {layer: _overlap(run, request, each, asked)
-                      for layer, each in group.known.items()}
             if _more_nodes(request, group, found):
                 group.level += 1
-            elif _more_prompts(request, shared) and len(group.blocks) < len(blocks):
-                group.blocks = blocks[: enough(blocks, 2 * len(order))]
-            else:
-                scores |= _done(run, request, replace(sample, indices=tuple(
-                    sample.indices[i] for i in order)), group, found, shared)
+                again.append(group)
                 continue
-            again.append(group)
+            shared = {layer: _overlap(run, request, each, asked)
+                      for layer, each in group.known.items()}
+            if _more_prompts(request, shared) and len(group.blocks) < len(blocks):
+                group.blocks = blocks[: enough(blocks, 2 * len(order))]
+                again.append(group)
+                continue
+            scores |= _done(run, request, replace(sample, indices=tuple(
+                sample.indices[i] for i in order)), group, found, shared)
         open_groups = again
     return scores
 
@@ -93,45 +93,37 @@ def to_precision(run: ModelRun, request: RankingRequest, sample: PromptsRef
 def _units(run: ModelRun, request: RankingRequest, sample: PromptsRef, group: _Layers
            ) -> list[Unit]:
     """A unit for every block and level, by block, then by level."""
-    spec = request.spec
-    return [
-        run.unit(
-            PromptScoresJob(
-                objective=spec.objective,
-                objective_digest=objective_digest(spec.objective),
-                path=cast("IntegratedPath", spec.path),
-                released=spec.variant == "released",
-                projection=spec.projection,
-                prompts=replace(sample, indices=tuple(sample.indices[i] for i in block)),
-                layers=group.layers,
-                level=level,
-                dtype=run.spec.dtype,
-            ),
-            cost=(run.info.layers - group.layers[0]) * NODES[max(0, level - 1)],
-        )
-        for block in group.blocks
-        for level in range(group.level + 1)
-    ]
+    above = run.info.layers - group.layers[0]
+    return [run.unit(PromptScoresJob.of(run, request, sample, block, group.layers, level),
+                     above * NODES[max(0, level - 1)])
+            for block in group.blocks for level in range(group.level + 1)]
 
 
 def _read(run: ModelRun, group: _Layers, units: list[Unit]) -> None:
     """Fill in what the rows of the units say."""
     found = run.store.read("prompt_scores", [unit.id for unit in units])
     place = {unit.id: i for i, unit in enumerate(units)}
-    rows = sorted(found.to_pylist(), key=lambda row: place[row["unit_id"]])
+    # Stable, so the prompts of a unit stay in its order.
+    found = found.take(np.argsort([place[unit] for unit in found["unit_id"].to_pylist()],
+                                  kind="stable"))
+    layers, levels = found["layer"].to_numpy(), found["level"].to_numpy()
     for layer in group.layers:
-        levels = [[row for row in rows if (row["layer"], row["level"]) == (layer, level)]
-                  for level in range(group.level + 1)]
-        half = np.array([row["half_difference"] for row in levels[0]])
-        mean, *others = (np.array([row["scores"] for row in of_level], np.float64)
-                         for of_level in levels)
-        for new in others:  # as many nodes as all before together
+        first, *further = (found.filter((layers == layer) & (levels == level))
+                           for level in range(group.level + 1))
+        half, mean = first["half_difference"].to_numpy(), _each(first)
+        for new in map(_each, further):  # as many nodes as all before together
             half, mean = (((new - mean) / 2) ** 2).sum(1), (mean + new) / 2
         norm = float(np.linalg.norm(mean.mean(0)))
         group.known[layer] = mean
         group.quadrature[layer] = float(np.sqrt(half.sum())) / len(mean) / norm if norm else 0.0
-        group.deltas = np.array([row["value_end"] - row["value_start"] for row in levels[0]])
+        group.deltas = first["value_end"].to_numpy() - first["value_start"].to_numpy()
     group.totals = np.sum([mean.sum(1) for mean in group.known.values()], axis=0)
+
+
+def _each(rows: pa.Table) -> Array:
+    """Scores of every prompt, ``[prompts, components]``; no number becomes a Python object."""
+    values = rows["scores"].combine_chunks().flatten()
+    return np.asarray(values, np.float64).reshape(rows.num_rows, -1)
 
 
 def _overlap(run: ModelRun, request: RankingRequest, each: Array, asked: Sequence[str]

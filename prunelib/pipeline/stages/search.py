@@ -116,7 +116,7 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[A
     tried: list[AblationRecord] = []
     for ranking, (cells, choice) in zip(rankings, found, strict=True):
         about: dict[str, Any] = {"seed": ranking.seed,
-                                 "proxy": run.recipe.search_task(ranking.request),
+                                 "proxy": run.recipe.search_task(ranking.request.task),
                                  "only": ranking.request.only,
                                  "samples": 0 if ranking.random else len(ranking.sample.indices)}
         tried += [_record(cell, ranking, "grid", **about) for cell in cells]
@@ -130,12 +130,12 @@ def search(run: ModelRun, rankings: list[Ranking], priority: int) -> Step[list[A
     return records
 
 
-def searched(run: ModelRun, ranking: Ranking) -> PromptsRef:
-    """The examples on which a ranking's search decides."""
-    spec, asked = run.recipe.search, ranking.sample
+def searched(run: ModelRun, task: str, sample: PromptsRef) -> PromptsRef:
+    """The examples on which a search decides for what was found on a ``sample`` of a task."""
+    spec, asked = run.recipe.search, sample
     if spec.split != "attribute":
-        asked = run.prompts(run.recipe.search_task(ranking.request), "search", spec.shots,
-                            spec.seed, range(spec.examples), spec.demonstrations)
+        asked = run.prompts(run.recipe.search_task(task), "search", spec.shots, spec.seed,
+                            range(spec.examples), spec.demonstrations)
     return usable(run, asked, run.format_and_scoring(asked.task.name)[1])
 
 
@@ -154,7 +154,7 @@ def _strategy(run: ModelRun, ranking: Ranking, priority: int
     The first units are joined by the untouched model on all examples, which is a candidate.
     """
     spec = run.recipe.search
-    prompts = searched(run, ranking)
+    prompts = searched(run, ranking.request.task, ranking.sample)
     width = run.info.components(ranking.site)
     grid = Grid(
         {(layer, rate): cut(layer, ranking.orders[layer], rate, width, ranking.site)
@@ -253,7 +253,7 @@ def _same_cell(run: ModelRun, ranking: Ranking, cell: Cell) -> list[AblationReco
             cut(cell.layer, random_components(run, ranking.site, cell.layer, seed), cell.rate,
                 width, ranking.site),
             "random", "control", ranking.site, cell.layer, cell.rate, seed,
-            run.recipe.search_task(ranking.request), ranking.request.only,
+            run.recipe.search_task(ranking.request.task), ranking.request.only,
             main=ranking.request.main and seed == 0)
         for seed in range(run.recipe.controls.random)
     ]

@@ -23,7 +23,7 @@ from prunelib.pipeline.stages.contrasts import PROBED_LAYERS, contrast_prompts, 
 from prunelib.pipeline.stages.evaluation import engine_of, evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.leaderboard import leaderboard
-from prunelib.pipeline.stages.search import decided, request_count, rule_of
+from prunelib.pipeline.stages.search import decided, request_count, rule_of, searched
 from prunelib.pipeline.stages.steering_search import SteeringJob
 from prunelib.pipeline.stages.study import (
     Count,
@@ -84,7 +84,7 @@ class SteeringStudy(Study):
             if not task.labelled("attribute"):
                 raise UserError(f"steering: task '{name}' has no labels in its attribute split, so "
                                 "no right answers")
-            searched = recipe.task(_search_task(recipe, name))
+            searched = recipe.task(recipe.search_task(name))
             searched.check(recipe.search.split, recipe.search.shots,
                            recipe.search.examples * (recipe.search.split == "search"))
 
@@ -126,7 +126,7 @@ class SteeringStudy(Study):
             most = request_count(recipe.search.strategy, len(sizes) or chosen,
                                  recipe.search.examples).most
             searches += Count(1, most)  # two numbers of components may be the same steering
-        prompts = {(_search_task(recipe, a.task), a.task, a.seed) for a in asked}
+        prompts = {(recipe.search_task(a.task), a.task, a.seed) for a in asked}
         return {
             "attribute": _contrast_count(recipe, spec, asked, chosen),
             # The untouched model may have been asked by the study of neurons.
@@ -147,7 +147,7 @@ class SteeringStudy(Study):
                              for task, *_ in read),
             # Answers, and once more for their margins.
             "search": sum(2 * layers * len(search.rates) * search.examples
-                          * lengths(_search_task(recipe, a.task), search.split, search.shots)
+                          * lengths(recipe.search_task(a.task), search.split, search.shots)
                           for a in asked),
             "canary": (1 + len(asked)) * lengths(asked[0].task, "attribute", spec.shots),
             "evaluate": len(evaluate.seeds) * sum(
@@ -175,11 +175,6 @@ def _tasks(recipe: Recipe, spec: SteeringSpec) -> tuple[str, ...]:
 def _asked(recipe: Recipe, spec: SteeringSpec) -> list[_Asked]:
     return [_Asked(method, task, seed, task if spec.proxy == EACH_TASK else None)
             for method in spec.methods for task in _tasks(recipe, spec) for seed in spec.seeds]
-
-
-def _search_task(recipe: Recipe, task: str) -> str:
-    """The task on whose examples a steering is chosen."""
-    return recipe.search.proxy or task
 
 
 def _contrast_count(recipe: Recipe, spec: SteeringSpec, asked: list[_Asked], layers: int) -> Count:
@@ -233,17 +228,12 @@ def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[Interventio
 
 def _searched(run: ModelRun, spec: SteeringSpec, asked: _Asked, sample: PromptsRef) -> PromptsRef:
     """The examples that decide."""
-    search, evaluate = run.recipe.search, run.recipe.evaluate
-    task = _search_task(run.recipe, asked.task)
-    scoring = run.format_and_scoring(task)[1]
-    if spec.choose_on == "report":
-        return usable(run, run.prompts(
-            task, "report", evaluate.shots[0], evaluate.seeds[0], range(run.recipe.examples(task)),
-            evaluate.demonstrations), scoring)
-    if search.split == "attribute":
-        return usable(run, sample, scoring)
-    return usable(run, run.prompts(task, "search", search.shots, search.seed,
-                                   range(search.examples), search.demonstrations), scoring)
+    if spec.choose_on != "report":
+        return searched(run, asked.task, sample)
+    evaluate, task = run.recipe.evaluate, run.recipe.search_task(asked.task)
+    return usable(run, run.prompts(
+        task, "report", evaluate.shots[0], evaluate.seeds[0], range(run.recipe.examples(task)),
+        evaluate.demonstrations), run.format_and_scoring(task)[1])
 
 
 def _candidates(run: ModelRun, method: SteeringMethodSpec, contrast: Contrast
