@@ -11,9 +11,9 @@ connection.
 from __future__ import annotations
 
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,10 @@ def _open(places: Sequence[Path | str], names: frozenset[str]) -> duckdb.DuckDBP
     try:
         return _connect({table: _together(rows) for table, rows in contents.items()}, names,
                         lambda: read_outcomes(answers))
-    except duckdb.Error as error:
-        if "KeyboardInterrupt" in str(error):  # while DuckDB asked a file how long it is
+    except (duckdb.Error, RuntimeError) as error:
+        # What DuckDB makes of Ctrl-C: the first while it asks a file how long it is, the second
+        # while it reads a view.
+        if "KeyboardInterrupt" in str(error) or "interrupted" in str(error):
             raise KeyboardInterrupt from error
         raise
 
@@ -170,28 +172,10 @@ def _mentioned(sql: str) -> frozenset[str]:
 def _query(places: Sequence[Path | str], sql: str, timeout: float, names: frozenset[str]
            ) -> pa.Table:
     with _open(places, names) as con:
-        if not timeout:
-            return run_query(con, sql)
-        done, late = threading.Event(), threading.Event()
-
-        def stop() -> None:
-            if not done.wait(timeout):
-                late.set()
-                while not done.wait(0.2):  # one before the query begins would be lost
-                    con.interrupt()
-
-        threading.Thread(target=stop, daemon=True).start()
-        try:
-            return run_query(con, sql)
-        except UserError as error:
-            if late.is_set() and isinstance(error.__cause__, duckdb.InterruptException):
-                raise UserError(f"no answer within {timeout:g} s") from error
-            raise
-        finally:
-            done.set()
+        return run_query(con, sql, timeout)
 
 
-def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+def run_query(con: duckdb.DuckDBPyConnection, sql: str, timeout: float = 0) -> pa.Table:
     """As :func:`query`, on a connection of :func:`open_results`."""
     try:
         statements = con.extract_statements(sql)
@@ -199,15 +183,27 @@ def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
             raise UserError(f"one SQL statement at a time, not {len(statements)}")
         if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
             raise UserError(f"results are read-only: SELECT, not {statements[0].type.name}")
-        return con.sql(sql).to_arrow_table()
+        return _stoppable(con, sql, timeout)
     except (duckdb.Error, pa.ArrowException) as error:
-        if "KeyboardInterrupt" in str(error):  # while DuckDB asked a file how long it is
-            raise KeyboardInterrupt from error
         raise UserError(_first_lines(error)) from error
-    except RuntimeError as error:
-        if "interrupted" in str(error):  # how DuckDB passes Ctrl-C on
-            raise KeyboardInterrupt from error
-        raise
+
+
+def _stoppable(con: duckdb.DuckDBPyConnection, sql: str, timeout: float) -> pa.Table:
+    """Run SQL in another thread.
+
+    In the main one DuckDB looks for Ctrl-C between two pieces of its work, and a piece may take
+    hours.
+    """
+    with ThreadPoolExecutor(1, "query") as pool:
+        running = pool.submit(lambda: con.sql(sql).to_arrow_table())
+        try:
+            return running.result(timeout or None)
+        except TimeoutError:
+            raise UserError(f"no answer within {timeout:g} s") from None
+        finally:
+            while not running.done():  # an interruption before the query begins would be lost
+                con.interrupt()
+                wait([running], 0.2)
 
 
 def describe_tables() -> list[TableInfo]:

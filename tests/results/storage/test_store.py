@@ -49,7 +49,7 @@ def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
     if bits:
         return st.integers(-(2**bits), 2**bits - 1)
     if pa.types.is_floating(kind):
-        return st.floats(allow_nan=False)
+        return st.floats(allow_nan=False, width=kind.bit_width)
     return st.booleans() if pa.types.is_boolean(kind) else st.text(max_size=5)
 
 
