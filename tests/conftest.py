@@ -14,6 +14,7 @@ import prunelib
 from prunelib.models import Loaded, ModelInfo, load
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what stays together where several processes run tests: a file, and all that needs Ray."""
     for item in items:
