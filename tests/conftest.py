@@ -14,14 +14,6 @@ import prunelib
 from prunelib.models import Loaded, ModelInfo, load
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what stays together where several processes run tests: a file, and all that needs Ray."""
-    for item in items:
-        whole = item.get_closest_marker("cluster") or "cluster" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("cluster" if whole else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def info(tmp_path_factory: pytest.TempPathFactory) -> ModelInfo:
     return build(tmp_path_factory.mktemp("tiny-llama"))
