@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunelib.results.figures.drawing import ON_DARK, ON_LIGHT, Drawing, file_name
 
@@ -139,14 +140,15 @@ def _outcomes(rows: list[tuple[Any, ...]]) -> Figure:
     figure = Figure(figsize=(5.4, 1.3 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     names = []
-    for place, (method, layer, rate, *values, matched) in enumerate(rows):
+    for method, layer, rate, *_, matched in rows:
         label = "baseline" if method == "none" else method
         if matched is not None:  # random controls of several choices
             label += f" as {shorten(matched, _NAME, placeholder='…')}"
         where = "several layers" if layer is None else f"layer {layer}"
         names.append(label if rate is None else f"{label}\n{where}, {100 * rate:g}%")
-        _point(axes, place, values[:3], "o", "tab:blue", "accuracy")
-        _point(axes, place + 0.16, values[3:], "x", "tab:red", "copying errors")
+    places = np.arange(len(rows), dtype=float)
+    _points(axes, places, [row[3:6] for row in rows], "o", "tab:blue", "accuracy")
+    _points(axes, places + 0.16, [row[6:9] for row in rows], "x", "tab:red", "copying errors")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(xlim=(-2, 102), xlabel="% of answers")
@@ -155,20 +157,18 @@ def _outcomes(rows: list[tuple[Any, ...]]) -> Figure:
     return figure
 
 
-def _point(axes: Axes, place: float, values: list[float], marker: str, colour: str, label: str
-           ) -> None:
-    """A value with its interval, in per cent; a single random set has no interval."""
-    value, low, high = values
-    interval = None if low is None else [[100 * (value - low)], [100 * (high - value)]]
-    axes.errorbar(100 * value, place, xerr=interval, fmt=marker, color=colour, capsize=2.5,
-                  markersize=4.5, linewidth=1.1, label=label)
+def _points(axes: Axes, places: Sequence[float] | NDArray[np.float64], values: Sequence[Any],
+            marker: str, colour: str, label: str) -> None:
+    """Values with their intervals, in per cent; a single random set has no interval."""
+    value, low, high = 100 * np.array(values, float).T
+    axes.errorbar(value, places, xerr=[value - low, high - value], fmt=marker, color=colour,
+                  capsize=2.5, markersize=4.5, linewidth=1.1, label=label)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """One line for each label."""
-    found = {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(found.values()), list(found), loc="outside lower center",
-                  ncols=min(3, len(found)), frameon=False)
+    lines, labels = axes.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=min(3, len(labels)),
+                  frameon=False)
 
 
 def _tasks(values: dict[str, list[tuple[Any, ...]]]) -> Figure:
@@ -186,11 +186,12 @@ def _tasks(values: dict[str, list[tuple[Any, ...]]]) -> Figure:
     axes = figure.subplots(2, len(every), sharey=True, squeeze=False)
     for line, (name, called) in zip(axes, _VALUES.items(), strict=True):
         for panel, shots in zip(line, every, strict=True):
-            for of, method, task, *value in values[name]:
-                if of == shots and method in shown:
-                    place = shown.index(method)
-                    _point(panel, tasks.index(task) + 0.7 * (place / len(shown) - 0.4), value, "o",
-                           _COLOURS[place], method)
+            for place, method in enumerate(shown):
+                found = {task: value for of, by, task, *value in values[name]
+                         if (of, by) == (shots, method)}
+                if found:
+                    lines = [tasks.index(task) + 0.7 * (place / len(shown) - 0.4) for task in found]
+                    _points(panel, lines, list(found.values()), "o", _COLOURS[place], method)
             panel.set_title(f"{called}, {shots} shot{'s' * (shots != 1)}", fontsize=9)
             panel.set(xlim=(-3, 103), xlabel="% of answers")
             panel.set_yticks(range(len(tasks)),

@@ -51,7 +51,8 @@ class Drawing:
             dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
             with drawing():
                 self.figure.savefig(data, format=kind, dpi=130, metadata=dated)
-            self.figure.set_layout_engine("none")  # it has its layout, which takes half the time
+                # It has its layout now. As long as there is an engine, even "none", it draws twice.
+                self.figure.set_layout_engine(None)
             self._written[kind] = data.getvalue()
         return self._written[kind]
 
