@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "tables": _RESULTS,
     "report": _RESULTS,
     "view": _RESULTS,
+    "timeline": _RESULTS,
     "verify": _RESULTS,
     "compact": _RESULTS,
     "models": _MODELS,

@@ -86,9 +86,13 @@ _UNITS = table(
     column("switch_seconds", REAL, "part of it in which a live engine was switched to another "
            "intervention and checked, null if it was not", null=True),
     column("peak_memory_mb", REAL, "peak resident memory of the worker in MB", null=True),
+    column("gpus", SMALL, "GPUs that the worker held, 0 for one on a CPU; null where it is not "
+           "known", null=True),
     column("error_kind", TEXT, "class of the error, null if done", null=True),
     column("error_text", TEXT, "message of the error, null if done", null=True),
-    column("finished_at", TIME, "when the attempt ended (UTC)"),
+    column("started_at", TIME, "when the attempt began, by the worker's clock (UTC); null where "
+           "it is not known", null=True),
+    column("finished_at", TIME, "when the driver heard of its end (UTC)"),
 )
 _MODELS = table(
     "models",

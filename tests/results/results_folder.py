@@ -75,8 +75,8 @@ class Folder:
             "run": RUN, "unit_id": unit_id, "stage": "evaluate", "model": "m", "detail": "t",
             "status": status, "worker": "w0", "attempt": 1, "batch_halvings": 0, "seconds": 2.0,
             "start_seconds": None, "switch_seconds": None,
-            "peak_memory_mb": 100.0, "error_kind": "UnitError" if failed else None,
-            "error_text": "no" if failed else None,
+            "peak_memory_mb": 100.0, "gpus": 0, "error_kind": "UnitError" if failed else None,
+            "error_text": "no" if failed else None, "started_at": None,
             "finished_at": NOON + dt.timedelta(minutes=minute),
         }  # fmt: skip
         row |= changes

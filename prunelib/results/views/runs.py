@@ -7,10 +7,12 @@ from prunelib.results.views.base import view
 COSTS = view(
     "costs",
     "what each stage of a run cost, failed attempts included; reused units cost nothing",
-    "run stage model units seconds seconds_per_unit starts seconds_per_start switches "
-    "seconds_per_switch peak_memory_mb",
+    "run stage model units seconds cpu_hours gpu_hours seconds_per_unit starts seconds_per_start "
+    "switches seconds_per_switch peak_memory_mb",
     """
 SELECT run, stage, model, count(DISTINCT unit_id) AS units, sum(seconds) AS seconds,
+       sum(seconds) FILTER (gpus = 0) / 3600 AS cpu_hours,
+       sum(seconds * gpus) FILTER (gpus > 0) / 3600 AS gpu_hours,
        (sum(seconds) - coalesce(sum(start_seconds), 0) - coalesce(sum(switch_seconds), 0))
            / count(DISTINCT unit_id) AS seconds_per_unit,
        count(start_seconds) AS starts, avg(start_seconds) AS seconds_per_start,
@@ -22,6 +24,8 @@ ORDER BY ALL
 """,
     units="units of work",
     seconds="time of all attempts together",
+    cpu_hours="hours of workers on CPUs, each of which has one CPU; null if there were none",
+    gpu_hours="hours of workers on GPUs times the GPUs that each held; null if there were none",
     seconds_per_unit="time per unit, without starts and switches of engines",
     starts="times that an engine was started",
     seconds_per_start="mean time of a start, with the first intervention and its check; null if "

@@ -39,6 +39,19 @@ def test_starts_and_switches_of_engines_are_told_from_work(folder: Folder) -> No
     assert (costs["switches"], costs["seconds_per_switch"]) == (2, 1.0)
 
 
+def test_hours_are_of_cpus_or_of_every_gpu_that_a_worker_held(folder: Folder) -> None:
+    folder.attempt("u1", "done", 0, seconds=3600.0, gpus=0)
+    folder.attempt("u2", "failed", 1, seconds=1800.0, gpus=0)
+    folder.attempt("u3", "done", 2, seconds=900.0, gpus=4)
+    folder.attempt("u4", "done", 3, seconds=3600.0, gpus=None)  # an earlier version did not say
+    folder.attempt("u5", "done", 4, seconds=60.0, gpus=None, stage="search")
+    folder.write()
+    costs = {row["stage"]: row for row in rows(folder, "FROM costs")}
+    evaluate, search = costs["evaluate"], costs["search"]
+    assert (evaluate["cpu_hours"], evaluate["gpu_hours"], evaluate["seconds"]) == (1.5, 1.0, 9900)
+    assert (search["cpu_hours"], search["gpu_hours"]) == (None, None)
+
+
 def test_switches_are_told_from_the_start(studied: Path) -> None:
     costs = {r["stage"]: r for r in rows(studied, "FROM costs")}
     assert (costs["attribute"]["starts"], costs["attribute"]["switches"]) == (0, 0)
