@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "run": _RUNS,
     "watch": _RUNS,
     "doctor": _RUNS,
+    "digest": _RESULTS,
     "show": _RESULTS,
     "query": _RESULTS,
     "shell": _RESULTS,
