@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "query": _RESULTS,
     "shell": _RESULTS,
     "catalog": _RESULTS,
+    "compare": _RESULTS,
     "tables": _RESULTS,
     "report": _RESULTS,
     "view": _RESULTS,
