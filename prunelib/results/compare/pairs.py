@@ -148,6 +148,8 @@ def pair(a: Side, b: Side, flips: int) -> Paired:
     only one that is left on each side.
 
     Args:
+        a: what is compared with; differences are B - A.
+        b: what is compared.
         flips: examples at most in each direction, of every two interventions.
     """
     with duckdb.connect(":memory:", config={"python_enable_replacements": "false"}) as con:
@@ -178,8 +180,9 @@ def _matches(ours: list[Arm], theirs: list[Arm]) -> tuple[list[dict[str, object]
     def pairs_of(kind: str, name: str, one: list[Arm], other: list[Arm]
                  ) -> Iterator[tuple[list[Arm], list[Arm], str]]:
         """The arms of each two names that are alike; the others are told."""
-        names = [sorted({getattr(arm, name) for arm in side}) for side in (one, other)]
-        pairs, left, right = matched(*names, lambda text: text)
+        ours, theirs = (sorted({str(getattr(arm, name)) for arm in side})
+                        for side in (one, other))
+        pairs, left, right = matched(ours, theirs, str)
         for side, rest in (("A", left), ("B", right)):
             if rest:
                 alone.append(f"only {side} has {kind}: {', '.join(rest)}")
@@ -205,12 +208,12 @@ def _match_tasks(name: str, ours: list[Arm], theirs: list[Arm], found: list[tupl
     missing: dict[str, list[str]] = {"A": [], "B": []}
     several: Counter[str] = Counter()
     for task in sorted({arm.task for arm in ours + theirs}):
-        of_task = [[arm for arm in side if arm.task == task] for side in (ours, theirs)]
+        mine, their = ([arm for arm in side if arm.task == task] for side in (ours, theirs))
         pairs, left, right = matched(
-            *of_task, lambda arm: (arm.intervention, arm.seed), lambda arm: arm.intervention,
+            mine, their, lambda arm: (arm.intervention, arm.seed), lambda arm: arm.intervention,
             lambda arm: arm.seed)
         found += pairs
-        for side, rest, other in (("A", left, of_task[1]), ("B", right, of_task[0])):
+        for side, rest, other in (("A", left, their), ("B", right, mine)):
             if rest and not other:
                 missing[side].append(task)
             elif rest:

@@ -103,7 +103,8 @@ def matched(ours: Iterable[T], theirs: Iterable[T], *keys: Callable[[T], object]
     Last, if there is one left on each side, these two are.
     """
     left, right, pairs = list(ours), list(theirs), []
-    for key in (*keys, lambda _: None):
+    every: tuple[Callable[[T], object], ...] = (*keys, lambda _: None)
+    for key in every:
         for one in list(left):
             mine = [some for some in left if key(some) == key(one)]
             other = [some for some in right if key(some) == key(one)]

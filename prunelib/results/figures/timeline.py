@@ -14,8 +14,8 @@ from prunelib.vocabulary import STAGES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = dict(zip(STAGES, ("tab:gray", "tab:blue", "tab:orange", "tab:purple", "tab:green",
-                             "tab:brown"), strict=True))
+_COLOURS: dict[str, str] = dict(zip(STAGES, (
+    "tab:gray", "tab:blue", "tab:orange", "tab:purple", "tab:green", "tab:brown"), strict=True))
 #: Bars from which on a file holds them as pixels; lanes that have a name each; characters of one.
 _PIXELS, _NAMED, _NAME = 5000, 60, 40
 #: Height of a lane in inches, of which a lane of many is a smaller part.
