@@ -57,6 +57,9 @@ _RUNS = table(
     column("hardware", TEXT, "machines, processors, accelerators (JSON)"),
     column("units_done", LARGE, "units whose results are there"),
     column("units_failed", LARGE, "units that failed for good"),
+    column("predicted", TEXT, "seconds on one worker that the plan gave each model and stage when "
+           "the run first started (JSON: model, stage, seconds), null if nothing like it had been "
+           "measured there", null=True),
 )
 _RUN_UNITS = table(
     "run_units",

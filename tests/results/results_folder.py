@@ -26,6 +26,14 @@ USUAL: dict[str, dict[str, Any]] = {
 SPLITS = {"pool": "attribute", "search": "search", "importance": "search"}
 
 
+def run_row(run: str = RUN, **changes: Any) -> dict[str, Any]:
+    """A row of table ``runs``."""
+    return {"run": run, "started": NOON, "finished": NOON, "heartbeat": NOON, "status": "done",
+            "recipe": "", "resolved": "{}", "code_version": "0", "packages": "{}",
+            "hardware": "{}", "units_done": 5, "units_failed": 0, "predicted": None
+            } | changes  # fmt: skip
+
+
 class Folder:
     """Collects rows, one unit per table and name, and writes them all."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from recomputed import difference_interval, flip_p, pairs
-from results_folder import NOON, RUN, Folder, rows
+from results_folder import NOON, RUN, Folder, rows, run_row
 
 import prunelib
 from prunelib.errors import UserError
@@ -156,17 +156,10 @@ def test_what_was_changed_is_told(places: tuple[str, str]) -> None:
     assert only == ("weights_digest", digests[COPIER], digests[YOUNG])
 
 
-def run_row(name: str, minute: int, **changes: Any) -> dict[str, Any]:
-    return {"run": name, "started": NOON.replace(minute=minute), "finished": NOON,
-            "heartbeat": NOON, "status": "done", "recipe": "", "resolved": "{}",
-            "code_version": "1", "packages": "{}", "hardware": "{}", "units_done": 0,
-            "units_failed": 0} | changes  # fmt: skip
-
-
 def two_runs(folder: Folder) -> None:
     """Run ``a-1`` and a later one, ``b-1``, each with a baseline and no answers yet."""
     for minute, run in enumerate(("a-1", "b-1")):
-        folder.add("runs", run_row(run, minute), run)
+        folder.add("runs", run_row(run, started=NOON.replace(minute=minute)), run)
         folder.intervention("base", "none", "baseline", unit_id=run)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from report_folder import add_choice, answer, run_row
-from results_folder import NOON, RUN, Folder
+from report_folder import add_choice, answer
+from results_folder import NOON, RUN, Folder, run_row
 
 from jobs.digest import digest
 
