@@ -58,12 +58,17 @@ class Span:
 
     @property
     def node(self) -> str:
-        """The machine of its worker, whose name is ``address:process``."""
-        return self.worker.rpartition(":")[0] or self.worker
+        """The machine of its worker."""
+        return _node(self.worker)
+
+
+def _node(worker: str) -> str:
+    """The machine of a worker, whose name is ``address:process``."""
+    return worker.rpartition(":")[0] or worker
 
 
 def timeline(connection: duckdb.DuckDBPyConnection, run: str) -> list[Span]:
-    """The attempts of a run, those of each worker one after the other, the first worker first.
+    """The attempts of a run, those of each worker one after the other, node by node and there the first worker first.
 
     Raises :class:`UserError` if there are none.
     """
@@ -81,7 +86,8 @@ def timeline(connection: duckdb.DuckDBPyConnection, run: str) -> list[Span]:
     begun: dict[str, datetime] = {}
     for start, row in spans:
         begun[row["worker"]] = min(start, begun.get(row["worker"], start))
-    spans.sort(key=lambda span: (begun[span[1]["worker"]], span[1]["worker"], span[0]))
+    spans.sort(key=lambda span: (_node(span[1]["worker"]), begun[span[1]["worker"]],
+                                 span[1]["worker"], span[0]))
     zero = min(start for start, _ in spans)
     known = Span.__dataclass_fields__.keys()
     return [Span(start=(start - zero).total_seconds(),

@@ -75,14 +75,14 @@ def test_workers_have_lanes_nodes_and_waits(folder: Folder) -> None:
     folder.write()
     spans, run = read(folder)
     assert [(s.unit_id, s.start, s.end) for s in spans] == [
-        ("u1", 0, 4), ("u2", 10, 13), ("u3", 1, 6), ("u4", 2, 3)]
+        ("u1", 0, 4), ("u2", 10, 13), ("u4", 2, 3), ("u3", 1, 6)]
     trace = chrome_trace(spans, run)
     check(trace)
     names = {(e["name"], e["pid"], e["tid"]): e["args"]["name"] for e in trace["traceEvents"]
              if e["ph"] == "M"}
-    assert names["process_name", 1, 1] == names["process_name", 1, 3] == "10.0.0.1"
-    assert names["process_name", 2, 2] == "10.0.0.2"
-    assert names["thread_name", 1, 3] == "10.0.0.1:8"
+    assert names["process_name", 1, 1] == names["process_name", 1, 2] == "10.0.0.1"
+    assert names["process_name", 2, 3] == "10.0.0.2"
+    assert names["thread_name", 1, 2] == "10.0.0.1:8"
     waits = [(e["ts"], e["dur"], e["tid"]) for e in trace["traceEvents"] if e.get("cat") == "wait"]
     assert waits == [(4_000_000, 6_000_000, 1)]
 

@@ -18,6 +18,8 @@ _COLOURS: dict[str, str] = dict(zip(STAGES, (
     "tab:gray", "tab:blue", "tab:orange", "tab:purple", "tab:green", "tab:brown"), strict=True))
 #: Bars from which on a file holds them as pixels; lanes that have a name each; characters of one.
 _PIXELS, _NAMED, _NAME = 5000, 60, 40
+#: What failed is at least this part of the whole wide, so that it is seen.
+_VISIBLE = 400
 #: Height of a lane in inches, of which a lane of many is a smaller part.
 _LANE, _HIGHEST = 0.34, 14.0
 #: Starts of engines, and what failed, over the colour of their stage.
@@ -32,9 +34,10 @@ def draw_timeline(spans: list[Span], run: str) -> Drawing:
     lanes = [list(some) for _, some in groupby(spans, lambda span: span.worker)]
     figure = Figure(figsize=(9.0, min(_HIGHEST, 1.2 + _LANE * len(lanes))), layout="constrained")
     axes = figure.subplots()
-    unit, name = _time_unit(max(span.end for span in spans))
+    total = max(span.end for span in spans)
+    unit, name = _time_unit(total)
     for place, lane in enumerate(lanes):
-        _lane(axes, place, lane, unit, rasterized=len(spans) > _PIXELS)
+        _lane(axes, place, lane, unit, total / _VISIBLE, rasterized=len(spans) > _PIXELS)
     if len(lanes) <= _NAMED:
         axes.set_yticks(range(len(lanes)), [_label(lane) for lane in lanes])
     axes.set(xlabel=f"{name} since the first unit", xlim=(0, None),
@@ -52,14 +55,15 @@ def draw_timeline(spans: list[Span], run: str) -> Drawing:
     return Drawing(file_name(run, "timeline"), "costs", "which worker did what when", figure)
 
 
-def _lane(axes: Axes, place: int, lane: list[Span], unit: float, rasterized: bool) -> None:
+def _lane(axes: Axes, place: int, lane: list[Span], unit: float, least: float, rasterized: bool
+          ) -> None:
     bars: dict[tuple[str, float, float], list[tuple[float, float]]] = defaultdict(list)
     for span in lane:
         bars[_COLOURS[span.stage], -0.35, 0.7].append((span.start / unit, span.seconds / unit))
         if span.start_seconds:
             bars[_START, 0.2, 0.15].append((span.start / unit, span.start_seconds / unit))
         if span.status == "failed":
-            bars[_FAILED, -0.35, 0.15].append((span.start / unit, span.seconds / unit))
+            bars[_FAILED, -0.35, 0.25].append((span.start / unit, max(least, span.seconds) / unit))
     for (colour, low, height), times in bars.items():
         axes.broken_barh(times, (place + low, height), facecolor=colour, linewidth=0,
                          rasterized=rasterized)
