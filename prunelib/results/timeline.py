@@ -68,7 +68,7 @@ def _node(worker: str) -> str:
 
 
 def timeline(connection: duckdb.DuckDBPyConnection, run: str) -> list[Span]:
-    """The attempts of a run, those of each worker one after the other, node by node and there the first worker first.
+    """The attempts of a run: node by node, there the first worker first, of each one in order.
 
     Raises :class:`UserError` if there are none.
     """
