@@ -59,7 +59,7 @@ def make(folder: Path, rows: int) -> None:
     store.write("runs", _RUN, [{
         "run": _RUN, "started": now, "finished": now, "heartbeat": now, "status": "done",
         "recipe": "", "resolved": "{}", "code_version": "", "packages": "{}", "hardware": "{}",
-        "units_done": UNITS, "units_failed": 0}])
+        "units_done": UNITS, "units_failed": 0, "predicted": None}])
     names = [f"model-{i}" for i in range(MODELS)]
     members = []
     for model in names:

@@ -187,7 +187,7 @@ class RayExecutor:
         if work is not None:
             again = work.attempt < MAX_ATTEMPTS
             lost = attempt or Attempt(work.unit, name, work.attempt, time.monotonic()
-                                      - slot.since, 0.0, error, text)
+                                      - slot.since, 0.0, error, text, gpus=slot.need.gpus)
             self._ended.append(replace(lost, unit=work.unit, again=again))
             if again:
                 self._scheduler.add(Work(work.unit, work.attempt + 1, work.batch_halvings + memory))

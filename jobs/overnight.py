@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from jobs.stopping import Stopped, stopping
 from prunelib.errors import UserError
 from prunelib.pipeline.driver import RunReport, usable
 from prunelib.pipeline.driver import run as run_pipeline
+from prunelib.pipeline.plan import predicted
 from prunelib.recipe.load import load_recipe
 from prunelib.recipe.recipe import Recipe
 
@@ -46,7 +48,9 @@ def run_recipe(
     for known in usable(loaded):  # before Ray is imported, which takes a while
         if isinstance(known, UserError):
             console.print(f"left out: {known}", markup=False, soft_wrap=True)
-    executor = None
+    executor, likely = None, None
+    with suppress(UserError, OSError):  # there are no results yet; or else the run itself says it
+        likely = predicted(loaded, results)
     try:
         if not inline:
             from cluster.executor import RayExecutor
@@ -55,7 +59,7 @@ def run_recipe(
                 console.print("Starting Ray on this machine, some 10 seconds", highlight=False)
             executor = RayExecutor(results, address, gpus=gpus)
         with stopping(), progress(console) as reporter:
-            report = run_pipeline(loaded, results, executor, reporter)
+            report = run_pipeline(loaded, results, executor, reporter, likely)
     except (Stopped, SystemExit):  # Ray, which starts with the first unit, exits at SIGTERM
         errors.print(f"stopped; what is done is kept. To go on: {_program()} run "
                      f"{shlex.quote(str(recipe))} --results {shlex.quote(results)}", markup=False)

@@ -45,8 +45,10 @@ class AttemptLog:
             "start_seconds": attempt.start_seconds,
             "switch_seconds": attempt.switch_seconds,
             "peak_memory_mb": attempt.peak_memory_mb,
+            "gpus": attempt.gpus,
             "error_kind": attempt.error_kind,
             "error_text": attempt.error_text,
+            "started_at": attempt.started_at,
             "finished_at": datetime.now(UTC),
         })  # fmt: skip
         late = self._clock() - self._flushed > _FLUSH_SECONDS
@@ -68,8 +70,8 @@ class AttemptLog:
                 "detail": "find the model and check it", "status": "failed" if why else "done",
                 "worker": None, "attempt": 1, "batch_halvings": None, "seconds": 0.0,
                 "start_seconds": None, "switch_seconds": None, "peak_memory_mb": None,
-                "error_kind": "UserError" if why else None, "error_text": why,
-                "finished_at": datetime.now(UTC),
+                "gpus": None, "error_kind": "UserError" if why else None, "error_text": why,
+                "started_at": None, "finished_at": datetime.now(UTC),
             })  # fmt: skip
 
     def flush(self) -> None:

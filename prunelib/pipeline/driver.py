@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,6 +156,7 @@ def run(
     results: str | Path,
     executor: Executor | None = None,
     reporter: Reporter | None = None,
+    predicted: Mapping[str, Mapping[str, float]] | None = None,
 ) -> RunReport:
     """Run a recipe and return how it ended; finished units are not done again.
 
@@ -165,6 +166,8 @@ def run(
         executor: who performs the units; by default this process, one after the other.
         reporter: who is told about progress, such as :class:`prunelib.pipeline.reporting.Lines`;
             by default those lines in a notebook, else nobody.
+        predicted: model → stage → seconds that it should take, to be kept beside what it takes
+            (:func:`prunelib.pipeline.plan.predicted`).
 
     Raises:
         UserError: for anything the user can fix, before any work starts; or the results were
@@ -177,7 +180,7 @@ def run(
     store = Store.open(results)
     own = executor is None
     executor = executor or InlineExecutor(lambda: Worker(store))
-    driver = _Driver(recipe, store, executor, reporter or default_reporter())
+    driver = _Driver(recipe, store, executor, reporter or default_reporter(), predicted)
     try:
         _mend(store)
         try:
@@ -205,8 +208,8 @@ def _mend(store: Store) -> None:
 
 
 class _Driver:
-    def __init__(self, recipe: Recipe, store: Store, executor: Executor, reporter: Reporter
-                 ) -> None:
+    def __init__(self, recipe: Recipe, store: Store, executor: Executor, reporter: Reporter,
+                 predicted: Mapping[str, Mapping[str, float]] | None) -> None:
         self.run_id = recipe.run_id
         self.given = recipe
         self.recipe = recipe.pinned()  # its run id would be another
@@ -218,6 +221,10 @@ class _Driver:
         self.failed: list[Attempt] = []
         self.left: Counter[tuple[str, str]] = Counter()
         self.started = datetime.now(UTC)
+        # What is spent is of all starts of a run, so the first one's prediction is kept.
+        rows = store.read("runs").to_pylist()
+        before = [row["predicted"] for row in rows if row["run"] == self.run_id]
+        self.predicted = before[0] if before else json.dumps(predicted) if predicted else None
         self.deadline = recipe.deadline_after(self.started)
         #: Units that are linked to the run under a model's name, by this driver or one before it.
         self._linked: set[tuple[str, str]] = set()
@@ -359,4 +366,5 @@ class _Driver:
             "hardware": json.dumps(hardware()),
             "units_done": self.done + self.reused,
             "units_failed": len(self.failed),
+            "predicted": self.predicted,
         }])  # fmt: skip

@@ -13,7 +13,7 @@ from prunelib.errors import UserError
 from prunelib.models import ModelInfo, describe
 from prunelib.models.info import outline
 from prunelib.models.loading import load_tokenizer
-from prunelib.pipeline.driver import prepare
+from prunelib.pipeline.driver import each_model, prepare
 from prunelib.pipeline.stages.registry import Course, model_counts, tokens
 from prunelib.pipeline.stages.study import Count, exactly
 from prunelib.pipeline.units import memory
@@ -73,9 +73,32 @@ def estimate(recipe: Recipe, results: str | Path | None = None,
     if results is not None and open_files(results).exists(""):
         store = Store.open(results, create=False)
     measured = [*([store] if store else []), *(Store.open(e, create=False) for e in earlier)]
-    speeds = _speeds(measured)
+    return _lines(recipe, infos, store, _speeds(measured))
+
+
+def predicted(recipe: Recipe, results: str | Path) -> dict[str, dict[str, float]]:
+    """Model → stage → seconds that are left on one worker, by what was measured in ``results``.
+
+    Only of what something was measured for, and of models that can be used.
+
+    Raises:
+        UserError: the results cannot be read.
+    """
+    store = Store.open(results, create=False)
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    if speeds := _speeds([store]):
+        for line in _lines(recipe, each_model(recipe), store, speeds):
+            if line.seconds is not None:
+                found[line.model][line.stage] = line.seconds
+    return dict(found)
+
+
+def _lines(recipe: Recipe, infos: Sequence[ModelInfo | UserError], store: Store | None,
+           speeds: dict[tuple[str, str | None], float]) -> list[Line]:
     lines = []
     for spec, info in zip(recipe.models, infos, strict=True):
+        if isinstance(info, UserError):
+            continue
         known, ended = _known(recipe, spec, info, store) if store else ({}, False)
         work = _work(recipe, info)
         for stage, count in model_counts(recipe, info).items():

@@ -57,6 +57,9 @@ _RUNS = table(
     column("hardware", TEXT, "machines, processors, accelerators (JSON)"),
     column("units_done", LARGE, "units whose results are there"),
     column("units_failed", LARGE, "units that failed for good"),
+    column("predicted", TEXT, "seconds on one worker that the plan gave each model and stage when "
+           "the run first started (JSON: model, stage, seconds), null if nothing like it had been "
+           "measured there", null=True),
 )
 _RUN_UNITS = table(
     "run_units",
@@ -86,9 +89,13 @@ _UNITS = table(
     column("switch_seconds", REAL, "part of it in which a live engine was switched to another "
            "intervention and checked, null if it was not", null=True),
     column("peak_memory_mb", REAL, "peak resident memory of the worker in MB", null=True),
+    column("gpus", SMALL, "GPUs that the worker held, 0 for one on a CPU; null where it is not "
+           "known", null=True),
     column("error_kind", TEXT, "class of the error, null if done", null=True),
     column("error_text", TEXT, "message of the error, null if done", null=True),
-    column("finished_at", TIME, "when the attempt ended (UTC)"),
+    column("started_at", TIME, "when the attempt began, by the worker's clock (UTC); null where "
+           "it is not known", null=True),
+    column("finished_at", TIME, "when the driver heard of its end (UTC)"),
 )
 _MODELS = table(
     "models",

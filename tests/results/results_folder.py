@@ -26,6 +26,14 @@ USUAL: dict[str, dict[str, Any]] = {
 SPLITS = {"pool": "attribute", "search": "search", "importance": "search"}
 
 
+def run_row(run: str = RUN, **changes: Any) -> dict[str, Any]:
+    """A row of table ``runs``."""
+    return {"run": run, "started": NOON, "finished": NOON, "heartbeat": NOON, "status": "done",
+            "recipe": "", "resolved": "{}", "code_version": "0", "packages": "{}",
+            "hardware": "{}", "units_done": 5, "units_failed": 0, "predicted": None
+            } | changes  # fmt: skip
+
+
 class Folder:
     """Collects rows, one unit per table and name, and writes them all."""
 
@@ -75,8 +83,8 @@ class Folder:
             "run": RUN, "unit_id": unit_id, "stage": "evaluate", "model": "m", "detail": "t",
             "status": status, "worker": "w0", "attempt": 1, "batch_halvings": 0, "seconds": 2.0,
             "start_seconds": None, "switch_seconds": None,
-            "peak_memory_mb": 100.0, "error_kind": "UnitError" if failed else None,
-            "error_text": "no" if failed else None,
+            "peak_memory_mb": 100.0, "gpus": 0, "error_kind": "UnitError" if failed else None,
+            "error_text": "no" if failed else None, "started_at": None,
             "finished_at": NOON + dt.timedelta(minutes=minute),
         }  # fmt: skip
         row |= changes

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from prunelib.errors import EngineDeadError
@@ -34,6 +35,9 @@ class Attempt:
     start_seconds: float | None = None
     #: Seconds of ``seconds`` in which a live engine was switched, None if it was not.
     switch_seconds: float | None = None
+    #: When it began, None of a worker that died; and GPUs that its worker held.
+    started_at: datetime | None = None
+    gpus: int | None = None
 
     @property
     def done(self) -> bool:
@@ -69,7 +73,7 @@ def attempt(worker: Worker, unit: Unit, name: str, number: int, batch_halvings: 
 
     Only a dead engine is worth another attempt: everything else would fail again.
     """
-    started = time.monotonic()
+    started_at, started = datetime.now(UTC), time.monotonic()
     kind = text = None
     try:
         batch_halvings = worker.perform(unit, batch_halvings)
@@ -79,7 +83,14 @@ def attempt(worker: Worker, unit: Unit, name: str, number: int, batch_halvings: 
             worker.forget()
     return Attempt(unit, name, number, time.monotonic() - started, _peak_memory(), kind, text,
                    batch_halvings=batch_halvings, start_seconds=worker.start_seconds,
-                   switch_seconds=worker.switch_seconds)
+                   switch_seconds=worker.switch_seconds, started_at=started_at, gpus=_gpus(unit))
+
+
+def _gpus(unit: Unit) -> int:
+    """GPUs of this process that a unit's model is spread over."""
+    import torch
+
+    return min(torch.cuda.device_count(), unit.tensor_parallel or 1)
 
 
 def _peak_memory() -> float:

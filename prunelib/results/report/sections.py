@@ -207,6 +207,7 @@ SECTIONS = (
         "nothing.",
         (Question(
             "Stages", "costs",
-            "model stage units seconds seconds_per_unit starts seconds_per_start switches "
-            "seconds_per_switch peak_memory_mb", "", "model, stage"),)),
+            "model stage units seconds predicted_seconds spent_to_predicted cpu_hours gpu_hours "
+            "seconds_per_unit starts seconds_per_start switches seconds_per_switch peak_memory_mb",
+            "", "model, stage"),)),
 )

@@ -62,11 +62,48 @@ SELECT * FROM in_context WHERE removed = 'both' AND gold IS NULL ORDER BY model,
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of the summary, of one model or (model empty) of the run, and what kind it is."""
+    """A sentence of the summary, of one model or (model empty) of the run, and what kind it is.
+
+    ``look``: it is a reason to look closer at what was found.
+    """
 
     kind: Kind
     model: str
     text: str
+    look: bool = False
+
+
+def best_choices(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """Each model with the choice that does best on the reported tasks, in a line; best first."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in _records(connection, _LINES):
+        best.setdefault(row["model"], row)
+    rows = sorted(best.values(), key=lambda row: -(row["difference"] or 0))
+    return [(row["model"], _brief(row)) for row in rows]
+
+
+def _brief(row: dict[str, Any]) -> str:
+    if not row["count"]:
+        return f"{row['method']}: switches nothing off"
+    beaten: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for name, called in (("difference_to_random", "random sets"),
+                         ("difference_to_random_search", "random searches")):
+        beaten[_beats(row, name)].append(called)
+    chance = [told.format(" and ".join(beaten[known])) for known, told in (
+        (True, "better than {}"), (False, "not surely better than {}"),
+        (None, "too few {} to compare with")) if beaten[known]]
+    return f"{row['method']}, {_where(row)}: {_points(row, 'difference')}; {', '.join(chance)}"
+
+
+def _where(row: dict[str, Any]) -> str:
+    return ("several layers" if row["layer"] is None
+            else f"layer {row['layer']} ({_share(row['rate'])})")
+
+
+def _beats(row: dict[str, Any], name: str) -> bool | None:
+    """Whether a choice is surely better than what was drawn; None if that cannot be said."""
+    low = row[f"{name}_low"]
+    return None if low is None else low > 0
 
 
 def summary(connection: duckdb.DuckDBPyConnection, run: str) -> list[Sentence]:
@@ -108,7 +145,7 @@ def _state(connection: duckdb.DuckDBPyConnection, run: str) -> list[Sentence]:
                                      "WHERE purpose = 'report'")
     if errors["n"]:
         said.append(Sentence("caution", "", f"{errors['n']} answers are missing because of an "
-                             "error; they count as wrong."))
+                             "error; they count as wrong.", look=True))
     return said
 
 
@@ -119,9 +156,7 @@ def _choice(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], baseline
     if not row["count"]:
         return [Sentence("not found", model, f"{method}: the search switches nothing off; no cell "
                          "beat the untouched model.")]
-    where = ("in several layers" if row["layer"] is None
-             else f"of layer {row['layer']} ({_share(row['rate'])})")
-    what = (f"{method}: with {row['count']} components {where} off, accuracy goes from "
+    what = (f"{method}: with {row['count']} components of {_where(row)} off, accuracy goes from "
             f"{_share(row['accuracy'] - row['difference'])} to {_share(row['accuracy'])} "
             f"({_points(row, 'difference')}) and copying errors from "
             f"{_share(baseline['copying_error'])} to {_share(row['copying_error'])}.")
@@ -133,14 +168,15 @@ def _choice(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], baseline
         said = [Sentence("not found", model, f"{what} The model gets worse.")]
     if row["missing_cells"]:
         said.append(Sentence("caution", model, f"{method}: {row['missing_cells']} cells (task, "
-                             "shots, seed) of the baseline are not answered yet, or failed."))
+                             "shots, seed) of the baseline are not answered yet, or failed.",
+                             look=True))
     said += [_control(row, model, method, *names) for names in (
         ("difference_to_random", "random_rank", "random_sets",
          "random sets of the same layer and size"),
         ("difference_to_random_search", "random_search_rank", "random_searches",
          "random rankings that went through the same search"))]
     said += _tests(connection, model, method) + _stability(connection, row)
-    return said + [Sentence("caution", model, f"{method}: {warning}.")
+    return said + [Sentence("caution", model, f"{method}: {warning}.", look=True)
                    for warning in (row["warnings"] or "").split("; ") if warning]
 
 
@@ -149,11 +185,11 @@ def _control(row: dict[str, Any], model: str, method: str, name: str, rank: str,
     """Whether a choice is better than what was drawn at random."""
     if row[name] is None:
         return Sentence("caution", model, f"{method}: not compared with {called}; there are none.")
-    low, place = row[f"{name}_low"], f"place {row[rank]} of {row[sets] + 1}"
-    told = f"{method}: {_points(row, name)} against {called}, {place}"
-    if low is None:
+    told = (f"{method}: {_points(row, name)} against {called}, place {row[rank]} of "
+            f"{row[sets] + 1}")
+    if _beats(row, name) is None:
         return Sentence("caution", model, f"{told}; a single one says little.")
-    if low > 0:
+    if _beats(row, name):
         return Sentence("found", model, f"{told}: better than chance.")
     return Sentence("not found", model, f"{told}: not surely better than chance.")
 
@@ -178,10 +214,12 @@ def _stability(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> li
                 f"{errors['shared']} of {errors['count']} components in common "
                 f"({errors['shared_by_chance']:.1f} by chance)")
         if errors["shared"] < _STABLE * errors["count"]:
-            return [Sentence("not found", row["model"], f"{told}: the ranking is not stable.")]
+            return [Sentence("not found", row["model"], f"{told}: the ranking is not stable.",
+                             look=True)]
         return [Sentence("found", row["model"], f"{told}: the ranking is fairly stable.")]
     return [Sentence("caution", row["model"],
-                     f"{row['method']}: it is not known how stable the ranking is.")]
+                     f"{row['method']}: it is not known how stable the ranking is.",
+                     look=True)]
 
 
 def _few(connection: duckdb.DuckDBPyConnection, model: str) -> list[Sentence]:
@@ -190,7 +228,7 @@ def _few(connection: duckdb.DuckDBPyConnection, model: str) -> list[Sentence]:
         return []
     have = "task has" if tasks == 1 else "tasks have"
     return [Sentence("caution", model, f"few queries: {tasks} {have} fewer than {_FEW} different "
-                     f"ones (least: {least}); intervals of single tasks are wide.")]
+                     f"ones (least: {least}); intervals of single tasks are wide.", look=True)]
 
 
 def _heads(connection: duckdb.DuckDBPyConnection) -> list[Sentence]:

@@ -7,21 +7,39 @@ from prunelib.results.views.base import view
 COSTS = view(
     "costs",
     "what each stage of a run cost, failed attempts included; reused units cost nothing",
-    "run stage model units seconds seconds_per_unit starts seconds_per_start switches "
-    "seconds_per_switch peak_memory_mb",
+    "run stage model units seconds predicted_seconds spent_to_predicted cpu_hours gpu_hours "
+    "seconds_per_unit starts seconds_per_start switches seconds_per_switch peak_memory_mb",
     """
-SELECT run, stage, model, count(DISTINCT unit_id) AS units, sum(seconds) AS seconds,
+WITH models AS (
+    SELECT run, unnest(map_entries(from_json(predicted, '"MAP(VARCHAR, MAP(VARCHAR, DOUBLE))"')))
+               AS stages
+    FROM runs
+),
+plans AS (
+    SELECT run, stages.key AS model, unnest(map_entries(stages.value)) AS plan FROM models
+)
+SELECT u.run, u.stage, u.model, count(DISTINCT unit_id) AS units, sum(seconds) AS seconds,
+       any_value(p.plan.value) AS predicted_seconds,
+       sum(seconds) / nullif(any_value(p.plan.value), 0) AS spent_to_predicted,
+       sum(seconds) FILTER (gpus = 0) / 3600 AS cpu_hours,
+       sum(seconds * gpus) FILTER (gpus > 0) / 3600 AS gpu_hours,
        (sum(seconds) - coalesce(sum(start_seconds), 0) - coalesce(sum(switch_seconds), 0))
            / count(DISTINCT unit_id) AS seconds_per_unit,
        count(start_seconds) AS starts, avg(start_seconds) AS seconds_per_start,
        count(switch_seconds) AS switches, avg(switch_seconds) AS seconds_per_switch,
        max(peak_memory_mb) AS peak_memory_mb
-FROM units
+FROM units u
+LEFT JOIN plans p ON p.run = u.run AND p.model = u.model AND p.plan.key = u.stage
 GROUP BY ALL
 ORDER BY ALL
 """,
     units="units of work",
     seconds="time of all attempts together",
+    predicted_seconds="what the plan said when the run first started; null if nothing like it had "
+    "been measured in the same results",
+    spent_to_predicted="seconds / predicted_seconds",
+    cpu_hours="hours of workers on CPUs, each of which has one CPU; null if there were none",
+    gpu_hours="hours of workers on GPUs times the GPUs that each held; null if there were none",
     seconds_per_unit="time per unit, without starts and switches of engines",
     starts="times that an engine was started",
     seconds_per_start="mean time of a start, with the first intervention and its check; null if "

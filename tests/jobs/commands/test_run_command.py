@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from command_line import call
 
+from prunelib.pipeline.plan import estimate
+from prunelib.recipe.load import load_recipe
+from prunelib.results.query import open_results
+
 
 def test_a_run_ends_with_a_table_and_what_to_type_next(
     good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -19,6 +23,26 @@ def test_a_run_ends_with_a_table_and_what_to_type_next(
         assert word in said
     assert call("run", good, "--results", tmp_path / "r", "--inline") == 0
     assert "0 units done" in capfd.readouterr().out
+
+
+def test_what_the_plan_said_at_its_first_start_is_kept(
+    good: Path, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    results = Path(shutil.copytree(finished, tmp_path / "r"))
+    planned = {line.stage: line.seconds for line in estimate(load_recipe(good), results)}
+    assert planned["evaluate"] and planned["attribute"]
+    for _ in range(2):  # by the second time everything is there
+        assert call("run", good, "--results", results, "--inline") == 0
+        with open_results(results) as connection:
+            (said,) = connection.sql("SELECT predicted FROM runs "
+                                     "WHERE split_part(run, '-', 1) = 'try'").fetchall()
+            costs = dict(connection.sql("SELECT stage, predicted_seconds FROM costs "
+                                        "WHERE split_part(run, '-', 1) = 'try'").fetchall())
+        assert list(json.loads(said[0]).values()) == [planned]
+        assert costs == {stage: pytest.approx(planned[stage]) for stage in costs}
+        assert "evaluate" in costs
+    with open_results(finished) as connection:  # nothing had been measured before
+        assert connection.sql("SELECT predicted FROM runs").fetchall() == [(None,)]
 
 
 def test_a_large_run_ends_with_its_files_merged(

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from results_folder import NOON, RUN, Folder
+from results_folder import RUN, Folder, run_row
 
 #: What a model, a prompt or a task may hold. A page that takes it for markup runs a script.
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">'&lt;{{ 7*7 }}$x_"
 QUERIES = 40
-
-
-def run_row(**changes: Any) -> dict[str, Any]:
-    return {"run": RUN, "started": NOON, "finished": NOON, "heartbeat": NOON, "status": "done",
-            "recipe": f"name: demo # {HOSTILE}", "resolved": '{"name": "demo", "search": {"n": 1}}',
-            "code_version": "0", "packages": '{"numpy": "2"}', "hardware": '{"cores": 2}',
-            "units_done": 5, "units_failed": 0} | changes  # fmt: skip
 
 
 def answer(folder: Folder, intervention: str, right: int, copied: int = 0, **changes: Any) -> None:
@@ -26,7 +19,9 @@ def answer(folder: Folder, intervention: str, right: int, copied: int = 0, **cha
 
 def add_choice(folder: Folder, controls: list[int], right: int = 36, **changes: Any) -> None:
     """Baseline 20 of 40, the choice ``right``, random sets as given; two layers were tried."""
-    folder.add("runs", run_row(), RUN)
+    folder.add("runs", run_row(
+        recipe=f"name: demo # {HOSTILE}", resolved='{"name": "demo", "search": {"n": 1}}',
+        packages='{"numpy": "2"}', hardware='{"cores": 2}'), RUN)
     folder.intervention("base", "none", "baseline")
     answer(folder, "base", 20, 8, **changes)
     folder.intervention("ig", "ig", "chosen")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_folder import add_choice, run_row
-from results_folder import RUN, Folder
+from report_folder import add_choice
+from results_folder import RUN, Folder, run_row
 
 from prunelib.results.query import open_results
 from prunelib.results.report.run import compute_views

@@ -153,8 +153,8 @@ def test_times_name_their_zone(store: Store) -> None:
         "run": "r-1", "unit_id": "u1", "stage": "search", "model": None, "detail": None,
         "status": "done", "worker": None, "attempt": 1, "batch_halvings": 0, "seconds": 1,
         "start_seconds": None, "switch_seconds": None,
-        "peak_memory_mb": None, "error_kind": None, "error_text": None,
-        "finished_at": dt.datetime.now(dt.UTC),
+        "peak_memory_mb": None, "gpus": None, "error_kind": None, "error_text": None,
+        "started_at": None, "finished_at": dt.datetime.now(dt.UTC),
     }  # fmt: skip
     store.write("units", "u1", [row])
     with pytest.raises(ValueError, match=r"units.finished_at"):

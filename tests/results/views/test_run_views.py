@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from results_folder import NOON, RUN, Folder, only, rows
+from results_folder import NOON, RUN, Folder, only, rows, run_row
 
 from prunelib.results.query import open_results
 
@@ -37,6 +37,34 @@ def test_starts_and_switches_of_engines_are_told_from_work(folder: Folder) -> No
     assert (costs["units"], costs["seconds"], costs["seconds_per_unit"]) == (4, 20.0, 2.0)
     assert (costs["starts"], costs["seconds_per_start"]) == (1, 10.0)
     assert (costs["switches"], costs["seconds_per_switch"]) == (2, 1.0)
+
+
+def test_hours_are_of_cpus_or_of_every_gpu_that_a_worker_held(folder: Folder) -> None:
+    folder.attempt("u1", "done", 0, seconds=3600.0, gpus=0)
+    folder.attempt("u2", "failed", 1, seconds=1800.0, gpus=0)
+    folder.attempt("u3", "done", 2, seconds=900.0, gpus=4)
+    folder.attempt("u4", "done", 3, seconds=3600.0, gpus=None)  # an earlier version did not say
+    folder.attempt("u5", "done", 4, seconds=60.0, gpus=None, stage="search")
+    folder.write()
+    costs = {row["stage"]: row for row in rows(folder, "FROM costs")}
+    evaluate, search = costs["evaluate"], costs["search"]
+    assert (evaluate["cpu_hours"], evaluate["gpu_hours"], evaluate["seconds"]) == (1.5, 1.0, 9900)
+    assert (search["cpu_hours"], search["gpu_hours"]) == (None, None)
+
+
+def test_what_was_spent_stands_beside_what_the_plan_said(folder: Folder) -> None:
+    folder.add("runs", run_row(predicted='{"m": {"evaluate": 8.0, "search": 0.0}, "n": {}}'), RUN)
+    folder.add("runs", run_row("other-1"), "other-1")
+    for unit, stage, run in (("u1", "evaluate", RUN), ("u2", "evaluate", RUN),
+                             ("u3", "search", RUN), ("u4", "canary", RUN),
+                             ("u5", "evaluate", "other-1")):
+        folder.attempt(unit, "done", 0, stage=stage, seconds=3.0, run=run)
+    folder.write()
+    found = {(row["run"], row["stage"]): (row["seconds"], row["predicted_seconds"],
+                                          row["spent_to_predicted"])
+             for row in rows(folder, "FROM costs")}
+    assert found == {(RUN, "evaluate"): (6, 8, 0.75), (RUN, "search"): (3, 0, None),
+                     (RUN, "canary"): (3, None, None), ("other-1", "evaluate"): (3, None, None)}
 
 
 def test_switches_are_told_from_the_start(studied: Path) -> None:
