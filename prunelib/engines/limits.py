@@ -51,6 +51,19 @@ def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) 
     return tuple(kept)
 
 
+def end_token_ids(tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> list[int]:
+    """Ids that end a text: the tokenizer's end of sequence and ``ends``. Ascending."""
+    own = tokenizer.eos_token_id
+    return sorted({*ends} if own is None else {int(own), *ends})
+
+
+def cut(text: str, until: Sequence[str] | None) -> str:
+    """A text up to the first of some texts that end it."""
+    for end in filter(None, until or ()):
+        text = text.split(end, 1)[0]
+    return text
+
+
 def model_limits(info: ModelInfo) -> tuple[int, int]:
     """Context length in tokens, and the number of token ids that the embedding knows.
 

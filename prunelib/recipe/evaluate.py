@@ -17,6 +17,7 @@ from prunelib.recipe.base import (
     one_or_more,
     section,
 )
+from prunelib.recipe.lm_eval import LmEvalSpec, named_tasks
 from prunelib.tasks import MAX_SHOTS, SUITES, task_names
 
 #: Examples of a task where a recipe does not say how many.
@@ -102,3 +103,5 @@ class EvaluateSpec(Spec):
     task_vectors: Annotated[TaskVectorsSpec | None, BeforeValidator(section)] = None
     #: Perplexity and multiple choice before and after: ``true``, or a section.
     capability: Annotated[CapabilitySpec | None, BeforeValidator(section)] = None
+    #: Tasks of lm-evaluation-harness: names, or a section.
+    lm_eval: Annotated[LmEvalSpec | None, BeforeValidator(named_tasks)] = None

@@ -162,6 +162,8 @@ class Recipe(Spec):
         """Name of the run: the same recipe is the same run, and continues it."""
         left = {"deadline"} | ({"interventions"} if not self.interventions else set())
         content = self.model_dump(mode="json", exclude=left)  # neither changes a number
+        if self.evaluate.lm_eval is None:
+            del content["evaluate"]["lm_eval"]
         return f"{self.name}-{digest('recipe', content)[:8]}"
 
     def until(self, deadline: str) -> Recipe:

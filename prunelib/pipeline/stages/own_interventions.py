@@ -23,6 +23,7 @@ from prunelib.pipeline.stages.capability import capability, capability_tokens
 from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.leaderboard import leaderboard
+from prunelib.pipeline.stages.lm_eval import lm_eval, lm_eval_count, lm_eval_tokens
 from prunelib.pipeline.stages.rankings import random_components
 from prunelib.pipeline.stages.study import Count, Lengths, Study, Summary
 from prunelib.pipeline.units.model_run import ModelRun
@@ -73,7 +74,8 @@ class OwnInterventions(Study):
         # Answers are compared with those of the untouched model in the same engine.
         yield offers([run.unit(each) for job in jobs
                       for each in with_baseline(job, expected.get(BASELINE.digest))]
-                     + capability(run, ablations, expected, 0))
+                     + capability(run, ablations, expected, 0)
+                     + lm_eval(run, distinct, expected))
 
     def in_order(self, recipe: Recipe) -> bool:
         return True
@@ -94,6 +96,8 @@ class OwnInterventions(Study):
             each = 1 + len(evaluate.capability.tasks)
             ablations = sum(isinstance(one, Ablation) for one in own)
             count += Count(each * (alone + ablations), each * (1 + ablations + random))
+        count += Count(*(lm_eval_count(recipe) * n for n in (
+            alone + len(own), 1 + len(own) + random + again)))
         return {"canary": asked, "evaluate": count}
 
     def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
@@ -104,7 +108,8 @@ class OwnInterventions(Study):
         return {
             "canary": asked * lengths(evaluate.tasks[0], "report", evaluate.shots[0]),
             "evaluate": asked * (reported * len(evaluate.seeds)
-                                 + capability_tokens(recipe, info, lengths)),
+                                 + capability_tokens(recipe, info, lengths)
+                                 + lm_eval_tokens(recipe, info)),
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
