@@ -28,7 +28,7 @@ from prunelib.errors import one_line
 from prunelib.identity import digest
 from prunelib.models import ModelInfo
 from prunelib.models.info import read_parsed
-from prunelib.tasks.lm_eval_tasks import AskingOptions, quiet
+from prunelib.tasks.lm_eval_tasks import AskingOptions, build_requests
 from prunelib.tasks.tokenization import token_ids
 
 #: Most tokens of an answer where a task does not say, as in the harness.
@@ -168,15 +168,8 @@ def scores(engine: Engine, info: ModelInfo, tokenizer: Any, task: Any, options: 
     Examples with an error are not in it.
     """
     model = EngineLM(engine, info, tokenizer)
-    task.set_config("num_fewshot", options.shots)
-    task.set_fewshot_seed(options.seed)
-    with quiet():
-        task.build_all_requests(
-            limit=options.examples, system_instruction=options.system,
-            apply_chat_template=options.chat, fewshot_as_multiturn=options.multiturn,
-            chat_template=model.apply_chat_template if options.chat else None)
     by_type: dict[str, list[Any]] = {}
-    for request in task.instances:
+    for request in build_requests(task, options, model.apply_chat_template):
         by_type.setdefault(request.request_type, []).append(request)
     for kind, requests in by_type.items():
         for request, response in zip(requests, getattr(model, kind)(requests), strict=True):

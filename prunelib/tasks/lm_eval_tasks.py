@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
@@ -120,15 +120,30 @@ def facts(name: str, folders: tuple[str, ...], shots: int | None, examples: int 
                      len(docs))
 
 
+def build_requests(task: Any, options: AskingOptions,
+                   chat_template: Callable[..., str] | None = None) -> list[Any]:
+    """What a task asks of a model, in the order of its documents: the harness's instances.
+
+    ``chat_template`` writes the prompts where the options ask for a chat.
+    """
+    own = task.config.num_fewshot
+    task.set_config("num_fewshot", options.shots)
+    task.set_fewshot_seed(options.seed)
+    with quiet():
+        task.build_all_requests(
+            limit=options.examples, system_instruction=options.system,
+            apply_chat_template=options.chat, fewshot_as_multiturn=options.multiturn,
+            chat_template=chat_template if options.chat else None)
+    task.set_config("num_fewshot", own)  # the same task may be asked in other ways
+    return list(task.instances)
+
+
 @functools.cache
 def first_requests(name: str, folders: tuple[str, ...], shots: int) -> list[list[str]]:
     """Texts of the requests of a task's first documents, document by document."""
-    task = load_task(name, folders)
-    task.set_config("num_fewshot", shots)
-    with quiet():
-        task.build_all_requests(limit=_LOOKED)
+    options = AskingOptions(shots, 0, _LOOKED, chat=False, multiturn=False, system=None)
     found: dict[int, list[str]] = {}
-    for request in task.instances:
+    for request in build_requests(load_task(name, folders), options):
         texts = [part for part in request.args if isinstance(part, str)]
         found.setdefault(request.doc_id, []).append("".join(texts))
     return list(found.values())
