@@ -118,6 +118,9 @@ def _check_request(recipe: Recipe, request: RankingRequest) -> None:
 
 
 def _check_each_task(recipe: Recipe) -> None:
+    if not recipe.evaluate.tasks and any(s.proxy == EACH_TASK for s in recipe.attribution):
+        raise UserError("attribution.proxy: each_task stands for the tasks of evaluate.tasks, and "
+                        "those of lm-evaluation-harness have no splits to attribute on")
     if recipe.search.proxy == EACH_TASK:
         raise UserError("search.proxy is one task; without it every ablation is searched for "
                         "on the task that was attributed, also with attribution.proxy: "
@@ -169,6 +172,8 @@ def _check_capability(recipe: Recipe, spec: CapabilitySpec) -> None:
             raise UserError(f"capability: task '{name}' has {have} questions, fewer than "
                             f"examples: {spec.examples}")
     if spec.text == "prompts":
+        if not recipe.evaluate.tasks:
+            raise UserError("capability.text: prompts are those of evaluate.tasks, which has none")
         for name in recipe.evaluate.tasks:
             recipe.task(name).check("report", max(recipe.evaluate.shots), spec.examples)
     elif spec.text != "prose":

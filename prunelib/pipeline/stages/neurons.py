@@ -95,7 +95,7 @@ class Neurons(Study):
             asked = ablations * (1 + len(evaluate.capability.tasks))
         asked += ablations * lm_eval_count(recipe)
         share = ((_evaluate_count(recipe).most - asked)
-                 / (len(evaluate.tasks) * len(evaluate.shots)))
+                 / (len(evaluate.tasks) * len(evaluate.shots) or 1))
         return {
             "attribute": sum(
                 r.spec.prompts * lengths(r.task, "attribute", r.spec.shots)
@@ -304,7 +304,8 @@ def _evaluate_count(recipe: Recipe) -> Count:
     count = Count((2 * tasks + covered(evaluate.transfer)) * of_task,
                   (2 * tasks + passes) * of_task)
     if controls.fine_tuning:
-        tuned = sum(reported(r, False) for r in requests if r.main) * of_task
+        tuned = sum(reported(r, False) * of_task + lm_eval_count(recipe)
+                    for r in requests if r.main)
         # The untouched model answers once more where vLLM has answered for it.
         count += Count(tuned, tuned * (1 + (recipe.engine != "transformers")))
     if evaluate.task_vectors:

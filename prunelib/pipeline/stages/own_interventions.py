@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     import duckdb
 
 
+#: Where a recipe reports tasks of lm-evaluation-harness alone.
+_CANARY_TASK = "to_upper"
+
+
 class OwnInterventions(Study):
     """Interventions of the user's own → evaluation, beside random sets."""
 
@@ -61,7 +65,7 @@ class OwnInterventions(Study):
         spec = run.recipe.evaluate
         expected = yield from checked(
             run, [each for each in distinct if not each.trains],
-            canary_prompt(run, spec.tasks[0], "report", spec.shots[0]))
+            canary_prompt(run, _canary_task(run.recipe), "report", spec.shots[0]))
         jobs = [
             evaluate_job(run, task, shots, seed, run.recipe.examples(task), each,
                          expected.get(each.digest))
@@ -106,7 +110,7 @@ class OwnInterventions(Study):
         reported = sum(lengths(task, "report", shots) * recipe.examples(task)
                        for task in evaluate.tasks for shots in evaluate.shots)
         return {
-            "canary": asked * lengths(evaluate.tasks[0], "report", evaluate.shots[0]),
+            "canary": asked * lengths(_canary_task(recipe), "report", evaluate.shots[0]),
             "evaluate": asked * (reported * len(evaluate.seeds)
                                  + capability_tokens(recipe, info, lengths)
                                  + lm_eval_tokens(recipe, info)),
@@ -120,6 +124,11 @@ class OwnInterventions(Study):
 
 
 STUDY = OwnInterventions()
+
+
+def _canary_task(recipe: Recipe) -> str:
+    """The task whose first prompt shows that an intervention is live."""
+    return (*recipe.evaluate.tasks, _CANARY_TASK)[0]
 
 
 def given(spec: InterventionSpec) -> Intervention:
