@@ -58,12 +58,12 @@ def _bundled() -> None:
 
 
 def _of_the_harness(word: str, folders: tuple[str, ...]) -> None:
-    from prunelib.tasks.lm_eval_catalogue import search, version
+    from prunelib.tasks.lm_eval_catalogue import PREFIX, search, version
 
     found = search(word, folders)
     table = listing("name", "kind", "in")
     for entry in found:
-        table.add_row(f"lm_eval:{entry.name}", entry.kind,
-                      f"{len(entry.members)} tasks" if entry.path is None else entry.path.parent.name)
+        place = f"{len(entry.members)} tasks" if entry.path is None else entry.path.parent.name
+        table.add_row(f"{PREFIX}{entry.name}", entry.kind, place)
     console.print(table)
     console.print(f"{len(found)} names in lm-evaluation-harness {version()}.")

@@ -107,7 +107,8 @@ class EngineLM(LM):  # type: ignore[misc]
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is what the model would write."""
         pairs = [self._pair(*request.args) for request in requests]
-        found = self._engine.force(*zip(*pairs, strict=True), fill=True)
+        found = self._engine.force([context for context, _ in pairs],
+                                   [continuation for _, continuation in pairs], fill=True)
         for request, forced in zip(requests, found, strict=True):
             self._note(request, forced.error)
         return [(math.fsum(forced.logprobs), forced.best == tuple(continuation))

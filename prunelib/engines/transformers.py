@@ -259,7 +259,9 @@ class _Until:
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
         texts = self._tokenizer.batch_decode(ids[:, self._start :], skip_special_tokens=True)
-        return ids.new_tensor([cut(text, self._until) != text for text in texts], dtype=bool)
+        import torch
+
+        return torch.tensor([cut(text, self._until) != text for text in texts], device=ids.device)
 
 
 def _batches(sizes: dict[int, tuple[int, int]], tokens: int) -> Iterator[list[int]]:

@@ -114,7 +114,8 @@ class EvaluateSpec(Spec):
         """Tasks of lm-evaluation-harness in the section that is theirs."""
         if not isinstance(content, dict) or "tasks" not in content:
             return content
-        theirs, names = [], []
+        theirs: list[Any] = []
+        names: list[Any] = []
         for name in one_or_more(content["tasks"]):
             (theirs if isinstance(name, str) and name.startswith(PREFIX) else names).append(name)
         given = named_tasks(content.get("lm_eval") or {})

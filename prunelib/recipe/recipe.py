@@ -214,8 +214,9 @@ class Recipe(Spec):
         """
         update: dict[str, Any] = {"tasks": tuple(pinned(spec) for spec in self.tasks)}
         if harness := self.evaluate.lm_eval:
-            update["evaluate"] = self.evaluate.model_copy(update={"lm_eval": harness.model_copy(
-                update={"folders": tuple(str(Path(folder).resolve()) for folder in harness.folders)})})
+            folders = tuple(str(Path(folder).resolve()) for folder in harness.folders)
+            update["evaluate"] = self.evaluate.model_copy(update={
+                "lm_eval": harness.model_copy(update={"folders": folders})})
         return self.model_copy(update=update)
 
     def notes(self) -> list[str]:

@@ -21,8 +21,8 @@ from prunelib.errors import UserError, unknown_name
 #: In front of a task's name where tasks of prunelib are named too.
 PREFIX = "lm_eval:"
 
-_KEY = re.compile(r"""^["']?(task|group|class|tag|include)["']?[ \t]*:[ \t]*(.*(?:\n[ \t]*- .*)*)""",
-                  re.MULTILINE)
+_KEY = re.compile(r"""^["']?(task|group|class|tag|include)["']?[ \t]*:[ \t]*"""
+                  r"(.*(?:\n[ \t]*- .*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def _keys(path: str, known: dict[str, dict[str, str]]) -> dict[str, str]:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}  # the harness says what is wrong, if the task is asked for
-    own, included = dict(_KEY.findall(text)), {}
+    own: dict[str, str] = dict(_KEY.findall(text))
+    included: dict[str, str] = {}
     for other in _listed(own.pop("include", "")):
         included |= _keys(os.path.normpath(Path(path).parent / other), known)
     known[path] = included | own
@@ -146,8 +147,8 @@ def _members(entry: Entry) -> Sequence[str]:
     """Names in a group's file."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    assert entry.path is not None
-    return list(_of_group(entry.name, load_yaml(entry.path, resolve_func=False)))
+    content = load_yaml(str(entry.path), resolve_func=False)
+    return list(_of_group(entry.name, content))
 
 
 def _of_group(group: str, content: dict[str, Any]) -> Iterator[str]:

@@ -19,8 +19,9 @@ from prunelib.errors import UserError, one_line
 from prunelib.identity import digest
 from prunelib.tasks.lm_eval_catalogue import catalogue, leaves, version
 
-#: Keys of a task's configuration that say where its data is: its content is digested instead.
-_PLACES = ("dataset_path", "dataset_name", "dataset_kwargs")
+#: Keys of a task's configuration that say where it and its data are, whose content is digested
+#: instead, or what is asked for with it.
+_PLACES = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata", "num_fewshot")
 #: Documents that are looked at to see how long requests are.
 _LOOKED = 20
 #: Seeds of the harness's own command line, for tasks that draw their documents.
@@ -86,8 +87,9 @@ class TaskFacts:
     """What must be known of a task before it is asked.
 
     Attributes:
-        digest: of what it asks: its configuration, the documents that are asked about and, with
-            shots, those that demonstrations come from, and the harness's version.
+        digest: of what it asks: its configuration, the Python files beside it, the documents that
+            are asked about and, with shots, those that demonstrations come from, and the versions
+            of task and harness.
         requests: ``multiple_choice``, ``loglikelihood``, ``loglikelihood_rolling`` or
             ``generate_until``.
         shots: demonstrations, by the harness's rule: a task that says 0 has none, whatever is
@@ -112,12 +114,14 @@ def facts(name: str, folders: tuple[str, ...], shots: int | None, examples: int 
     own: int | None = task.config.num_fewshot
     shown = own or 0 if shots is None or own == 0 else shots
     config = {key: value for key, value in task.dump_config().items()
-              if key not in (*_PLACES, "num_fewshot")}
+              if key not in _PLACES}
+    path = catalogue(folders)[name].path
+    code = [file.read_text("utf-8") for file in sorted(path.parent.glob("*.py"))] if path else []
     docs = list(itertools.islice(task.eval_docs, examples))
-    content = json.dumps([config, docs, list(task.fewshot_docs()) if shown else []],
+    content = json.dumps([config, code, docs, list(task.fewshot_docs()) if shown else []],
                          sort_keys=True, default=_plain)
-    return TaskFacts(digest("lm_eval task", [version(), content]), str(task.OUTPUT_TYPE), shown,
-                     len(docs))
+    return TaskFacts(digest("lm_eval task", [version(), task.VERSION, content]),
+                     str(task.OUTPUT_TYPE), shown, len(docs))
 
 
 def build_requests(task: Any, options: AskingOptions,
@@ -161,5 +165,5 @@ def _plain(value: Any) -> Any:
     """What JSON has no form for: numbers of numpy and the like by their value, others by type."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    return [type(value).__name__, *([str(value)] if type(value).__repr__ is not object.__repr__
-                                    else [])]
+    text = str(value)
+    return [type(value).__name__, "" if " at 0x" in text else text]

@@ -83,9 +83,10 @@ def test_everything_that_is_evaluated_is_asked(info: ModelInfo, folder: str, tmp
 
 
 def test_beside_a_search_and_fine_tuning(info: ModelInfo, folder: str, tmp_path: Path) -> None:
-    made = recipe(info, controls={"random": 1, "fine_tuning": {"epochs": 1}}, evaluate={
-        "tasks": ["to_upper"], "shots": [1], "examples": 3,
-        "lm_eval": {"tasks": ["local_choice"], "folders": folder, "examples": 3}})
+    made = recipe(
+        info, controls={"random": 1, "random_searches": 0, "fine_tuning": {"epochs": 1}},
+        evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 3,
+                  "lm_eval": {"tasks": ["local_choice"], "folders": folder, "examples": 3}})
     prunelib.run(made, tmp_path / "r")
     found = ask(tmp_path / "r", "select distinct method, role from lm_eval order by all")
     assert found == [("fine_tuning", "control"), ("integrated_gradients", "chosen"),
@@ -122,7 +123,7 @@ def test_a_task_whose_data_changes_between_is_not_asked(info: ModelInfo, folder:
     from prunelib.tasks.lm_eval_tasks import AskingOptions
 
     options = AskingOptions(0, 1, None, chat=False, multiturn=False, system=None)
-    job = LmEvalJob("float32", "transformers", BASELINE, "local_choice", "other", options,
+    job = LmEvalJob("float32", "transformers", BASELINE, "local_choice", "other", options, None,
                     (folder,))
     with pytest.raises(UnitError, match="has other content on this node"):
         job.run(None, Unit(info, job))  # type: ignore[arg-type]

@@ -14,9 +14,11 @@ from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.evaluation import EngineJob, engine_of, with_baseline
 from prunelib.pipeline.units.model_run import ModelRun
+from prunelib.pipeline.units.prompts import chat_format
 from prunelib.pipeline.units.unit import Row, Unit, Workplace
 from prunelib.recipe.lm_eval import LmEvalSpec
 from prunelib.recipe.recipe import Recipe
+from prunelib.tasks.chat import template_digest
 from prunelib.tasks.lm_eval_catalogue import leaves, version
 from prunelib.tasks.lm_eval_tasks import AskingOptions, facts, first_requests, load_task
 
@@ -31,10 +33,10 @@ class LmEvalJob(EngineJob):
     task: str
     task_digest: str
     options: AskingOptions
+    #: Digest of the model's chat template, where it writes the prompts.
+    template: str | None
     #: Where tasks of the user's own are.
     folders: tuple[str, ...] = field(compare=False)
-    #: How the engine is checked.
-    canary: Canary | None = field(default=None, compare=False)
 
     def describe(self) -> str:
         return f"lm_eval:{self.task}, {self.options.shots} shots, {self.intervention}"
@@ -87,7 +89,15 @@ def _job(run: ModelRun, spec: LmEvalSpec, task: str, intervention: Intervention,
         intervention=intervention, task=task, task_digest=found.digest,
         options=AskingOptions(found.shots, spec.seed, spec.limit, spec.chat, spec.multiturn,
                               spec.system),
+        template=template_digest(load_tokenizer(run.info)) if spec.chat else None,
         folders=spec.folders, canary=canary)
+
+
+def check_lm_eval(recipe: Recipe, info: ModelInfo) -> None:
+    """Raise :class:`UserError` if a model cannot be asked as the recipe says."""
+    spec = recipe.evaluate.lm_eval
+    if spec is not None and spec.chat:
+        chat_format(info, spec.system)
 
 
 def asked(spec: LmEvalSpec) -> list[str]:
