@@ -114,7 +114,7 @@ class TransformersEngine:
         error of that one alone.
         """
         self._check_live()
-        texts, done = forced_texts(prompts, continuations, self._context + fill, self._vocabulary)
+        texts, done = forced_texts(prompts, continuations, self._context, self._vocabulary, fill)
         rows = list(texts)
         longest = [max(len(continuations[i]) for i in texts[row]) for row in rows]
         sizes = {place: (len(row), 1) for place, row in enumerate(rows)}

@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_an_error_of_its_example(info: ModelInfo, folder: s
     prunelib.run(of_harness(info, str(long)), tmp_path / "r")
     [(errors,)] = ask(tmp_path / "r", "select distinct error from lm_eval_scores where example = 1 "
                                       "and task = 'local_choice'")
-    assert errors.startswith("too long: ") and errors.endswith("in a context of 257")
+    assert errors.startswith("too long: ") and errors.endswith("in a context of 256")
     assert ask(tmp_path / "r", "select distinct examples, errors from lm_eval where task = "
                                "'local_choice'") == [(4, 1)]
 
