@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from lm_eval_tasks import TASKS, write_tasks
+from tiny_llama import start_here
 from transformers import AutoTokenizer
 
 from prunelib.components import Component
+from prunelib.engines.base import Engine
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.export import export
@@ -41,16 +43,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def ours(info: ModelInfo, folder: str, name: str, options: AskingOptions = PLAIN,
-         ablation: Ablation = BASELINE) -> list[Any]:
+         ablation: Ablation = BASELINE, engine: Engine | None = None) -> list[Any]:
     from prunelib.engines.lm_eval_model import scores
 
-    engine = TransformersEngine(info)
+    engine = engine or TransformersEngine(info)
     engine.switch(ablation)
     shots = facts(name, (folder,), options.shots, options.examples).shots
-    found = scores(engine, info, load_tokenizer(info), load_task(name, (folder,)),
-                   replace(options, shots=shots))
-    engine.close()
-    return found
+    return scores(engine, info, load_tokenizer(info), load_task(name, (folder,)),
+                  replace(options, shots=shots))
 
 
 @functools.cache
@@ -151,3 +151,11 @@ def test_chats_equal_the_harness(name: str, multiturn: bool, folder: str, chat: 
     found = ours(chat, folder, name, options)
     check_equal(found, theirs(chat.path, folder, name, options), name)
     assert {row.example for row in found} - {None} == {0, 1, 2}
+
+
+@pytest.mark.vllm
+def test_vllm_answers_as_the_harness(info: ModelInfo, folder: str) -> None:
+    engine = start_here("vllm", info)
+    for name in set(TASKS) - {"local_rolling"}:  # whose windows fill the context
+        check_equal(ours(info, folder, name, engine=engine), theirs(info.path, folder, name), name)
+    engine.close()
