@@ -17,9 +17,10 @@ import prunelib
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
-from prunelib.pipeline.stages.lm_eval import LmEvalJob
+from prunelib.pipeline.stages.lm_eval import LmEvalJob, lm_eval_summary
 from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.recipe import Recipe
+from prunelib.results.query import open_results
 from prunelib.tasks import lm_eval_catalogue, lm_eval_tasks
 from prunelib.tasks.lm_eval_catalogue import catalogue, leaves
 from prunelib.tasks.lm_eval_tasks import facts, load_task
@@ -70,6 +71,9 @@ def test_everything_that_is_evaluated_is_asked(info: ModelInfo, folder: str, tmp
         assert (low is None) == (how != "mean")
     changed = {row[0] for row in rows if row[3] == "word_perplexity" and row[9] != 0}
     assert changed == {"half", "shift", "random"}
+    run = open_results(tmp_path / "r")
+    summary = lm_eval_summary(run, run.sql("select run from runs").fetchall()[0][0])
+    assert summary and len(summary.tables[0].rows) == len(rows)
     [(answered, expected)] = ask(tmp_path / "r", f"""
         select score, (select avg(value) from lm_eval_scores where metric = 'acc'
                        and intervention = '{BASELINE.digest}')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from prunelib.engines.base import Canary
 from prunelib.errors import UnitError, UserError
@@ -13,6 +13,7 @@ from prunelib.interventions.base import Intervention
 from prunelib.models import ModelInfo
 from prunelib.models.loading import load_tokenizer
 from prunelib.pipeline.stages.evaluation import EngineJob, engine_of, with_baseline
+from prunelib.pipeline.stages.study import Summary, SummaryTable
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.prompts import chat_format
 from prunelib.pipeline.units.unit import Row, Unit, Workplace
@@ -21,6 +22,9 @@ from prunelib.recipe.recipe import Recipe
 from prunelib.tasks.chat import template_digest
 from prunelib.tasks.lm_eval_catalogue import leaves, version
 from prunelib.tasks.lm_eval_tasks import AskingOptions, facts, first_requests, load_task
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True)
@@ -131,3 +135,20 @@ def lm_eval_tokens(recipe: Recipe, info: ModelInfo) -> float:
         total += found.examples / len(texts) * sum(
             len(tokenizer(text, verbose=False)["input_ids"]) for some in texts for text in some)
     return total
+
+
+def lm_eval_summary(connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
+    """The scores of a run that reports no other tasks, or ``None`` while it has none."""
+    rows = connection.sql("SELECT * FROM lm_eval WHERE run = $1 AND score IS NOT NULL",
+                          params=[run]).to_arrow_table().to_pylist()
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows:
+        method = "baseline" if row["method"] == "none" else row["method"]
+        tables.setdefault(row["model"], []).append((
+            f"{row['task']}\n  {method}", f"{row['metric']}\n  {row['filter']}",
+            f"{row['score']:.4g}", "" if method == "baseline" else f"{row['difference']:+.4g}",
+            str(row["examples"])))
+    columns = ("task", "metric", "score", "vs baseline", "examples")
+    return Summary("tasks of lm-evaluation-harness", tuple(
+        SummaryTable(model, columns, tuple(lines)) for model, lines in tables.items()),
+        "select * from lm_eval") if rows else None

@@ -23,7 +23,12 @@ from prunelib.pipeline.stages.capability import capability, capability_tokens
 from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.leaderboard import leaderboard
-from prunelib.pipeline.stages.lm_eval import lm_eval, lm_eval_count, lm_eval_tokens
+from prunelib.pipeline.stages.lm_eval import (
+    lm_eval,
+    lm_eval_count,
+    lm_eval_summary,
+    lm_eval_tokens,
+)
 from prunelib.pipeline.stages.rankings import random_components
 from prunelib.pipeline.stages.study import Count, Lengths, Study, Summary
 from prunelib.pipeline.units.model_run import ModelRun
@@ -120,7 +125,9 @@ class OwnInterventions(Study):
         [(searched,)] = connection.execute(
             "SELECT count(*) FROM _labels WHERE run = $1 AND role = 'grid'", [run]).fetchall()
         # A study that searches shows the same table.
-        return None if searched else leaderboard(connection, run, alone=True)
+        if searched:
+            return None
+        return leaderboard(connection, run, alone=True) or lm_eval_summary(connection, run)
 
 
 STUDY = OwnInterventions()
