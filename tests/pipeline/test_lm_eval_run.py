@@ -17,7 +17,9 @@ import prunelib
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.models import ModelInfo
+from prunelib.pipeline.plan import estimate
 from prunelib.pipeline.stages.lm_eval import LmEvalJob, lm_eval_summary
+from prunelib.pipeline.stages.study import Count
 from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.query import open_results
@@ -96,6 +98,18 @@ def test_beside_a_search_and_fine_tuning(info: ModelInfo, folder: str, tmp_path:
     assert found == [("fine_tuning", "control"), ("integrated_gradients", "chosen"),
                      ("none", "baseline"), ("random", "control")]
     assert ask(tmp_path / "r", "select distinct examples from lm_eval") == [(3,)]
+
+
+def test_beside_a_steering_that_was_searched(info: ModelInfo, folder: str, tmp_path: Path) -> None:
+    made = recipe(
+        info, attribution="none", search={"rates": [0.5], "examples": 6, "shots": 1},
+        steering={"methods": ["caa"], "prompts": 8, "shots": 1, "proxy": "to_upper"},
+        evaluate={"tasks": ["to_upper"], "shots": [1], "examples": 3,
+                  "lm_eval": {"tasks": ["local_choice"], "folders": folder}})
+    assert prunelib.run(made, tmp_path / "r").complete
+    assert estimate(made)[-1].units == Count(2, 4)
+    assert ask(tmp_path / "r", "select distinct method, role from lm_eval order by all") == [
+        ("caa", "chosen"), ("none", "baseline")]
 
 
 def test_what_does_not_fit_is_an_error_of_its_example(info: ModelInfo, folder: str,
