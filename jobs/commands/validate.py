@@ -14,9 +14,10 @@ def validate(recipe: RecipeFile) -> None:
     Example: `prunelib validate jobs/recipes/demo.yaml`
     """
     from prunelib.pipeline.driver import checked, model_notes
+    from prunelib.pipeline.stages.lm_eval import lm_eval_count
 
     loaded, infos = checked(recipe)
     for note in loaded.notes() + [note for info in infos for note in model_notes(loaded, info)]:
         console.print(note, markup=False)
-    console.print(f"{recipe}: fine. Run {loaded.run_id}, {len(infos)} models, "
-                  f"{len(loaded.evaluate.tasks)} tasks.")
+    tasks = len(loaded.evaluate.tasks) + lm_eval_count(loaded)
+    console.print(f"{recipe}: fine. Run {loaded.run_id}, {len(infos)} models, {tasks} tasks.")

@@ -11,16 +11,23 @@ from prunelib.interventions.base import Intervention
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a prompt (tokenised once, by us) and how many tokens may follow."""
+    """Token ids of a prompt (tokenised once, by us) and how many tokens may follow.
+
+    ``until``: texts that end the completion; ``None`` for the end of a line or turn. What a
+    tokenizer or model calls its end of text ends every completion.
+    """
 
     token_ids: tuple[int, ...]
     max_tokens: int
+    until: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
     """The greedy continuation: ids up to and without the first stop token, and its text.
 
+    Of a prompt with texts that end it (``until``), the text ends before the first of them; the ids
+    may go on.
     ``error`` names what was wrong with this one prompt (too long, say); then the text is empty.
     """
 
@@ -89,11 +96,13 @@ class Engine(Protocol):
         ...
 
     def force(
-        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]],
+        fill: bool = False,
     ) -> list[Forced]:
         """Teacher forcing: log-probabilities of each prompt's continuation, in their order.
 
-        A bad prompt, or an empty continuation, gives an error of that one alone.
+        A bad prompt, or an empty continuation, gives an error of that one alone. With ``fill`` the
+        last token, which is not read, may be behind the context, where an engine can do that.
         """
         ...
 

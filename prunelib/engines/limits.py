@@ -51,6 +51,19 @@ def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) 
     return tuple(kept)
 
 
+def end_token_ids(tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> list[int]:
+    """Ids that end a text: the tokenizer's end of sequence and ``ends``. Ascending."""
+    own = tokenizer.eos_token_id
+    return sorted({*ends} if own is None else {int(own), *ends})
+
+
+def cut(text: str, until: Sequence[str] | None) -> str:
+    """A text up to the first of some texts that end it."""
+    for end in filter(None, until or ()):
+        text = text.split(end, 1)[0]
+    return text
+
+
 def model_limits(info: ModelInfo) -> tuple[int, int]:
     """Context length in tokens, and the number of token ids that the embedding knows.
 
@@ -61,19 +74,20 @@ def model_limits(info: ModelInfo) -> tuple[int, int]:
     return int(context), int(config.vocab_size)
 
 
-def prompt_error(prompt: Prompt, context: int, vocabulary: int) -> str | None:
+def prompt_error(prompt: Prompt, context: int, vocabulary: int, behind: int = 0) -> str | None:
     """What keeps this prompt from being run, or ``None``. Nothing is ever truncated.
 
     Args:
         prompt: the prompt.
         context: tokens that prompt and completion may have together.
         vocabulary: token ids must lie below it.
+        behind: tokens to come that are not read, so may be behind the context.
     """
     if not prompt.token_ids:
         return "empty prompt"
     if prompt.max_tokens < 1:
         return f"max_tokens is {prompt.max_tokens}"
-    if len(prompt.token_ids) + prompt.max_tokens > context:
+    if len(prompt.token_ids) + prompt.max_tokens > context + behind:
         return (
             f"too long: {len(prompt.token_ids)} tokens and {prompt.max_tokens} to come, in a "
             f"context of {context}"
@@ -85,11 +99,12 @@ def prompt_error(prompt: Prompt, context: int, vocabulary: int) -> str | None:
 
 def forced_texts(
     prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], context: int,
-    vocabulary: int,
+    vocabulary: int, fill: bool = False,
 ) -> tuple[dict[tuple[int, ...], list[int]], dict[int, Forced]]:
     """What a model reads for teacher forcing, each text once.
 
     A text is a prompt and all of its continuation but the last token, which is only asked about.
+    With ``fill`` it may fill the context.
 
     Returns:
         Text → places of the pairs that need it, and place → error of the pairs that cannot be
@@ -98,7 +113,7 @@ def forced_texts(
     texts: dict[tuple[int, ...], list[int]] = {}
     errors: dict[int, Forced] = {}
     for i, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        error = _forced_error(prompt, continuation, context, vocabulary)
+        error = _forced_error(prompt, continuation, context, vocabulary, fill)
         if error is None:
             texts.setdefault((*prompt, *continuation[:-1]), []).append(i)
         else:
@@ -107,7 +122,7 @@ def forced_texts(
 
 
 def _forced_error(prompt: Sequence[int], continuation: Sequence[int], context: int,
-                  vocabulary: int) -> str | None:
+                  vocabulary: int, fill: bool) -> str | None:
     """What keeps a continuation from being scored after a prompt, or ``None``.
 
     A model reads both up to the last token but one, and then gives the last one.
@@ -118,7 +133,7 @@ def _forced_error(prompt: Sequence[int], continuation: Sequence[int], context: i
         return f"token ids outside the vocabulary of {vocabulary}"
     if not prompt:
         return "empty prompt"
-    return prompt_error(Prompt((*prompt, *continuation[:-1]), 1), context, vocabulary)
+    return prompt_error(Prompt((*prompt, *continuation[:-1]), 1), context, vocabulary, int(fill))
 
 
 def check_scorable(

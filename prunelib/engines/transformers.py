@@ -10,6 +10,8 @@ from prunelib.engines.base import Canary, Completion, Forced, Prompt
 from prunelib.engines.canary import check_canary
 from prunelib.engines.limits import (
     check_scorable,
+    cut,
+    end_token_ids,
     forced_texts,
     model_limits,
     prompt_error,
@@ -51,6 +53,7 @@ class TransformersEngine:
         self._dtype = str(self._loaded.model.dtype).removeprefix("torch.")
         self._context, self._vocabulary = model_limits(self._loaded.info)
         self._stops = stop_token_ids(self._loaded.tokenizer, self._loaded.info.ends)
+        self._ends = end_token_ids(self._loaded.tokenizer, self._loaded.info.ends)
         self._exit = ExitStack()
         self._live: Intervention | None = BASELINE
         self.batch_tokens = BATCH_TOKENS
@@ -75,16 +78,18 @@ class TransformersEngine:
         """Greedy completions, in the order of the prompts; a bad prompt gives an error row."""
         self._check_live()
         done: dict[int, Completion] = {}
-        good: dict[int, Prompt] = {}
+        # By what ends them: one batch has one way to end.
+        good: dict[tuple[str, ...] | None, dict[int, tuple[int, int]]] = {}
         for i, prompt in enumerate(prompts):
             error = prompt_error(prompt, self._context, self._vocabulary)
             if error is None:
-                good[i] = prompt
+                good.setdefault(prompt.until, {})[i] = len(prompt.token_ids), prompt.max_tokens
             else:
                 done[i] = Completion((), "", error)
-        for rows in _batches({i: (len(p.token_ids), p.max_tokens) for i, p in good.items()},
-                             self.batch_tokens):
-            done.update(zip(rows, self._complete([good[i] for i in rows]), strict=True))
+        for until, sizes in good.items():
+            for rows in _batches(sizes, self.batch_tokens):
+                done.update(zip(rows, self._complete([prompts[i] for i in rows], until),
+                                strict=True))
         return [done[i] for i in range(len(prompts))]
 
     def logprobs(
@@ -100,7 +105,8 @@ class TransformersEngine:
         return self._score(prompts, candidates, begun)
 
     def force(
-        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]],
+        fill: bool = False,
     ) -> list[Forced]:
         """Teacher forcing: log-probabilities of each prompt's continuation, in their order.
 
@@ -108,7 +114,7 @@ class TransformersEngine:
         error of that one alone.
         """
         self._check_live()
-        texts, done = forced_texts(prompts, continuations, self._context, self._vocabulary)
+        texts, done = forced_texts(prompts, continuations, self._context, self._vocabulary, fill)
         rows = list(texts)
         longest = [max(len(continuations[i]) for i in texts[row]) for row in rows]
         sizes = {place: (len(row), 1) for place, row in enumerate(rows)}
@@ -146,31 +152,34 @@ class TransformersEngine:
         if self._live is None:
             raise EngineDeadError("this engine is closed, or its last switch failed")
 
-    def _complete(self, prompts: list[Prompt]) -> list[Completion]:
+    def _complete(self, prompts: list[Prompt], until: tuple[str, ...] | None) -> list[Completion]:
         """Complete one batch; rows are padded on the left, so that answers start together."""
         import torch
         from transformers import GenerationConfig
 
         tokenizer: Any = self._loaded.tokenizer
         ids, mask = self._pad([p.token_ids for p in prompts], left=True)
+        stops = self._stops if until is None else self._ends
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             max_new_tokens=max(p.max_tokens for p in prompts),
-            eos_token_id=self._stops,
+            eos_token_id=stops,
             pad_token_id=PAD,
         )
         ends = [ids.shape[1] - 1] * len(prompts)
         with (torch.inference_mode(), self._loaded.answers.after(ends),
               read_out_together(self._loaded.model)):
             output: Any = self._loaded.model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, generation_config=config
+                input_ids=ids, attention_mask=mask, generation_config=config,
+                stopping_criteria=[_Until(until, tokenizer, ids.shape[1])] if until else None,
             )
         answers = [
-            until_stop(row, self._stops, prompt.max_tokens)
+            until_stop(row, stops, prompt.max_tokens)
             for row, prompt in zip(output[:, ids.shape[1] :].tolist(), prompts, strict=True)
         ]
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [Completion(*answer) for answer in zip(answers, texts, strict=True)]
+        return [Completion(answer, cut(text, until))
+                for answer, text in zip(answers, texts, strict=True)]
 
     def _next_token(self, prompts: list[Sequence[int]]) -> Tensor:
         """Log-probabilities ``[rows, vocabulary]`` after the last token of each prompt.
@@ -240,6 +249,19 @@ class TransformersEngine:
             mask.append([0] * before + [1] * len(prompt) + [0] * after)
         device = self._loaded.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+class _Until:
+    """Whether each row's completion, which begins in a column, has a text that ends it."""
+
+    def __init__(self, until: Sequence[str], tokenizer: Any, start: int) -> None:
+        self._until, self._tokenizer, self._start = until, tokenizer, start
+
+    def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        texts = self._tokenizer.batch_decode(ids[:, self._start :], skip_special_tokens=True)
+        import torch
+
+        return torch.tensor([cut(text, self._until) != text for text in texts], device=ids.device)
 
 
 def _batches(sizes: dict[int, tuple[int, int]], tokens: int) -> Iterator[list[int]]:

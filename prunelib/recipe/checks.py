@@ -11,10 +11,13 @@ from prunelib.errors import UserError, unknown_name
 from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import EACH_TASK, AttributionSpec
 from prunelib.recipe.evaluate import CapabilitySpec
+from prunelib.recipe.lm_eval import LmEvalSpec
 from prunelib.recipe.problems import Findings, Keys
 from prunelib.recipe.recipe import SEVERAL, Recipe
 from prunelib.recipe.studies import STUDIES
 from prunelib.tasks import CHAT, FORMATS, Split, Task, text_file
+from prunelib.tasks.lm_eval_catalogue import leaves
+from prunelib.tasks.lm_eval_tasks import facts
 
 #: Keys to what is looked at, the sections that it concerns, and the look.
 _Check = tuple[Keys, set[str], Callable[[], None]]
@@ -52,6 +55,8 @@ def _parts(recipe: Recipe) -> Iterator[_Check]:
     if capability:
         yield ("evaluate", "capability"), {"evaluate", *tasks}, partial(
             _check_capability, recipe, capability)
+    if harness := recipe.evaluate.lm_eval:
+        yield ("evaluate", "lm_eval"), {"evaluate"}, partial(_check_lm_eval, harness)
     for study in recipe.studies():
         yield (study.section,), {study.section, "evaluate", *tasks}, partial(study.check, recipe)
 
@@ -113,6 +118,9 @@ def _check_request(recipe: Recipe, request: RankingRequest) -> None:
 
 
 def _check_each_task(recipe: Recipe) -> None:
+    if not recipe.evaluate.tasks and any(s.proxy == EACH_TASK for s in recipe.attribution):
+        raise UserError("attribution.proxy: each_task stands for the tasks of evaluate.tasks, and "
+                        "those of lm-evaluation-harness have no splits to attribute on")
     if recipe.search.proxy == EACH_TASK:
         raise UserError("search.proxy is one task; without it every ablation is searched for "
                         "on the task that was attributed, also with attribution.proxy: "
@@ -164,12 +172,20 @@ def _check_capability(recipe: Recipe, spec: CapabilitySpec) -> None:
             raise UserError(f"capability: task '{name}' has {have} questions, fewer than "
                             f"examples: {spec.examples}")
     if spec.text == "prompts":
+        if not recipe.evaluate.tasks:
+            raise UserError("capability.text: prompts are those of evaluate.tasks, which has none")
         for name in recipe.evaluate.tasks:
             recipe.task(name).check("report", max(recipe.evaluate.shots), spec.examples)
     elif spec.text != "prose":
         if not os.path.exists(spec.text):  # noqa: PTH110 - whatever the name, no error
             raise unknown_name("text", spec.text, ["prose", "prompts", "a file's path"])
         text_file(spec.text)
+
+
+def _check_lm_eval(spec: LmEvalSpec) -> None:
+    for name in spec.tasks:
+        for task in leaves(name, spec.folders):
+            facts(task, spec.folders, spec.shots, spec.limit)
 
 
 def _check_answers(recipe: Recipe) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from prunelib.errors import UserError
 from prunelib.recipe.base import (
     ONE_OR_MORE,
     Count,
@@ -17,7 +18,9 @@ from prunelib.recipe.base import (
     one_or_more,
     section,
 )
+from prunelib.recipe.lm_eval import LmEvalSpec, named_tasks
 from prunelib.tasks import MAX_SHOTS, SUITES, task_names
+from prunelib.tasks.lm_eval_catalogue import PREFIX
 
 #: Examples of a task where a recipe does not say how many.
 EXAMPLES = 100
@@ -76,9 +79,9 @@ class CapabilitySpec(Spec):
 class EvaluateSpec(Spec):
     """What is reported, on the report split."""
 
-    #: Tasks that are reported, suites and the recipe's own data sets included.
-    tasks: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = tuple(
-        task_names("icl18"))
+    #: Tasks that are reported, suites and the recipe's own data sets included. Names such as
+    #: ``lm_eval:boolq`` are those of lm-evaluation-harness, as in ``lm_eval``.
+    tasks: Annotated[tuple[str, ...], BeforeValidator(_expanded)] = tuple(task_names("icl18"))
     #: Numbers of demonstrations; every task is reported with each.
     shots: Annotated[tuple[Shots, ...], *ONE_OR_MORE] = (1, 2, 3, 4)
     #: Of the examples and their demonstrations.
@@ -102,3 +105,27 @@ class EvaluateSpec(Spec):
     task_vectors: Annotated[TaskVectorsSpec | None, BeforeValidator(section)] = None
     #: Perplexity and multiple choice before and after: ``true``, or a section.
     capability: Annotated[CapabilitySpec | None, BeforeValidator(section)] = None
+    #: Tasks of lm-evaluation-harness: names, or a section.
+    lm_eval: Annotated[LmEvalSpec | None, BeforeValidator(named_tasks)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_harness(cls, content: Any) -> Any:
+        """Tasks of lm-evaluation-harness in the section that is theirs."""
+        if not isinstance(content, dict) or "tasks" not in content:
+            return content
+        theirs: list[Any] = []
+        names: list[Any] = []
+        for name in one_or_more(content["tasks"]):
+            (theirs if isinstance(name, str) and name.startswith(PREFIX) else names).append(name)
+        given = named_tasks(content.get("lm_eval") or {})
+        if not theirs or not isinstance(given, dict):
+            return content
+        tasks = [*one_or_more(given.get("tasks", ())), *theirs]
+        return content | {"tasks": names, "lm_eval": given | {"tasks": tasks}}
+
+    @model_validator(mode="after")
+    def _some(self) -> EvaluateSpec:
+        if not self.tasks and self.lm_eval is None:
+            raise UserError("tasks: none are given: leave the key out for the suite icl18")
+        return self

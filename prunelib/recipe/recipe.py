@@ -7,6 +7,7 @@ A recipe reads like the method section of a paper; nearly every line has a defau
 from __future__ import annotations
 
 from datetime import datetime, time, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -162,6 +163,8 @@ class Recipe(Spec):
         """Name of the run: the same recipe is the same run, and continues it."""
         left = {"deadline"} | ({"interventions"} if not self.interventions else set())
         content = self.model_dump(mode="json", exclude=left)  # neither changes a number
+        if self.evaluate.lm_eval is None:
+            del content["evaluate"]["lm_eval"]
         return f"{self.name}-{digest('recipe', content)[:8]}"
 
     def until(self, deadline: str) -> Recipe:
@@ -209,7 +212,12 @@ class Recipe(Spec):
 
         Raises :class:`UserError` if one is nowhere.
         """
-        return self.model_copy(update={"tasks": tuple(pinned(spec) for spec in self.tasks)})
+        update: dict[str, Any] = {"tasks": tuple(pinned(spec) for spec in self.tasks)}
+        if harness := self.evaluate.lm_eval:
+            folders = tuple(str(Path(folder).resolve()) for folder in harness.folders)
+            update["evaluate"] = self.evaluate.model_copy(update={
+                "lm_eval": harness.model_copy(update={"folders": folders})})
+        return self.model_copy(update=update)
 
     def notes(self) -> list[str]:
         """What a user should know and may not expect, such as inputs that occur twice in a file."""

@@ -33,6 +33,7 @@ from prunelib.results.columns import (
     words_column,
 )
 from prunelib.results.head_schemas import HEAD_TABLES
+from prunelib.results.lm_eval_schemas import LM_EVAL_SCORES
 from prunelib.results.steering_schemas import CONTRASTS
 
 _RUN = column("run", TEXT, "recipe name and the first 8 hex digits of the recipe's digest")
@@ -370,6 +371,7 @@ TABLES: dict[str, pa.Schema] = {
     "predictions": _PREDICTIONS,
     "task_vectors": _TASK_VECTORS,
     "likelihoods": _LIKELIHOODS,
+    "lm_eval_scores": LM_EVAL_SCORES,
 }
 
 

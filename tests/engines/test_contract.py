@@ -154,6 +154,35 @@ def test_every_prompt_has_its_own_max_tokens(engine: Engine) -> None:
         assert short.token_ids == long.token_ids[: 1 + i % 3]
 
 
+def test_texts_end_a_completion_in_place_of_lines(
+    engine: Engine, oracle: Oracle, tokenizer: Any
+) -> None:
+    prompts = PROMPTS[:6]
+    whole = engine.generate([Prompt(p, 24, ()) for p in prompts])
+    for prompt, completion in zip(prompts, whole, strict=True):
+        answer = oracle.greedy(BASELINE, prompt, 24, [tokenizer.eos_token_id])
+        assert completion == Completion(answer, tokenizer.decode(answer, skip_special_tokens=True))
+    assert any("\n" in completion.text.strip() for completion in whole)  # lines do not end them
+    ends = [("no such text", c.text[len(c.text) // 2 :][:3], "") for c in whole]
+    asked = [Prompt(p, 24, end) for p, end in zip(prompts, ends, strict=True)]
+    cut = engine.generate([*asked, Prompt(prompts[0], TOKENS)])
+    for completion, long, (_, end, _) in zip(cut, whole, ends, strict=False):
+        assert completion.text == long.text[: long.text.index(end)]
+    assert cut[-1] == generate(engine, prompts[:1])[0]
+
+
+def test_a_last_token_may_be_behind_the_context(engine: Engine, oracle: Oracle) -> None:
+    full = random_prompts(1, CONTEXT, CONTEXT)[0][:CONTEXT]
+    for fill in (False, True):
+        [found] = engine.force([full[:-2]], [(*full[-2:], 7)], fill=fill)
+        if fill and engine.kind == "transformers":
+            assert found.error is None
+            assert found.logprobs[-1] == pytest.approx(
+                float(oracle.logprobs(BASELINE, full)[7]), abs=1e-4)
+        else:
+            assert "too long" in str(found.error)
+
+
 def test_candidates_may_differ_repeat_and_be_many(engine: Engine, oracle: Oracle) -> None:
     lists: list[tuple[int, ...]] = [(9,), (), (7, 5, 7), tuple(range(60)) * 3]
     answers = engine.logprobs(PROMPTS[:4], lists)

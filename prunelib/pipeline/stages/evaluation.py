@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from prunelib.engines.base import Canary
 from prunelib.engines.limits import model_limits
@@ -27,11 +27,16 @@ class EngineJob(Job):
 
     engine: EngineName
     intervention: Intervention
+    #: How the engine is checked.
+    canary: Canary | None = field(default=None, compare=False, kw_only=True)
 
     @property
     def role(self) -> WorkerRole:
         """Engines other than transformers have processes of their own."""
         return "torch" if self.engine == "transformers" else self.engine
+
+
+Asking = TypeVar("Asking", bound=EngineJob)
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,6 @@ class EvaluateJob(EngineJob):
     demonstrations: tuple[Split, ...] = ()
     #: What the answers are for.
     purpose: Purpose = "report"
-    #: How the engine is checked.
-    canary: Canary | None = field(default=None, compare=False)
 
     def describe(self) -> str:
         return f"{self.task.name}, {self.shots} shots, seed {self.seed}, {self.intervention}"
@@ -103,8 +106,7 @@ def evaluate_job(
         demonstrations=run.recipe.sources(task, shown), purpose=purpose, canary=canary)
 
 
-def with_baseline(job: EvaluateJob, canary: Canary | None = None
-                  ) -> tuple[EvaluateJob, EvaluateJob]:
+def with_baseline(job: Asking, canary: Canary | None = None) -> tuple[Asking, Asking]:
     """A job, and the untouched model's answers of the same engine, as answers are compared.
 
     Where that is the engine of the untouched model anyway, the unit is the same.

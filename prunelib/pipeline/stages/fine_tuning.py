@@ -5,6 +5,7 @@ from __future__ import annotations
 from prunelib.interventions.fine_tuning import FineTuning
 from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
+from prunelib.pipeline.stages.lm_eval import lm_eval
 from prunelib.pipeline.stages.rankings import Ranking
 from prunelib.pipeline.units.model_run import ModelRun
 from prunelib.pipeline.units.unit import Unit
@@ -34,4 +35,4 @@ def fine_tuning(run: ModelRun, rankings: list[Ranking]) -> list[Unit]:
                                           proxy=ranking.request.task, only=only,
                                           samples=len(examples)))
     record_interventions(run, records, "fine-tuning")
-    return units
+    return units + lm_eval(run, [record.intervention for record in records], {}, 1)

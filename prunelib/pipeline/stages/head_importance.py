@@ -133,6 +133,9 @@ class HeadImportance(Study):
 
     def check(self, recipe: Recipe) -> None:
         spec = _settings(recipe)
+        if not recipe.evaluate.tasks:
+            raise UserError("importance: evaluate.tasks has none but those of "
+                            "lm-evaluation-harness, which have no splits to rank components on")
         needed: dict[Split, int] = {"attribute": spec.prompts, "search": spec.examples}
         for name in recipe.evaluate.tasks:
             for split, examples in needed.items():

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.components import Component
-from prunelib.engines.base import Canary, Completion, Prompt
+from prunelib.engines.base import Completion, Prompt
 from prunelib.errors import UnitError, UserError
 from prunelib.identity import seed_of
 from prunelib.interventions.ablation import BASELINE, Ablation
@@ -138,8 +138,6 @@ class LabelledJob(EngineJob):
     kind: ClassVar[str] = "labelled"
 
     prompts: LabelledPromptsRef
-    #: How the engine is checked.
-    canary: Canary | None = field(default=None, compare=False)
 
     def describe(self) -> str:
         return f"labels of {self.prompts.task.name}, {self.intervention}"
@@ -219,7 +217,7 @@ class InContextHeads(Study):
         yield offers(
             run.unit(LabelledJob(
                 run.spec.dtype, engine_of(run, record.intervention), record.intervention,
-                _prompts(run, spec, task, (seed,)), expected[record.intervention.digest]))
+                _prompts(run, spec, task, (seed,)), canary=expected[record.intervention.digest]))
             for record in records for task in spec.tasks for seed in spec.seeds)
 
     def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:

@@ -23,6 +23,7 @@ from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.fine_tuning import fine_tuning
 from prunelib.pipeline.stages.intervention_records import distinct
 from prunelib.pipeline.stages.leaderboard import leaderboard
+from prunelib.pipeline.stages.lm_eval import lm_eval, lm_eval_count, lm_eval_tokens
 from prunelib.pipeline.stages.rankings import Ranking, random_rankings
 from prunelib.pipeline.stages.search import request_count, search, searched
 from prunelib.pipeline.stages.study import (
@@ -92,8 +93,9 @@ class Neurons(Study):
         ablations, asked = _ablations(recipe).most, 0
         if evaluate.capability:
             asked = ablations * (1 + len(evaluate.capability.tasks))
+        asked += ablations * lm_eval_count(recipe)
         share = ((_evaluate_count(recipe).most - asked)
-                 / (len(evaluate.tasks) * len(evaluate.shots)))
+                 / (len(evaluate.tasks) * len(evaluate.shots) or 1))
         return {
             "attribute": sum(
                 r.spec.prompts * lengths(r.task, "attribute", r.spec.shots)
@@ -101,7 +103,8 @@ class Neurons(Study):
             "search": len(chosen) * len(search.rates) * search.examples * sum(searched) * 2,
             "canary": ablations * searched[0],
             "evaluate": share * reported
-            + ablations * capability_tokens(recipe, info, lengths),
+            + ablations * (capability_tokens(recipe, info, lengths)
+                           + lm_eval_tokens(recipe, info)),
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
@@ -148,6 +151,7 @@ def _comparison(run: ModelRun, rankings: list[Ranking], first: bool, extras: boo
     ]  # fmt: skip
     if extras:
         units += capability(run, distinct(records), expected, int(hurry))
+        units += lm_eval(run, distinct(records), expected, int(hurry))
     yield offers(units)
     if extras:
         # What is not pruning comes after the engine is done.
@@ -300,12 +304,13 @@ def _evaluate_count(recipe: Recipe) -> Count:
     count = Count((2 * tasks + covered(evaluate.transfer)) * of_task,
                   (2 * tasks + passes) * of_task)
     if controls.fine_tuning:
-        tuned = sum(reported(r, False) for r in requests if r.main) * of_task
+        tuned = sum(reported(r, False) * of_task + lm_eval_count(recipe)
+                    for r in requests if r.main)
         # The untouched model answers once more where vLLM has answered for it.
         count += Count(tuned, tuned * (1 + (recipe.engine != "transformers")))
     if evaluate.task_vectors:
         count += Count(tasks + covered(False), tasks + sum(reported(r, False) for r in requests))
+    beside, ablations = lm_eval_count(recipe), _ablations(recipe)
     if evaluate.capability:
-        beside, ablations = 1 + len(evaluate.capability.tasks), _ablations(recipe)
-        count += Count(ablations.least * beside, ablations.most * beside)
-    return count
+        beside += 1 + len(evaluate.capability.tasks)
+    return count + Count(ablations.least * beside, ablations.most * beside)

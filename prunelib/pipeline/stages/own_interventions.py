@@ -23,6 +23,12 @@ from prunelib.pipeline.stages.capability import capability, capability_tokens
 from prunelib.pipeline.stages.evaluation import evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.leaderboard import leaderboard
+from prunelib.pipeline.stages.lm_eval import (
+    lm_eval,
+    lm_eval_count,
+    lm_eval_summary,
+    lm_eval_tokens,
+)
 from prunelib.pipeline.stages.rankings import random_components
 from prunelib.pipeline.stages.study import Count, Lengths, Study, Summary
 from prunelib.pipeline.units.model_run import ModelRun
@@ -34,6 +40,10 @@ from prunelib.vocabulary import Stage
 
 if TYPE_CHECKING:
     import duckdb
+
+
+#: Where a recipe reports tasks of lm-evaluation-harness alone.
+_CANARY_TASK = "to_upper"
 
 
 class OwnInterventions(Study):
@@ -60,7 +70,7 @@ class OwnInterventions(Study):
         spec = run.recipe.evaluate
         expected = yield from checked(
             run, [each for each in distinct if not each.trains],
-            canary_prompt(run, spec.tasks[0], "report", spec.shots[0]))
+            canary_prompt(run, _canary_task(run.recipe), "report", spec.shots[0]))
         jobs = [
             evaluate_job(run, task, shots, seed, run.recipe.examples(task), each,
                          expected.get(each.digest))
@@ -73,7 +83,8 @@ class OwnInterventions(Study):
         # Answers are compared with those of the untouched model in the same engine.
         yield offers([run.unit(each) for job in jobs
                       for each in with_baseline(job, expected.get(BASELINE.digest))]
-                     + capability(run, ablations, expected, 0))
+                     + capability(run, ablations, expected, 0)
+                     + lm_eval(run, distinct, expected))
 
     def in_order(self, recipe: Recipe) -> bool:
         return True
@@ -94,6 +105,8 @@ class OwnInterventions(Study):
             each = 1 + len(evaluate.capability.tasks)
             ablations = sum(isinstance(one, Ablation) for one in own)
             count += Count(each * (alone + ablations), each * (1 + ablations + random))
+        count += Count(*(lm_eval_count(recipe) * n for n in (
+            alone + len(own), 1 + len(own) + random + again)))
         return {"canary": asked, "evaluate": count}
 
     def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
@@ -102,19 +115,27 @@ class OwnInterventions(Study):
         reported = sum(lengths(task, "report", shots) * recipe.examples(task)
                        for task in evaluate.tasks for shots in evaluate.shots)
         return {
-            "canary": asked * lengths(evaluate.tasks[0], "report", evaluate.shots[0]),
+            "canary": asked * lengths(_canary_task(recipe), "report", evaluate.shots[0]),
             "evaluate": asked * (reported * len(evaluate.seeds)
-                                 + capability_tokens(recipe, info, lengths)),
+                                 + capability_tokens(recipe, info, lengths)
+                                 + lm_eval_tokens(recipe, info)),
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:
         [(searched,)] = connection.execute(
             "SELECT count(*) FROM _labels WHERE run = $1 AND role = 'grid'", [run]).fetchall()
         # A study that searches shows the same table.
-        return None if searched else leaderboard(connection, run, alone=True)
+        if searched:
+            return None
+        return leaderboard(connection, run, alone=True) or lm_eval_summary(connection, run)
 
 
 STUDY = OwnInterventions()
+
+
+def _canary_task(recipe: Recipe) -> str:
+    """The task whose first prompt shows that an intervention is live."""
+    return (*recipe.evaluate.tasks, _CANARY_TASK)[0]
 
 
 def given(spec: InterventionSpec) -> Intervention:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from prunelib.errors import PrunelibError, one_line
 from prunelib.models import ModelInfo, planted_neurons
 from prunelib.models.loading import load_tokenizer
+from prunelib.pipeline.stages.lm_eval import check_lm_eval
 from prunelib.pipeline.stages.option_check import check_options
 from prunelib.pipeline.stages.start_token import asked_start, check_start, start_token_tokens
 from prunelib.pipeline.stages.study import Count, Lengths, Study, exactly
@@ -34,6 +35,7 @@ def check_model(recipe: Recipe, info: ModelInfo) -> None:
     for split in SPLITS:
         written(recipe, info, split)
     check_options(recipe, info)
+    check_lm_eval(recipe, info)
     for study in studies(recipe):
         study.check_model(recipe, info)
 

@@ -23,6 +23,7 @@ from prunelib.pipeline.stages.contrasts import PROBED_LAYERS, contrast_prompts, 
 from prunelib.pipeline.stages.evaluation import engine_of, evaluate_job, with_baseline
 from prunelib.pipeline.stages.intervention_records import InterventionRecord, record_interventions
 from prunelib.pipeline.stages.leaderboard import leaderboard
+from prunelib.pipeline.stages.lm_eval import lm_eval, lm_eval_count, lm_eval_tokens
 from prunelib.pipeline.stages.search import decided, request_count, rule_of, searched
 from prunelib.pipeline.stages.steering_search import SteeringJob
 from prunelib.pipeline.stages.study import (
@@ -70,6 +71,9 @@ class SteeringStudy(Study):
 
     def check(self, recipe: Recipe) -> None:
         spec = recipe.settings(SteeringSpec)
+        if not _tasks(recipe, spec):
+            raise UserError("steering.proxy: each_task stands for the tasks of evaluate.tasks, and "
+                            "those of lm-evaluation-harness have no splits to steer by")
         labels = {attribution.label for attribution in recipe.attribution}
         if twice := [m.label for m in spec.methods if spec.label(m) in labels]:
             raise UserError(f"steering: an attribution is called '{twice[0]}' too: give one of "
@@ -110,7 +114,8 @@ class SteeringStudy(Study):
         prompt = contrast_prompts(run, spec, _tasks(run.recipe, spec)[0], spec.seeds[0])
         expected = yield from checked(run, {r.intervention: None for r in records},
                                       replace(prompt, indices=prompt.indices[:1]))
-        yield offers(_evaluations(run, records, expected))
+        yield offers([*_evaluations(run, records, expected),
+                      *lm_eval(run, [r.intervention for r in records], expected)])
 
     def counts(self, recipe: Recipe, layers: int, heads: int) -> dict[Stage, Count]:
         spec, asked = recipe.settings(SteeringSpec), _asked(recipe, recipe.settings(SteeringSpec))
@@ -119,6 +124,7 @@ class SteeringStudy(Study):
         cells = len(evaluate.tasks) * len(evaluate.shots) * len(evaluate.seeds)
         reported = sum(1 if a.only and not evaluate.transfer else len(evaluate.tasks)
                        for a in asked) * len(evaluate.shots) * len(evaluate.seeds)
+        harness = lm_eval_count(recipe)
         searches = Count()
         for each in asked:
             sizes = STEERING[each.method.method].sizes and (
@@ -132,8 +138,8 @@ class SteeringStudy(Study):
             # The untouched model may have been asked by the study of neurons.
             "search": searches + Count(beside, len(prompts)),
             "canary": Count(beside, 1 + len(asked)),
-            "evaluate": Count(beside * cells, reported + cells * (
-                beside or recipe.engine != "transformers")),
+            "evaluate": Count(beside * (cells + harness), reported + len(asked) * harness
+                              + (cells + harness) * (beside or recipe.engine != "transformers")),
         }
 
     def tokens(self, recipe: Recipe, info: ModelInfo, lengths: Lengths) -> dict[Stage, float]:
@@ -153,7 +159,8 @@ class SteeringStudy(Study):
             "evaluate": len(evaluate.seeds) * sum(
                 lengths(task, "report", shots) * recipe.examples(task)
                 * (1 + sum(a.only in (None, task) or evaluate.transfer for a in asked))
-                for task in evaluate.tasks for shots in evaluate.shots),
+                for task in evaluate.tasks for shots in evaluate.shots)
+            + (1 + len(asked)) * lm_eval_tokens(recipe, info),
         }
 
     def summary(self, connection: duckdb.DuckDBPyConnection, run: str) -> Summary | None:

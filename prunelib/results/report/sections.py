@@ -183,7 +183,8 @@ SECTIONS = (
             "jaccard", "", "model, layer, method, other_method, share"))),
     Section(
         "capability", "Other abilities",
-        "Perplexity of texts, multiple choice and task vectors, before and after.",
+        "Perplexity of texts, multiple choice, task vectors and tasks of lm-evaluation-harness, "
+        "before and after.",
         (Question(
             "Perplexity and multiple choice", "capability",
             f"model method matched_to source texts baseline_perplexity {_ends('perplexity_ratio')} "
@@ -192,7 +193,11 @@ SECTIONS = (
          Question(
             "Task vectors", "task_vector_accuracy",
             f"model method task shots layer {_ends('zero_shot', 'icl', 'task_vector')} queries", "",
-            "model, method, task, shots"))),
+            "model, method, task, shots"),
+         Question(
+            "Tasks of lm-evaluation-harness", "lm_eval",
+            "model method matched_to task shots metric filter examples errors baseline_score score "
+            f"{_ends('difference')}", "", "model, task, metric, filter, role, method"))),
     Section(
         "failures", "Failures",
         "Units of work that failed and that no run has done since. Answers that are missing are "

@@ -24,6 +24,7 @@ TOPICS = (
     "task_vectors",
     "capability",
     "multiple_choice",
+    "lm_eval",
     "in_context_heads",
     "head_importance",
     "removal",
