@@ -2,8 +2,8 @@
 
 A job takes prunelib's own source with it, so that it runs the code it was submitted with; what the
 cluster has to have is the environment (Ray, torch, vLLM). The source with the reference models is
-some 12 MB, and Ray stores the same upload once. Modules of the current folder that a recipe names
-objectives of go along too.
+some 12 MB, and Ray stores the same upload once. Modules and files of the current folder that a
+recipe names go along too.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from cluster.access_tokens import (
     wrong_token,
 )
 from cluster.runtime import check_reachable
-from prunelib.attribution.own_functions import import_function
 from prunelib.errors import UserError
 from prunelib.identity import digest
+from prunelib.own_functions import import_function
 from prunelib.pipeline.driver import prepare
+from prunelib.recipe.brought import RESULTS, own_files, own_functions
 from prunelib.recipe.load import load_recipe
 from prunelib.recipe.recipe import Recipe
 
@@ -147,7 +148,7 @@ class Jobs:
         """
         recipe, results = load_recipe(path), check_location(results)
         check_models(recipe)
-        own = own_modules(recipe)
+        own = taken_along(recipe)
         first = job_id(recipe, results)
         for number in itertools.count(1):
             name = first if number == 1 else f"{first}-{number}"
@@ -281,19 +282,17 @@ def _sources() -> dict[str, Path]:
     return found
 
 
-def own_modules(recipe: Recipe) -> dict[str, Path]:
-    """Name → file or folder of the top modules of a recipe's functions in the current folder.
+def taken_along(recipe: Recipe) -> dict[str, Path]:
+    """Place in the upload → file or folder of what a recipe needs of the current folder.
 
-    What lies elsewhere is taken for installed, on the cluster too.
+    That are the top modules of its functions, and the files that it names by relative paths. What
+    lies elsewhere is taken for installed on the cluster too, or for a path that all nodes see.
 
     Raises:
-        UserError: an objective or a scorer cannot be imported here.
+        UserError: a function cannot be imported here, or a file cannot be taken along.
     """
     found = {}
-    functions = {("objective", spec.objective.name) for spec in recipe.attribution
-                 if spec.objective.own}
-    functions |= {("scorer", spec.method) for spec in recipe.attribution if spec.own}
-    for kind, name in sorted(functions):
+    for kind, name in own_functions(recipe):
         import_function(kind, name)
         top = name.partition(":")[0].partition(".")[0]
         # A package is there by its name, also without __init__.py; a module by its file.
@@ -302,6 +301,15 @@ def own_modules(recipe: Recipe) -> dict[str, Path]:
         here = [Path(place) for place in places if Path(place).parent == Path.cwd()]
         if here and top not in _PACKAGES:
             found[here[0].name] = here[0]
+    for key, path in own_files(recipe):
+        place = os.path.normpath(path)
+        if Path(path).is_absolute():
+            continue
+        if key == RESULTS or Path(place).parts[:1] in ((), (os.pardir,)):
+            raise UserError(f"{key}: '{path}' is a relative path, and a job takes along no results "
+                            "and nothing from outside the current folder: give an absolute path "
+                            "that all nodes see")
+        found[place] = Path.cwd() / place
     return found
 
 
@@ -326,17 +334,19 @@ def check_upload(recipe: Path, own: Mapping[str, Path] = MappingProxyType({})) -
 
 def collect_upload(recipe: Path, folder: Path, own: Mapping[str, Path] = MappingProxyType({})
                    ) -> None:
-    """Fill ``folder`` with what a job needs: the recipe, the three packages, and ``own`` modules.
+    """Fill ``folder`` with what a job needs: the recipe, the three packages, and ``own`` files.
 
     Whatever else lies beside them (results, environments, git) stays where it is. The version
     goes along in the form in which installed packages keep it, since the job has no git.
     """
     shutil.copyfile(recipe, folder / "recipe.yaml")
     for name, source in (_sources() | dict(own)).items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
         if source.is_file():
-            shutil.copyfile(source, folder / name)
+            shutil.copyfile(source, place)
         else:
-            shutil.copytree(source, folder / name, ignore=_IGNORED)
+            shutil.copytree(source, place, ignore=_IGNORED, dirs_exist_ok=True)
     about = folder / "prunelib-0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(

@@ -32,8 +32,7 @@ WHERE method <> 'random_search' AND coalesce(run = $1, true) AND coalesce(model 
 ORDER BY ALL
 """
 _ATTRIBUTED = """
-SELECT DISTINCT run, model, method, proxy, seed, layer, "index", score, "rank"
-FROM attributions JOIN _scope USING (unit_id, model)
+SELECT DISTINCT run, model, method, proxy, seed, layer, "index", score, "rank" FROM scores
 WHERE coalesce(run = $1, true) AND coalesce(model = $2, true) ORDER BY ALL
 """
 _HEADS = """

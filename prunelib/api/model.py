@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pkgutil import resolve_name
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from prunelib.errors import UserError
 from prunelib.heads.importance import Variant
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.base import Intervention
+from prunelib.interventions.own_steering import make_steering
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.attribution import rank
 from prunelib.pipeline.stages.contrasts import contrast_prompts, contrasted
@@ -28,7 +28,6 @@ from prunelib.pipeline.stages.evaluation import evaluate_job
 from prunelib.pipeline.stages.head_importance import ImportanceJob
 from prunelib.pipeline.units.left_out import usable
 from prunelib.pipeline.units.unit import Row
-from prunelib.recipe.methods import STEERING
 from prunelib.recipe.model import Bos, ModelSpec
 from prunelib.recipe.steering import SteeringSpec
 from prunelib.scoring.correctness import first_line
@@ -106,9 +105,11 @@ class Model:
         """The model under a steering, found on pairs of a right and a wrong answer.
 
         Args:
-            method: ``caa``, ``iti``, ``sadi_hidden``, ``sadi_neuron`` or ``sadi_head``.
+            method: ``caa``, ``iti``, ``sadi_hidden``, ``sadi_neuron``, ``sadi_head``, or a
+                function of yours, ``package.module:function``.
             task: whose prompts, of its ``attribute`` split.
-            size: of ``caa`` the layer; of the others how many heads, neurons or dimensions.
+            size: of ``caa`` the layer; of the others how many heads, neurons or dimensions; of a
+                function of yours either.
             strength: the multiplier of ``caa``, α of ``iti``, δ of ``sadi``.
             shots: demonstrations of each prompt.
             prompts: how many.
@@ -125,15 +126,17 @@ class Model:
         run = self.session.model_run({
             "format": format, "search": {"split": "attribute", "shots": shots},
             "evaluate": {"tasks": [name], "shots": [shots], "examples": 1},
-            "steering": {"methods": method, "proxy": name, "shots": shots, "prompts": prompts,
-                         "seeds": [seed], "against": against}}, chosen)
-        spec, known = run.recipe.settings(SteeringSpec), STEERING[method]
-        if not known.sizes and size not in run.layers:
+            "steering": {"methods": {"method": method, "strongest": 1.0}, "proxy": name,
+                         "shots": shots, "prompts": prompts, "seeds": [seed],
+                         "against": against}}, chosen)
+        spec = run.recipe.settings(SteeringSpec)
+        known = spec.methods[0].known
+        if known.place is not None and not known.sizes and size not in run.layers:
             raise UserError(f"model '{self.info.id}' has layers 0 to {self.info.layers - 1}, no "
                             f"layer {size}")
         contrast, _ = self.session.follow(contrasted(
             run, spec, contrast_prompts(run, spec, name, seed), False, known.probes))
-        return self.under(resolve_name(known.maker)(contrast, size, strength))
+        return self.under(make_steering(spec.methods[0], contrast, size, strength, self.info))
 
     def attribute(self, task: str | OpenTask, *, shots: int = 3, prompts: int = 50,
                   seed: int = 0, layers: Literal["all"] | Sequence[int] = "all",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunelib.attribution.own_functions import import_function, said
 from prunelib.errors import UserError
+from prunelib.own_functions import import_function, said
 from prunelib.tasks.tokenization import Encoded
 
 
 def needs_labels(name: str) -> bool:
     """Whether an objective reads gold answers: unless its attribute ``needs_labels`` is false.
 
-    Raises :class:`UserError` as :func:`~prunelib.attribution.own_functions.import_function` does.
+    Raises :class:`UserError` as :func:`~prunelib.own_functions.import_function` does.
     """
     return bool(getattr(import_function("objective", name), "needs_labels", True))
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from prunelib.attribution.integrated_gradients import PATH_ROWS, Array, Path
 from prunelib.attribution.objectives.base import Objective
-from prunelib.attribution.own_functions import import_function, said
 from prunelib.errors import UserError
 from prunelib.models import Loaded
+from prunelib.own_functions import import_function, said
 from prunelib.tasks.tokenization import Encoded
 
 

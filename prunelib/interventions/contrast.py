@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prunelib.identity import seed_of
 from prunelib.interventions.steering import PLACES, Place, reading
 from prunelib.models import Loaded, ModelInfo, adapter_for
-from prunelib.tasks import Example, Task
+from prunelib.tasks import Example, Task, is_right
 from prunelib.tasks.tokenization import pad_left, token_ids
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def contrast_answers(task: Task, example: Example, against: Against) -> tuple[st
     else:
         known = task.options or [y for part in task.parts or (task,)
                                  for _, y in part.split(example.split)]
-    wrong = [y for y in dict.fromkeys(known) if not task.matches(y, example.gold)]
+    wrong = [y for y in dict.fromkeys(known) if not is_right(task, example, y)]
     if not wrong:
         return None
     seed = seed_of("wrong answers", task.name, example.split, example.seed, example.example)

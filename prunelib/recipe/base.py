@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from prunelib.errors import UserError, unknown_name
+from prunelib.own_functions import check_form
 from prunelib.recipe.problems import Keys, Mistakes, mistakes_of
 from prunelib.tasks import CHAT, FORMATS, MAX_SHOTS, MIXED
 from prunelib.vocabulary import REFERENCE_METHODS
@@ -44,10 +45,8 @@ def one_of(kind: str, names: Iterable[str], own: bool = False) -> AfterValidator
     """
 
     def check(name: str) -> str:
-        module, colon, function = name.partition(":")
-        if own and colon:
-            if not all(part.isidentifier() for part in (*module.split("."), function)):
-                raise UserError(f"{kind} '{name}' is not of the form package.module:function")
+        if own and ":" in name:
+            check_form(kind, name)
         elif name not in names:
             raise unknown_name(kind, name, [*names, *["package.module:function"] * own])
         return name

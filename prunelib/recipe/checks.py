@@ -18,6 +18,7 @@ from prunelib.recipe.studies import STUDIES
 from prunelib.tasks import CHAT, FORMATS, Split, Task, text_file
 from prunelib.tasks.lm_eval_catalogue import leaves
 from prunelib.tasks.lm_eval_tasks import facts
+from prunelib.tasks.right_answers import try_scorer
 
 #: Keys to what is looked at, the sections that it concerns, and the look.
 _Check = tuple[Keys, set[str], Callable[[], None]]
@@ -40,6 +41,9 @@ def check_recipe(recipe: Recipe, unread: Collection[str] = ()) -> None:
 def _form(recipe: Recipe) -> Iterator[_Check]:
     yield ("attribution",), {"attribution", *STUDIES}, partial(_check_names, recipe)
     yield ("tasks",), {"tasks"}, partial(_check_datasets, recipe)
+    for i, spec in enumerate(recipe.tasks):
+        if spec.correct is not None:
+            yield ("tasks", i), {"tasks"}, partial(_check_scorer, recipe, spec.name)
     yield ("evaluate",), {"attribution", "search", "evaluate"}, partial(_check_each_task, recipe)
 
 
@@ -83,6 +87,13 @@ def _check_datasets(recipe: Recipe) -> None:
     if taken := sorted(SEVERAL & names.keys()):
         raise UserError(f"tasks: '{taken[0]}' is reserved, as it stands for several tasks: "
                         "give yours another name")
+
+
+def _check_scorer(recipe: Recipe, name: str) -> None:
+    try:
+        try_scorer(recipe.task(name))
+    except UserError as error:
+        raise UserError(f"task '{name}': {error}") from error
 
 
 def _check_task(recipe: Recipe, name: str) -> None:

@@ -131,14 +131,14 @@ class SteeringMethod:
     Attributes:
         maker: ``module:function`` that makes the steering from what right and wrong answers differ
             in, of a layer or a number of components, and of a strength.
-        place: what is read and changed.
+        place: what is read and changed; ``None`` of a user's own, which may take any.
         sizes: numbers of components that are tried; none where a layer is chosen instead.
         strongest: the largest strength that is tried.
         probes: whether it needs a probe of each head.
     """
 
     maker: str
-    place: Literal["stream", "mlp_out", "mlp_hidden", "head"]
+    place: Literal["stream", "mlp_out", "mlp_hidden", "head"] | None
     sizes: tuple[int, ...]
     strongest: float
     probes: bool = False

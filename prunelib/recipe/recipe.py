@@ -161,10 +161,14 @@ class Recipe(Spec):
     @property
     def run_id(self) -> str:
         """Name of the run: the same recipe is the same run, and continues it."""
-        left = {"deadline"} | ({"interventions"} if not self.interventions else set())
-        content = self.model_dump(mode="json", exclude=left)  # neither changes a number
+        left: dict[str, Any] = {"deadline": True}  # neither changes a number
+        if not self.interventions:
+            left["interventions"] = True
         if self.evaluate.lm_eval is None:
-            del content["evaluate"]["lm_eval"]
+            left["evaluate"] = {"lm_eval"}
+        left["tasks"] = {i: {"correct"} for i, spec in enumerate(self.tasks)
+                         if spec.correct is None}
+        content = self.model_dump(mode="json", exclude=left)
         return f"{self.name}-{digest('recipe', content)[:8]}"
 
     def until(self, deadline: str) -> Recipe:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prunelib.errors import UserError
+from prunelib.own_functions import import_function
 from prunelib.recipe.base import (
     Count,
     Proxy,
@@ -17,36 +18,61 @@ from prunelib.recipe.base import (
     one_of,
     one_or_more,
 )
-from prunelib.recipe.methods import STEERING
+from prunelib.recipe.methods import STEERING, SteeringMethod
 
 #: What is added to the name of a method that was chosen by what is reported.
 ON_REPORT = "_chosen_on_report"
+#: What messages call a function of the user's that steers.
+OWN_STEERING = "steering method"
 
 
 class SteeringMethodSpec(Spec):
     """One way to steer, with what is tried of it."""
 
-    #: ``iti``, ``caa``, ``sadi_hidden``, ``sadi_neuron`` or ``sadi_head``.
-    method: Annotated[str, one_of("steering method", STEERING)]
+    #: ``iti``, ``caa``, ``sadi_hidden``, ``sadi_neuron``, ``sadi_head``, or a function of the
+    #: user's: ``package.module:function``.
+    method: Annotated[str, one_of(OWN_STEERING, STEERING, own=True)]
     #: What it is called in the tables; the method's name unless several use that.
     name: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = None
     #: Numbers of heads, neurons or dimensions that are tried; by default those of its authors.
-    #: None for ``caa``, which tries the layers of ``search.layers``.
+    #: None for ``caa``, which tries the layers of ``search.layers``, as a function of the user's
+    #: does without them.
     sizes: Annotated[tuple[Count, ...] | None, BeforeValidator(
         lambda given: None if given is None else one_or_more(given))] = None
     #: The largest strength that is tried: the multiplier of ``caa``, α of ``iti``, δ of ``sadi``.
     #: As many are tried, in equal steps from nothing, as makes the search as large as that for a
-    #: ranking of components.
+    #: ranking of components. A function of the user's needs it.
     strongest: Annotated[float | None, Field(gt=0)] = None
     #: A control: in half of the pairs the right and the wrong answer change places.
     shuffled: bool = False
 
     @model_validator(mode="after")
     def _fits_method(self) -> SteeringMethodSpec:
-        if self.sizes is not None and not (self.sizes and STEERING[self.method].sizes):
+        if self.sizes is not None and not (
+                self.sizes and (self.own or STEERING[self.method].sizes)):
             raise UserError(f"steering: sizes is empty, or {self.method} has none: leave it out")
+        if self.own and self.strongest is None:
+            raise UserError(f"steering: '{self.method}' needs strongest, the largest strength that "
+                            "is tried")
         check_free_name("steering", self.label)
         return self
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a function of the user's."""
+        return ":" in self.method
+
+    @property
+    def known(self) -> SteeringMethod:
+        """What the rest of prunelib asks about it; of a user's own the recipe says most of that.
+
+        Raises :class:`UserError` if a user's own cannot be imported.
+        """
+        if not self.own:
+            return STEERING[self.method]
+        function = import_function(OWN_STEERING, self.method)
+        return SteeringMethod(self.method, None, self.sizes or (), self.strongest or 0.0,
+                              bool(getattr(function, "needs_probes", False)))
 
     @property
     def label(self) -> str:

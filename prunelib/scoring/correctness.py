@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prunelib.tasks import Example, Task
+from prunelib.tasks import Example, Task, is_right
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Outcome:
     """What one prediction counts as.
 
     Attributes:
-        correct: it matches the gold answer.
+        correct: it matches the gold answer, or what the task has for that says so.
         copied: it is wrong *and* matches a demonstration's answer (formulas.md §1.1).
         copied_position: index of the last demonstration whose answer it is, or None.
         gold_in_prompt: a demonstration carries the gold answer.
@@ -33,8 +33,11 @@ def first_line(text: str, separator: str) -> str:
 
 
 def judge(task: Task, example: Example, prediction: str) -> Outcome:
-    """Score one prediction against the gold answer and the demonstrations' answers."""
-    correct = task.matches(prediction, example.gold)
+    """Score one prediction against the gold answer and the demonstrations' answers.
+
+    Raises :class:`~prunelib.errors.UnitError` if the task's own function cannot tell.
+    """
+    correct = is_right(task, example, prediction)
     positions = [i for i, y in enumerate(example.answers) if task.matches(prediction, y)]
     copied = not correct and bool(positions)
     return Outcome(

@@ -25,6 +25,7 @@ from prunelib.tasks.prompts import (
     numbers,
 )
 from prunelib.tasks.registry import MIXED, SUITES, TASKS, get_task, task_names
+from prunelib.tasks.right_answers import is_right
 from prunelib.tasks.sources.base import count_vowels
 from prunelib.tasks.sources.benchmark import ICL18
 from prunelib.tasks.specs import (
@@ -43,6 +44,6 @@ __all__ = [
     "SPLITS", "SUITES", "TASKS", "ChatFormat", "Choice", "ChoiceScoring", "Choices", "DatasetSpec",
     "Example", "FormatName", "Pair", "PairsSpec", "PromptFormat", "Split", "Task", "TaskSpec",
     "Written", "build_task", "count_vowels", "draw", "draw_labelled", "format_of", "get_task",
-    "notes_on", "numbers", "orders", "own_scoring", "pinned", "prose", "relabelled",
+    "is_right", "notes_on", "numbers", "orders", "own_scoring", "pinned", "prose", "relabelled",
     "resolve_revision", "stored_task", "task_names", "text_file", "with_folders",
 ]  # fmt: skip

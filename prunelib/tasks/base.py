@@ -116,6 +116,10 @@ class Task:
         choices: the choices of each pair's question, where questions have their own; the pair is
             then the question and the text of its right choice.
         scoring: how answers are read; empty leaves it to the recipe.
+        correct: the function of the user's that says whether an answer is right
+            (:mod:`prunelib.tasks.right_answers`), in place of ``match``; whether it was copied is
+            told by its text all the same.
+        correct_source: digest of that function's file.
     """
 
     name: str
@@ -134,6 +138,8 @@ class Task:
     parts: tuple[Task, ...] = ()
     choices: tuple[Choices, ...] = ()
     scoring: ChoiceScoring | Literal["greedy", "options", ""] = ""
+    correct: str = ""
+    correct_source: str = ""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -166,6 +172,8 @@ class Task:
                                 for question in self.choices)]
         if self.scoring:
             yield ["scoring", self.scoring]
+        if self.correct:
+            yield ["correct", self.correct, self.correct_source]
 
     @functools.cached_property
     def _by_split(self) -> dict[Split, tuple[Pair, ...]]:

@@ -37,6 +37,7 @@ from prunelib.tasks.dataset_files import Row, find, is_local, read, resolve_revi
 from prunelib.tasks.dataset_presets import KNOWN
 from prunelib.tasks.dataset_questions import as_text, question, used_columns
 from prunelib.tasks.registry import free_name
+from prunelib.tasks.right_answers import OwnScorer, scorer_source
 from prunelib.tasks.templates import has_choice, template_columns
 from prunelib.vocabulary import Split
 
@@ -106,6 +107,9 @@ class DatasetSpec(BaseModel):
     limit: dict[Split, Annotated[int, Field(ge=1)]] = {}
     #: Whether answers that differ in case alone are the same.
     ignore_case: bool = False
+    #: A function of the user's that says whether an answer is right, where a model writes it or
+    #: chooses among ``answers``: ``package.module:function``.
+    correct: OwnScorer = None
     #: Splits whose labels are not used, and need not be there.
     unlabelled: tuple[Split, ...] = ()
 
@@ -167,6 +171,10 @@ class DatasetSpec(BaseModel):
                 "likelihood", "likelihood_per_character", "likelihood_per_byte"):
             raise UserError(f"scoring {self.scoring} compares choices: say what they are "
                             "(choices: …)")
+        if self.correct is not None and (self.choices is not None
+                                         or self.scoring == "greedy_match"):
+            raise UserError("correct is about answers that are written or are among answers; "
+                            "a choice of a row's own is right by its place: leave it out")
         if self.scoring == "options" and self.answers is None:
             raise UserError("scoring options chooses among answers: say what they are")
         return self
@@ -193,11 +201,11 @@ def build_task(spec: DatasetSpec) -> Task:
     Raises :class:`UserError` if the data set, a split, a column, or the answer of a label is
     missing.
     """
-    return _build(spec.model_dump_json())
+    return _build(spec.model_dump_json(), scorer_source(spec.correct))
 
 
 @functools.cache
-def _build(content: str) -> Task:
+def _build(content: str, source: str) -> Task:
     spec = DatasetSpec.model_validate_json(content)
     questions = _questions(spec)
     sizes = [len(questions[split]) for split in SPLITS]
@@ -216,6 +224,8 @@ def _build(content: str) -> Task:
         unlabelled=spec.unlabelled,
         choices=tuple(choices for _, choices in every) if any(c for _, c in every) else (),
         scoring=spec.scoring or ("" if spec.choices is None else "likelihood"),
+        correct=spec.correct or "",
+        correct_source=source,
     )
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from prunelib.errors import UserError, unknown_name
 from prunelib.tasks.base import Task
 from prunelib.tasks.registry import free_name
+from prunelib.tasks.right_answers import OwnScorer, scorer_source
 from prunelib.tasks.text_files import Mapping, as_columns, delimited, json_lines, json_value
 
 #: What files of pairs are called, and what parts the fields of a table.
@@ -58,6 +59,8 @@ class PairsSpec(BaseModel):
     header: bool = True
     #: No demonstration carries the gold answer, so that copying is always an error.
     gold_not_in_prompt: bool = False
+    #: A function of the user's that says whether an answer is right: ``package.module:function``.
+    correct: OwnScorer = None
 
     @model_validator(mode="before")
     @classmethod
@@ -114,7 +117,8 @@ def _loaded(spec: PairsSpec) -> tuple[Task, tuple[str, ...]]:
         state = path.stat()
         if path.is_dir():
             raise UserError(f"'{spec.pairs}' is a folder")
-        return _read(spec.model_dump_json(), state.st_mtime_ns, state.st_size)
+        return _read(spec.model_dump_json(), state.st_mtime_ns, state.st_size,
+                     scorer_source(spec.correct))
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -134,7 +138,8 @@ def _missing(path: Path) -> UserError:
 
 
 @functools.cache
-def _read(content: str, _changed: int, _size: int) -> tuple[Task, tuple[str, ...]]:
+def _read(content: str, _changed: int, _size: int, source: str
+          ) -> tuple[Task, tuple[str, ...]]:
     spec = PairsSpec.model_validate_json(content)
     rows, note = _rows(spec)
     notes = [f"{len(rows)} rows", *filter(None, [note])]
@@ -170,6 +175,8 @@ def _read(content: str, _changed: int, _size: int) -> tuple[Task, tuple[str, ...
         description=spec.pairs,
         gold_not_in_prompt=spec.gold_not_in_prompt,
         origin=_ORIGIN,
+        correct=spec.correct or "",
+        correct_source=source,
     )
     return task, tuple(notes)
 

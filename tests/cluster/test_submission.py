@@ -18,7 +18,7 @@ from pipeline.small import recipe as small_recipe
 from ray_head import TOKEN, Head, ray_head, status
 
 from cluster.runtime import connect
-from cluster.submission import Jobs, check_models, check_upload, collect_upload, own_modules
+from cluster.submission import Jobs, check_models, check_upload, collect_upload, taken_along
 from prunelib.errors import UserError
 from prunelib.models import ModelInfo
 from prunelib.pipeline.progress import read_progress
@@ -242,7 +242,7 @@ def test_modules_of_the_current_folder_are_uploaded_with_their_packages(
     recipe = small_recipe(info, attribution=[
         {"name": str(i), "objective": name} for i, name in enumerate(
             ["my_file:f", "my_package.sub.inner:f", installed, "max_logit"])])
-    own = own_modules(recipe)
+    own = taken_along(recipe)
     assert own == {"my_file.py": folder / "my_file.py", "my_package": folder / "my_package"}
     (upload := folder / "upload").mkdir()
     collect_upload(write(recipe, folder / "r.yaml"), upload, own)
@@ -258,7 +258,7 @@ def test_modules_of_the_current_folder_are_uploaded_with_their_packages(
             check_upload(folder / "r.yaml", own)
         (folder / name).write_text("")
     with pytest.raises(UserError, match="'my_file:g' cannot be imported"):
-        own_modules(small_recipe(info, attribution={"objective": "my_file:g"}))
+        taken_along(small_recipe(info, attribution={"objective": "my_file:g"}))
 
 
 def test_an_upload_that_is_too_large_is_refused_by_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from command_line import call
 
 import prunelib
-from cluster.submission import own_modules
+from cluster.submission import taken_along
 from prunelib.models import ModelInfo
 from prunelib.pipeline.plan import estimate
 from prunelib.recipe.load import load_recipe
@@ -94,7 +94,7 @@ def test_its_scores_are_computed_again_when_its_file_is_edited(folder: Path, inf
 
 def test_submit_takes_its_module_along(folder: Path, info: ModelInfo) -> None:
     recipe = load_recipe(write(folder, info))
-    assert own_modules(recipe) == {"scores.py": folder / "scores.py"}
+    assert taken_along(recipe) == {"scores.py": folder / "scores.py"}
 
 
 @pytest.mark.parametrize(("method", "why"), [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from prunelib.attribution.own_functions import another, import_function, source_digest
 from prunelib.identity import digest
+from prunelib.own_functions import another, import_function, source_digest
 from prunelib.recipe.attribution import ObjectiveSpec
 from prunelib.recipe.methods import OBJECTIVES
 from prunelib.tasks.tokenization import Encoded

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunelib.attribution.integrated_gradients import Array, Path
 from prunelib.attribution.objectives.base import Objective
-from prunelib.attribution.own_functions import import_function
 from prunelib.models import Loaded
+from prunelib.own_functions import import_function
 from prunelib.recipe.methods import METHODS, PATHS
 from prunelib.tasks.tokenization import Encoded, pad_left
 

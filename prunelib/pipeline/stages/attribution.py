@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunelib.attribution.objectives.base import objective_digest
-from prunelib.attribution.own_functions import source_digest
 from prunelib.attribution.sampling import sampling
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
+from prunelib.own_functions import source_digest
 from prunelib.pipeline.stages.attribution_jobs import OwnScoreJob, PoolJob, ScoreJob, moments_in
 from prunelib.pipeline.stages.integration import to_tolerance
 from prunelib.pipeline.stages.rankings import (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prunelib.attribution.custom_objectives import needs_labels, try_objective
 from prunelib.attribution.objectives.base import make_objective, objective_digest
-from prunelib.attribution.own_functions import import_function
 from prunelib.engines.limits import model_limits
 from prunelib.errors import UnitError, UserError
 from prunelib.models import ModelInfo, describe, load, reference_models
 from prunelib.models.loading import checking_tokenizer
+from prunelib.own_functions import import_function
 from prunelib.pipeline.stages.rankings import pruned_site
 from prunelib.pipeline.units.prompts import written
 from prunelib.recipe.arms import RankingRequest

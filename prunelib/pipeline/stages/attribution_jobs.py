@@ -193,8 +193,8 @@ class OwnScoreJob(ScoreJob):
 
     def _scores(self, loaded: Loaded, path: Path, prompts: Sequence[Encoded],
                 objective: Objective, rows: int) -> Array:
-        from prunelib.attribution.own_functions import another, source_digest
         from prunelib.attribution.own_scorers import scores_of
+        from prunelib.own_functions import another, source_digest
 
         if source_digest("scorer", self.method) != self.source:
             raise another("scorer", self.method)

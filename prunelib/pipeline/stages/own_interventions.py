@@ -16,6 +16,7 @@ from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.base import Intervention
 from prunelib.interventions.files import of_components, of_vector, read_file
+from prunelib.interventions.random_directions import has_directions, random_directions
 from prunelib.interventions.steering import Steering
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.canary import canary_prompt, checked
@@ -93,7 +94,8 @@ class OwnInterventions(Study):
         alone, own = recipe.studies() == [self], _distinct(recipe)
         live = [each for each in own if not each.trains]
         shapes = {_places(each) for each in live if isinstance(each, Ablation)}
-        random = recipe.controls.random * len(shapes)
+        pushes = [each for each in live if isinstance(each, Steering) and has_directions(each)]
+        random = recipe.controls.random * (len(shapes) + len(pushes))
         evaluate = recipe.evaluate
         cells = len(evaluate.tasks) * len(evaluate.shots) * len(evaluate.seeds)
         # Another study may have asked the untouched model. A random set may be one of the others.
@@ -104,7 +106,8 @@ class OwnInterventions(Study):
         if evaluate.capability:
             each = 1 + len(evaluate.capability.tasks)
             ablations = sum(isinstance(one, Ablation) for one in own)
-            count += Count(each * (alone + ablations), each * (1 + ablations + random))
+            sets = recipe.controls.random * len(shapes)
+            count += Count(each * (alone + ablations), each * (1 + ablations + sets))
         count += Count(*(lm_eval_count(recipe) * n for n in (
             alone + len(own), 1 + len(own) + random + again)))
         return {"canary": asked, "evaluate": count}
@@ -176,7 +179,7 @@ def _places(ablation: Ablation) -> tuple[tuple[int, Site, int], ...]:
 
 
 def _records(run: ModelRun) -> list[InterventionRecord]:
-    """The untouched model, every intervention, and random sets as each of them.
+    """The untouched model, every intervention, and random sets or directions as each of them.
 
     What is trained is no choice of components: it is a control, as the fine-tuning of
     ``controls`` is.
@@ -189,9 +192,10 @@ def _records(run: ModelRun) -> list[InterventionRecord]:
             record = replace(record, layer=spec.vector.layer, strength=spec.vector.strength)
         if isinstance(own, Ablation):
             record = _placed(run, record, own)
-            records += [replace(record, intervention=_random_set(run, own, seed), method="random",
-                                role="control", seed=seed)
-                        for seed in range(run.recipe.controls.random)]
+        records += [replace(record, intervention=control, method="random", role="control",
+                            seed=seed)
+                    for seed in range(run.recipe.controls.random)
+                    if (control := _random(run, own, seed)) is not None]
         records.append(record)
     return list(dict.fromkeys(records))  # those of the same places share their random sets
 
@@ -205,8 +209,14 @@ def _placed(run: ModelRun, record: InterventionRecord, ablation: Ablation) -> In
                    site=places[0][1] if len(sites) == 1 else None, rate=len(ablation) / there)
 
 
+def _random(run: ModelRun, own: Intervention, seed: int) -> Intervention | None:
+    """As many random components of the same layers and sites, or random directions, as long."""
+    if isinstance(own, Steering) and has_directions(own):
+        return random_directions(own, seed)
+    return _random_set(run, own, seed) if isinstance(own, Ablation) else None
+
+
 def _random_set(run: ModelRun, ablation: Ablation, seed: int) -> Ablation:
-    """As many random components of the same layers and sites."""
     components = (component for layer, site, count in _places(ablation)
                   for component in Ablation.of_layer(
                       layer, random_components(run, site, layer, seed)[:count], site).components)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from prunelib.engines.base import Canary
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE
 from prunelib.interventions.contrast import Contrast
+from prunelib.interventions.own_steering import make_steering, try_method
 from prunelib.interventions.steering import Steering, place_width
 from prunelib.models import ModelInfo
 from prunelib.pipeline.stages.canary import checked
@@ -38,7 +38,6 @@ from prunelib.pipeline.units.prompts import PromptsRef
 from prunelib.pipeline.units.steps import Step, offers, together
 from prunelib.pipeline.units.unit import Unit
 from prunelib.recipe.attribution import EACH_TASK
-from prunelib.recipe.methods import STEERING
 from prunelib.recipe.recipe import Recipe
 from prunelib.recipe.steering import SteeringMethodSpec, SteeringSpec
 from prunelib.search.strategies import Grid, Request
@@ -93,9 +92,16 @@ class SteeringStudy(Study):
                            recipe.search.examples * (recipe.search.split == "search"))
 
     def check_model(self, recipe: Recipe, info: ModelInfo) -> None:
+        layers = tuple(range(info.layers)) if recipe.search.layers == "all" else (
+            recipe.search.layers)
         for method in recipe.settings(SteeringSpec).methods:
+            place = method.known.place
             try:
-                place_width(info, STEERING[method.method].place)
+                if place is not None:
+                    place_width(info, place)
+                else:
+                    sizes, _ = grid_shape(method, layers, len(recipe.search.rates), info)
+                    try_method(method, layers, sizes, info)
             except UserError as error:
                 raise UserError(f"steering: {method.method}: {error}") from error
 
@@ -127,8 +133,8 @@ class SteeringStudy(Study):
         harness = lm_eval_count(recipe)
         searches = Count()
         for each in asked:
-            sizes = STEERING[each.method.method].sizes and (
-                each.method.sizes or STEERING[each.method.method].sizes)
+            known = each.method.known
+            sizes = known.sizes and (each.method.sizes or known.sizes)
             most = request_count(recipe.search.strategy, len(sizes) or chosen,
                                  recipe.search.examples).most
             searches += Count(1, most)  # two numbers of components may be the same steering
@@ -147,7 +153,7 @@ class SteeringStudy(Study):
         search, evaluate = recipe.search, recipe.evaluate
         layers = info.layers if search.layers == "all" else len(search.layers)
         read = {(a.task, a.seed, a.method.shuffled, probes) for a in asked
-                for probes in {False, STEERING[a.method.method].probes}}
+                for probes in {False, a.method.known.probes}}
         return {
             "attribute": sum(2 * spec.prompts * lengths(task, "attribute", spec.shots)
                              for task, *_ in read),
@@ -190,7 +196,7 @@ def _contrast_count(recipe: Recipe, spec: SteeringSpec, asked: list[_Asked], lay
     for each in asked:
         key = (each.task, each.seed, each.method.shuffled)
         blocks.add(key)
-        if STEERING[each.method.method].probes:
+        if each.method.known.probes:
             probes.add(key)
     probing = math.ceil(layers / PROBED_LAYERS) * len(probes)
     most = math.ceil(spec.prompts / spec.block) * len(blocks)
@@ -199,7 +205,7 @@ def _contrast_count(recipe: Recipe, spec: SteeringSpec, asked: list[_Asked], lay
 
 def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[InterventionRecord]:
     """Contrast, try candidates, choose, and record what was tried."""
-    method = STEERING[asked.method.method]
+    method = asked.method.known
     sample = contrast_prompts(run, spec, asked.task, asked.seed)
     contrast, used = yield from contrasted(run, spec, sample, asked.method.shuffled, method.probes)
     run.record("attribution_units", [
@@ -225,7 +231,7 @@ def _found(run: ModelRun, spec: SteeringSpec, asked: _Asked) -> Step[Interventio
                ) -> InterventionRecord:
         return InterventionRecord(
             steering, spec.label(asked.method), role,
-            layer=None if STEERING[asked.method.method].sizes else size, strength=strength, **about)
+            layer=None if method.sizes else size, strength=strength, **about)
 
     record_interventions(run, [record(c.ablation, "grid", c.layer, c.rate) for c in cells], "grid")
     chosen = (record(BASELINE, "chosen", None, None) if choice is None else
@@ -246,11 +252,9 @@ def _searched(run: ModelRun, spec: SteeringSpec, asked: _Asked, sample: PromptsR
 def _candidates(run: ModelRun, method: SteeringMethodSpec, contrast: Contrast
                 ) -> dict[tuple[int, float], Steering]:
     """As many steerings as a ranking has cells, by layer (or number of components) and strength."""
-    known = STEERING[method.method]
-    make = resolve_name(known.maker)
     sizes, steps = grid_shape(method, run.layers, len(run.recipe.search.rates), run.info)
-    strongest = method.strongest or known.strongest
-    return {(size, strength): make(contrast, size, strength)
+    strongest = method.strongest or method.known.strongest
+    return {(size, strength): make_steering(method, contrast, size, strength, run.info)
             for size in sizes
             for strength in (strongest * (i + 1) / steps for i in range(steps))}
 
@@ -262,13 +266,14 @@ def grid_shape(method: SteeringMethodSpec, layers: tuple[int, ...], rates: int, 
     Their product is that of layers and rates. Of the numbers that a model has, as many are taken
     as divide it, evenly spread.
     """
-    known = STEERING[method.method]
+    known = method.known
     if not known.sizes:
         return list(layers), rates
-    components = len(layers) * (info.heads if known.place == "head" else
-                                place_width(info, known.place))
-    sizes = sorted({size for size in method.sizes or known.sizes if size <= components}
-                   ) or [components]
+    sizes = sorted(set(method.sizes or known.sizes))
+    if known.place is not None:
+        components = len(layers) * (info.heads if known.place == "head" else
+                                    place_width(info, known.place))
+        sizes = [size for size in sizes if size <= components] or [components]
     cells = len(layers) * rates
     count = max(n for n in range(1, len(sizes) + 1) if cells % n == 0)
     spread = [sizes[round(i * (len(sizes) - 1) / max(1, count - 1))] for i in range(count)]

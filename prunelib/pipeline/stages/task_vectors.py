@@ -20,7 +20,7 @@ from prunelib.pipeline.units.prompts import TaskRef
 from prunelib.pipeline.units.unit import Job, Row, Unit, Workplace
 from prunelib.recipe.evaluate import TaskVectorsSpec
 from prunelib.scoring.correctness import first_line
-from prunelib.tasks import Example, Written, draw
+from prunelib.tasks import Example, Written, draw, is_right
 from prunelib.tasks.tokenization import answer_room
 from prunelib.vocabulary import Stage
 
@@ -66,7 +66,7 @@ class TaskVectorJob(Job):
             prompt_format=self.format)
         return [
             self._row(unit, way, layer, example, answer := first_line(text, example.separator),
-                      task.matches(answer, example.gold))
+                      is_right(task, example, answer))
             for way, layer, answers in _ways(found)
             for example, text in zip(found.examples, answers, strict=True)
         ] + [self._row(unit, "icl", None, example, "", False, "too long for the model's context")

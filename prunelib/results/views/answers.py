@@ -24,16 +24,21 @@ LABELS = view(
     """
 SELECT DISTINCT run, model, intervention, method, role, site, layer, rate, "count",
        seed AS control_seed, proxy, only_task,
-       CASE WHEN kind = 'ablation' THEN split_part(content, ',"indices"', 1) END AS places
+       CASE WHEN kind = 'ablation' THEN split_part(content, ',"indices"', 1)
+            WHEN kind = 'steering' AND role IN ('chosen', 'control')
+            THEN steered_places(content) END AS places
 FROM interventions JOIN _scope USING (unit_id, model)
 """,
-    places="layer and site of every component that is off, null of what is no ablation",
+    places="layer and site of every component that is off; of a steering the dimensions that are "
+    "changed and the length of what is added; null of others, and of steerings that were only "
+    "tried",
 )
 
 # Every choice has controls of its own; choices of the same cell share them.
 MATCHED = view(
     "_matched",
-    "the random controls of each choice: same layer, site and size, reported on the same tasks",
+    "the random controls of each choice: same layer, site and size (of a steering the length of "
+    "what is added), reported on the same tasks",
     "run model method choice rate only_task intervention control_seed",
     """
 SELECT DISTINCT c.run, c.model, c.method, c.intervention AS choice, c.rate, c.only_task,
@@ -41,7 +46,7 @@ SELECT DISTINCT c.run, c.model, c.method, c.intervention AS choice, c.rate, c.on
 FROM _labels c
 JOIN _labels r
   ON r.run = c.run AND r.model = c.model AND r.places = c.places
- AND r.rate = c.rate AND r.only_task IS NOT DISTINCT FROM c.only_task
+ AND r.rate IS NOT DISTINCT FROM c.rate AND r.only_task IS NOT DISTINCT FROM c.only_task
 WHERE c.role = 'chosen' AND r.role = 'control' AND r.method = 'random'
 """,
     method="attribution that chose",
@@ -107,7 +112,8 @@ FROM (
 """,
 )
 
-_ANSWER: dict[str, str] = {
+#: Meanings of the columns of an answer.
+ANSWER: dict[str, str] = {
     "seed": "seed of queries and demonstrations",
     "example": "example within task, split, purpose, shots and seed",
     "repeat": "0, or 1 for the baseline's second evaluation",
@@ -141,7 +147,7 @@ QUALIFY row_number() OVER (
                  repeat, format
     ORDER BY unit_id) = 1
 """,
-    **_ANSWER,
+    **ANSWER,
 )
 
 #: After answers ``p`` of a run: the labels ``l`` that count for their purpose.
@@ -166,7 +172,8 @@ MATCHED_TO = """LEFT JOIN (
     FROM _matched_sets GROUP BY ALL
 ) s
   ON a.role = 'control' AND a.method = 'random' AND s.run = a.run AND s.model = a.model
- AND s.intervention = a.intervention AND s.rate = a.rate AND s.control_seed = a.control_seed
+ AND s.intervention = a.intervention AND s.rate IS NOT DISTINCT FROM a.rate
+ AND s.control_seed = a.control_seed
  AND (s.everywhere OR list_contains(s.tasks, a.task) OR a.purpose = 'capability')"""
 
 ANSWERS = view(
@@ -182,7 +189,7 @@ SELECT p.run, p.model, p.engine, p.intervention, l.method, l.role, l.layer, l.ra
 FROM _given p
 {LABELLED}
 """,  # noqa: S608
-    **_ANSWER,
+    **ANSWER,
 )
 
 LINES = view(
@@ -199,7 +206,7 @@ SELECT a.run, a.model, a.engine, a.intervention, a.method, a.role, s.matched_to,
 FROM _answers a
 {MATCHED_TO}
 """,  # noqa: S608
-    **_ANSWER,
+    **ANSWER,
 )
 
 VIEWS = (SCOPE, LABELS, MATCHED, DRAWN, MATCHED_SETS, GIVEN, ANSWERS, LINES)

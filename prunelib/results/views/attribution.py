@@ -4,6 +4,30 @@ from __future__ import annotations
 
 from prunelib.results.views.base import view
 
+SCORES = view(
+    "scores",
+    "one line per component that an attribution of a run scored: attributions with their run",
+    "run model method objective proxy shots format seed site layer index score rank prompts "
+    "queries standard_error nodes error_estimate",
+    """
+SELECT DISTINCT run, model, method, objective, proxy, shots, format, seed, site, layer, "index",
+       score, "rank", prompts, queries, standard_error, nodes, error_estimate
+FROM attributions JOIN _scope USING (unit_id, model)
+""",
+    method="attribution",
+    proxy="task whose prompts were attributed",
+    format="prompt format",
+    seed="seed of the prompts",
+    site="where the component sits, such as mlp_hidden",
+    layer="layer, from 0",
+    index="component within layer and site, from 0",
+    score="its score",
+    rank="place in the order in which the layer's components are switched off, 1 = first",
+    prompts="prompts that the score is taken over",
+    queries="different queries that they ask",
+    standard_error="standard error of the score over queries, null where it is not known",
+)
+
 COMPLETENESS = view(
     "completeness",
     "how far the scores of each layer are from the change that they explain",
@@ -360,4 +384,4 @@ ORDER BY ALL
     difference="accuracy - baseline_accuracy",
 )
 
-VIEWS = (COMPLETENESS, SCORE_ERRORS, RECALL, OVERLAP, AGREEMENT, SCORERS, SEEDS, TRANSFER)
+VIEWS = (SCORES, COMPLETENESS, SCORE_ERRORS, RECALL, OVERLAP, AGREEMENT, SCORERS, SEEDS, TRANSFER)

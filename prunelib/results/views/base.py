@@ -34,8 +34,8 @@ _COMMON = {
     "role": described(ROLES, "baseline", "grid", "chosen", "control"),
     "layer": "layer, null if none or several",
     "site": "where the components sit, such as mlp_hidden; null if nowhere or at several sites",
-    "matched_to": "of a random control: the attributions of whose choices it has the layer, site "
-    "and size; null for others",
+    "matched_to": "of a random control: the attributions, or own interventions, whose choices have "
+    "its layer, site and size; null for others",
     "rate": "share of the layer's components that are off, null if none or several",
     "count": "number of components that are off",
     "control_seed": "seed of a random ranking, or of the prompts where a recipe has several",

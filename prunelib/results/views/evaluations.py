@@ -1,8 +1,27 @@
-"""The views on single interventions: evaluations, and the baseline evaluated twice."""
+"""The views on single interventions: answers, evaluations, and the baseline evaluated twice."""
 
 from __future__ import annotations
 
+from prunelib.results.views.answers import ANSWER
 from prunelib.results.views.base import view
+
+PLAIN = view(
+    "answers",
+    "one line per answer and method, without prompts: predictions with their run and where the "
+    "intervention comes from; one that two methods chose has its answers twice",
+    "run model method role task split purpose shots seed example repeat query gold prediction "
+    "correct copied copied_position failed layer rate count control_seed intervention engine "
+    "format",
+    """
+SELECT run, model, method, role, task, split, purpose, shots, seed, example, repeat, query, gold,
+       prediction, correct, copied, copied_position, failed, layer, rate, "count", control_seed,
+       intervention, engine, format
+FROM _answers
+""",
+    **{name: meaning for name, meaning in ANSWER.items() if name not in ("answers", "margin")},
+    method="ranking that chose the components, way to steer, or name of an own intervention; none "
+    "for the baseline; null of what was asked for no intervention of the recipe",
+)
 
 EVALUATIONS = view(
     "evaluations",
@@ -59,4 +78,4 @@ ORDER BY ALL
     accuracy_difference="accuracy of the second evaluation minus that of the first",
 )
 
-VIEWS = (EVALUATIONS, NOISE_FLOOR)
+VIEWS = (PLAIN, EVALUATIONS, NOISE_FLOOR)

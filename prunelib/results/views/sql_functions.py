@@ -7,6 +7,7 @@ to a function below. A list of one task is that task alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,7 @@ def add_functions(con: duckdb.DuckDBPyConnection) -> None:
     ``sign_flip(list)`` → p. With the standard deviation over random sets and their number, null for
     one set: ``drawn_share_interval(list, sd, sets)``, ``drawn_difference_interval(list, sd, sets)``
     → [low, high], ``drawn_p(list, sd, sets)``. ``mean_interval(mean, sd, n)`` is Student's t.
+    ``steered_places(content)`` is what a steering has in common with its random controls, as text.
     """
     con.execute(_MACROS)
     drawn = [_SUMS, "DOUBLE", "BIGINT"]
@@ -74,6 +76,7 @@ def add_functions(con: duckdb.DuckDBPyConnection) -> None:
          ["DOUBLE", "DOUBLE", "BIGINT"])
     _add(con, "signs_flipped", _signs_flipped, ["DOUBLE[]", "BIGINT[]", "DOUBLE[]"], "DOUBLE")
     con.execute(_FLIP_MACRO)
+    _add(con, "steered_places", _steered_places, ["VARCHAR"], "VARCHAR")
     add_condition_functions(con)
 
 
@@ -113,6 +116,15 @@ def _of_sums(function: Callable[..., Any], lists: Any, *others: Any) -> tuple[Ar
 def _signs_flipped(values: Any, counts: Any, weights: Any) -> Any:
     rows = zip(*(column.to_pylist() for column in (values, counts, weights)), strict=True)
     return doubles([np.nan if None in row or not row[0] else sign_flip_p(*row) for row in rows])
+
+
+def _steered_places(contents: Any) -> Any:
+    from prunelib.interventions.random_directions import same_places
+    from prunelib.interventions.steering import Steering
+
+    return pa.array([None if content is None else
+                     same_places(Steering.from_content(json.loads(content)))
+                     for content in contents.to_pylist()], pa.string())
 
 
 def _array(column: Any) -> Any:

@@ -13,6 +13,13 @@ from prunelib.errors import UnitError, UserError
 from prunelib.identity import files_digest
 
 
+def check_form(kind: str, name: str) -> None:
+    """Raise :class:`UserError` unless a name is of the form ``package.module:function``."""
+    module, colon, function = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise UserError(f"{kind} '{name}' is not of the form package.module:function")
+
+
 def import_function(kind: str, name: str) -> FunctionType:
     """The function that ``package.module:function`` names.
 
