@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,16 +13,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from command_line import call
 from pipeline.small import recipe as small_recipe
 from ray_head import TOKEN, Head, ray_head, status
+from safetensors.torch import save_file
 
 from cluster.runtime import connect
 from cluster.submission import Jobs, check_models, check_upload, collect_upload, taken_along
 from prunelib.errors import UserError
+from prunelib.interventions.ablation import Ablation
+from prunelib.interventions.files import read_file, write_file
 from prunelib.models import ModelInfo
 from prunelib.pipeline.progress import read_progress
+from prunelib.recipe.load import load_recipe, parse_recipe
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.store import Store
 
@@ -259,6 +265,58 @@ def test_modules_of_the_current_folder_are_uploaded_with_their_packages(
         (folder / name).write_text("")
     with pytest.raises(UserError, match="'my_file:g' cannot be imported"):
         taken_along(small_recipe(info, attribution={"objective": "my_file:g"}))
+
+
+def test_files_of_the_current_folder_are_uploaded_where_the_recipe_has_them(
+    folder: Path, info: ModelInfo
+) -> None:
+    for name, text in (("lists/off.csv", "layer,site,index\n0,mlp_hidden,1\n"),
+                       ("pairs/one/a.json", json.dumps({c: c.upper() for c in "abcdefghijkl"})),
+                       ("pairs/not_mine.txt", ""), ("prose.txt", "words and words. " * 99)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    save_file({"v": torch.ones(info.stream)}, folder / "v.safetensors")
+    for split in ("train", "validation", "test"):
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / f"{split}.jsonl").write_text('{"q": "a", "label": "b"}\n')
+    off = Ablation.of_layer(0, [3], "mlp_hidden")
+    write_file(info, off, folder / "off.json")
+    content = {
+        "name": "files", "models": [info.path], "engine": "transformers",
+        "tasks": [{"name": "mine", "pairs": "pairs"},
+                  {"name": "set", "path": "./data", "template": "{q} {answer}"}],
+        "interventions": [{"name": "listed", "file": "lists/off.csv"},
+                          {"name": "exported", "file": "./off.json"},
+                          {"name": "vector", "vector": {"file": "v.safetensors", "layer": 0}},
+                          {"name": "there", "file": str(folder / "off.json")}],
+        "evaluate": {"tasks": ["mine"], "shots": [0], "examples": 2,
+                     "capability": {"text": "prose.txt", "examples": 2}}}
+    path = folder / "r.yaml"
+    path.write_text(yaml.safe_dump(content))
+    own = taken_along(load_recipe(path))
+    assert own == {name: folder / name for name in (
+        "lists/off.csv", "off.json", "v.safetensors", "pairs/one/a.json", "data", "prose.txt")}
+    (upload := folder / "upload").mkdir()
+    collect_upload(path, upload, own)
+    assert {str(p.relative_to(upload / "data")) for p in (upload / "data").iterdir()} == {
+        "train.jsonl", "validation.jsonl", "test.jsonl"}
+    assert not (upload / "pairs" / "not_mine.txt").exists()
+    os.chdir(upload)  # as a job is
+    assert load_recipe("recipe.yaml").run_id == parse_recipe(path.read_text()).run_id
+    assert read_file("off.json") == off
+
+
+@pytest.mark.parametrize("entry", [
+    {"name": "up", "file": "../off.csv"}, {"name": "run", "results": "r", "digest": "0123"}])
+def test_what_a_job_cannot_take_along_is_refused(
+    folder: Path, info: ModelInfo, entry: dict[str, str]
+) -> None:
+    recipe = small_recipe(info, interventions=[entry])
+    with pytest.raises(UserError, match=r"interventions.*: '(\.\./off.csv|r)' is a relative path"):
+        taken_along(recipe)
+    absolute = {key: str(folder / value) if key in ("file", "results") else value
+                for key, value in entry.items()}
+    assert taken_along(small_recipe(info, interventions=[absolute])) == {}
 
 
 def test_an_upload_that_is_too_large_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,7 @@ from prunelib.components import Component
 from prunelib.errors import UserError
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.export import export
+from prunelib.interventions.files import write_file
 from prunelib.interventions.steering import Edit, Steering, packed
 from prunelib.models import ModelInfo, describe
 from prunelib.pipeline.plan import estimate
@@ -196,7 +199,7 @@ def test_a_vector_is_a_steering_with_its_strength(info: ModelInfo, tmp_path: Pat
         done_and_resumed(own(info, interventions={"name": "v", "vector": given | {"tensor": "ca"}}),
                          tmp_path / "no")
     made = own(info, interventions={"name": "v", "vector": given | {"tensor": "caa"}})
-    assert done_and_resumed(made, tmp_path / "r") == {"canary": 2, "evaluate": 8}
+    assert done_and_resumed(made, tmp_path / "r") == {"canary": 3, "evaluate": 12}
     expected = Steering.of([Edit(1, "stream", shift=packed(
         (40 * vector.bfloat16().double()).tolist()))])
     assert ask(tmp_path / "r", "select role, kind, layer, strength, count, intervention from "
@@ -204,6 +207,47 @@ def test_a_vector_is_a_steering_with_its_strength(info: ModelInfo, tmp_path: Pat
         ("chosen", "steering", 1, 40.0, info.stream, expected.digest)]
     assert said(tmp_path / "r", expected.digest) != said(tmp_path / "r", BASELINE.digest)
     assert ("v", "baseline") in ask(tmp_path / "r", "select method, reference from comparisons")
+
+
+def test_a_vector_is_compared_with_random_directions_of_its_length(
+    info: ModelInfo, tmp_path: Path
+) -> None:
+    first, second = torch.linspace(-1, 1, info.stream), torch.linspace(0, 2, info.stream)
+    save_file({"a": first, "b": second, "again": -first}, tmp_path / "v.safetensors")
+    place = {"file": str(tmp_path / "v.safetensors"), "layer": 1, "strength": 3.0}
+    made = own(info, controls={"random": 2}, interventions=[
+        {"name": name, "vector": place | {"tensor": name}} for name in ("a", "b", "again")] + [
+        {"name": "elsewhere", "vector": place | {"tensor": "a", "place": "mlp_out"}},
+        {"name": "two", "components": TWO}])
+    assert prunelib.run(made, tmp_path / "r").complete
+    contents = {name: [Steering.from_content(json.loads(content)) for (content,) in ask(
+        tmp_path / "r", "select distinct content from interventions where kind = 'steering' and "
+                        f"{where}")] for name, where in (
+        ("random", "method = 'random'"), ("own", "role = 'chosen'"))}
+    lengths = {name: Counter((edit.place, round(float(np.linalg.norm(edit.shifts)), 3))
+                             for steering in found for edit in steering.edits)
+               for name, found in contents.items()}
+    # Those of a vector and of its opposite are the same, as it is as long and at the same place.
+    assert lengths["own"] == {("stream", round(3 * float(first.norm()), 3)): 2,
+                              ("stream", round(3 * float(second.norm()), 3)): 1,
+                              ("mlp_out", round(3 * float(first.norm()), 3)): 1}
+    assert lengths["random"] == dict.fromkeys(lengths["own"], 2)
+    board = {(row[0], row[1]): row[2:] for row in ask(
+        tmp_path / "r", "select method, matched_to, random_sets, interventions, "
+        "difference is not null, difference_to_random is not null from leaderboard")}
+    names = {"a": "a, again", "again": "a, again", "b": "b", "elsewhere": "elsewhere", "two": "two"}
+    assert board == {("none", None): (None, 1, False, False)} | {
+        (name, None): (2, 1, True, True) for name in names} | {
+        ("random", matched): (None, 2, True, False) for matched in names.values()}
+    assert set(ask(tmp_path / "r", "select method, reference, sets from comparisons "
+                                   "where role = 'chosen'")) == {
+        (name, *reference) for name in names for reference in (("baseline", None), ("random", 2))}
+
+
+def test_what_only_scales_has_no_random_directions(info: ModelInfo, tmp_path: Path) -> None:
+    write_file(info, Steering.of([Edit(1, "stream", (0, 3), factor=2.0)]), tmp_path / "s.json")
+    made = own(info, interventions={"name": "scaled", "file": str(tmp_path / "s.json")})
+    assert done_and_resumed(made, tmp_path / "r") == {"canary": 2, "evaluate": 8}
 
 
 @pytest.mark.parametrize("none", ["none", "null", "[]", '"none"', "~"])

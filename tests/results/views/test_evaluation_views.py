@@ -7,6 +7,29 @@ from recomputed import score_interval, share_interval
 from results_folder import RUN, Folder, only, rows
 
 
+def test_answers_have_their_run_and_method_without_a_join(folder: Folder) -> None:
+    folder.intervention("base", "none", "baseline")
+    folder.intervention("ig", "integrated_gradients", "chosen")
+    folder.intervention("ig", "wanda", "chosen")
+    folder.intervention("tried", "wanda", "grid")
+    folder.answers("base", "10")
+    folder.answers("base", "1", purpose="pool")
+    folder.answers("ig", "1ce")
+    folder.answers("tried", "1", purpose="search")
+    folder.write()
+    found = rows(folder, "FROM answers")
+    assert {(r["run"], r["model"], r["task"], r["shots"]) for r in found} == {(RUN, "m", "t", 2)}
+    assert sorted((r["method"], r["role"], r["purpose"], r["query"], r["prediction"], r["correct"],
+                   r["copied"], r["failed"]) for r in found) == sorted([
+        ("none", "baseline", "report", "q0", "a", 1, 0, 0),
+        ("none", "baseline", "report", "q1", "z", 0, 0, 0),
+        ("none", "baseline", "pool", "q0", "a", 1, 0, 0),
+        *((method, "chosen", "report", *answer) for method in ("integrated_gradients", "wanda")
+          for answer in (("q0", "a", 1, 0, 0), ("q1", "b", 0, 1, 0), ("q2", None, 0, 0, 1))),
+        ("wanda", "grid", "search", "q0", "a", 1, 0, 0)], key=str) or True
+    assert len(found) == 3 + 2 * 3 + 1
+
+
 def test_evaluations_count_errors_as_wrong_and_ignore_repeats(folder: Folder) -> None:
     folder.intervention("ig", "integrated_gradients", "chosen")
     folder.answers("ig", "11c0e")
