@@ -119,12 +119,17 @@ def _signs_flipped(values: Any, counts: Any, weights: Any) -> Any:
 
 
 def _steered_places(contents: Any) -> Any:
+    return pa.array(map(_places, contents.to_pylist()), pa.string())
+
+
+def _places(content: str | None) -> str | None:
     from prunelib.interventions.random_directions import same_places
     from prunelib.interventions.steering import Steering
 
-    return pa.array([None if content is None else
-                     same_places(Steering.from_content(json.loads(content)))
-                     for content in contents.to_pylist()], pa.string())
+    try:
+        return None if content is None else same_places(Steering.from_content(json.loads(content)))
+    except (KeyError, TypeError, ValueError):  # no steering: a null, so that the view is there
+        return None
 
 
 def _array(column: Any) -> Any:

@@ -31,6 +31,20 @@ def add(folder: Folder, scores: Sequence[float], layer: int = 0, **changes: Any)
         folder.add("attributions", row | {"unit_id": name.replace("_", "-").lower()})
 
 
+def test_scores_have_their_run_without_a_join(folder: Folder) -> None:
+    add(folder, [0.5, 2.0, 1.0])
+    add(folder, [3.0, -1.0, 0.0], layer=1, method="wanda", objective=None)
+    first, second = sorted({unit for _, unit in folder.rows})
+    folder.write({RUN: [first, second], "other-00000000": [first]})
+    found = rows(folder, "FROM scores ORDER BY ALL")
+    assert [(r["run"], r["method"], r["layer"], r["index"], r["score"], r["rank"])
+            for r in found] == [
+        (RUN, IG, 0, 0, 0.5, 3), (RUN, IG, 0, 1, 2.0, 1), (RUN, IG, 0, 2, 1.0, 2),
+        (RUN, "wanda", 1, 0, 3.0, 1), (RUN, "wanda", 1, 1, -1.0, 3), (RUN, "wanda", 1, 2, 0.0, 2),
+        ("other-00000000", IG, 0, 0, 0.5, 3), ("other-00000000", IG, 0, 1, 2.0, 1),
+        ("other-00000000", IG, 0, 2, 1.0, 2)]
+
+
 def test_overlap_of_two_proxies(folder: Folder) -> None:
     rng = np.random.default_rng(0)
     scores = {}
