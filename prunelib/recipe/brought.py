@@ -40,3 +40,6 @@ def own_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     capability = recipe.evaluate.capability
     if capability and capability.text not in ("prose", "prompts"):
         yield "evaluate.capability.text", capability.text
+    if lm_eval := recipe.evaluate.lm_eval:
+        for folder in lm_eval.folders:
+            yield "evaluate.lm_eval.folders", folder
