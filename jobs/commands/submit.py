@@ -24,10 +24,11 @@ def submit(
     """Start a recipe as a job of a Ray cluster.
 
     The job goes on when this machine is switched off. Submitting the recipe again attaches to the
-    job while it runs, and resumes it when it has ended. It takes along prunelib's source, and
-    what the recipe names of the current folder: modules of its functions, and files by relative
-    paths (pairs, data sets, interventions). The cluster needs the environment, and its own access to the models and to the place of the results. Models that are
-    not on this machine are checked by the job, before its first unit.
+    job while it runs, and resumes it when it has ended. It takes along prunelib's source, and what
+    the recipe names of the current folder: modules of its functions, and files by relative paths
+    (pairs, data sets, interventions). The cluster needs the environment, and its own access to the
+    models and to the place of the results. Models that are not on this machine are checked by the
+    job, before its first unit.
 
     A cluster is started with a token, `~/.ray/auth_token`, of which every machine that talks to
     it needs a copy: `(umask 077; ray get-auth-token --generate)` makes one, and

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import choice_rules, coverage, precision
+import prunelib
+from benchmarks import choice_rules, coverage, other_libraries, precision
 from benchmarks.copier_tables import BEGIN, END, tables
 from benchmarks.result_tables import TABLE, rows_of, write
 from benchmarks.search_strategies import RESULT, page
@@ -32,6 +33,26 @@ def test_the_page_on_search_strategies_has_the_table_of_the_results() -> None:
 
 def test_the_page_on_statistics_has_the_tables_of_the_results() -> None:
     assert shown("statistics.md") == coverage.page(json.loads(coverage.RESULT.read_text()))
+
+
+def test_the_page_on_python_has_the_table_of_the_results() -> None:
+    page = (ROOT / "docs" / "how-to" / "python.md").read_text()
+    assert other_libraries.table(json.loads(other_libraries.RESULT.read_text())) in page
+
+
+def test_libraries_do_the_same_work() -> None:
+    """The scores of two prompts by Captum's nodes and to a tolerance, and the same answers."""
+    task = prunelib.task(other_libraries.TASK)
+    texts = [example.prompt for example in task.prompts(2, shots=3, split="attribute")]
+    ours, theirs = other_libraries.Prunelib(), other_libraries.Captum()
+    ours.load()
+    theirs.load()
+    exact = theirs.attribute(texts, other_libraries.EXACT)
+    assert other_libraries.far(ours.attribute(texts, other_libraries.DEFAULT), exact) < 0.15
+    off = [int(i) for i in exact.argsort()[-30:]]
+    assert other_libraries.first_lines(ours.answers(texts, off)) == other_libraries.first_lines(
+        theirs.answers(texts, off))
+    assert other_libraries.lines_of(ours) < other_libraries.lines_of(theirs)
 
 
 def test_the_page_on_precision_has_the_tables_of_the_results() -> None:
