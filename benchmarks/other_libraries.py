@@ -8,8 +8,8 @@ largest logit; a neuron is an output of ``gate_proj``, scaled from 0 to 1 at all
 5% of them are switched off and the same prompts answered. The other libraries do it by hooks, one
 prompt at a time, with as many nodes as prunelib's default takes (few) and with Captum's default of
 50 (many), beside which prunelib has a tolerance of 2%. Lines are those of the functions below,
-without the first and blank ones. The error is that of the scores against 200 nodes. None of the others is a dependency of prunelib but Captum; what cannot be imported is left
-out.
+without the first and blank ones. The error is that of the scores against 200 nodes. None of the
+others is a dependency of prunelib but Captum; what cannot be imported is left out.
 """
 
 from __future__ import annotations
