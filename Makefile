@@ -16,11 +16,14 @@ demo-real: $(READY)
 	$(BIN)/prunelib run jobs/recipes/smollm2.yaml --results results/demo-real
 	$(BIN)/prunelib report --results results/demo-real --out results/demo-real.html
 
+# Several files at once; each process needs some 6 GB.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check prunelib cluster jobs tests benchmarks
