@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from prunelib.engines.registry import check_engine, choose_engine, not_in_vllm
 from prunelib.errors import UserError
 from prunelib.identity import digest
-from prunelib.models import ModelInfo, describe
+from prunelib.models import ModelInfo, describe, reference_models
 from prunelib.models.loading import checking_tokenizer
 from prunelib.pipeline.attempts import AttemptLog
 from prunelib.pipeline.provenance import code_version, hardware, packages
@@ -31,6 +31,7 @@ from prunelib.recipe.problems import Findings, Mistakes
 from prunelib.recipe.recipe import Recipe
 from prunelib.results.storage.files import reason
 from prunelib.results.storage.store import ASIDE, Store
+from prunelib.tasks import TASKS
 from prunelib.tasks.tokenization import appended
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,10 @@ def model_notes(recipe: Recipe, info: ModelInfo) -> list[str]:
     if behind := appended(checking_tokenizer(info)):
         notes.append(f"{info.id}: its tokenizer puts special tokens behind every text (ids "
                      f"{', '.join(map(str, behind))}), which are left out of prompts")
+    larger = [name for name in recipe.evaluate.tasks if f"{name}_reference" in TASKS]
+    if larger and info.id in reference_models():
+        notes.append(f"{info.id} knows a part of the words of {', '.join(larger)}: the task "
+                     f"{larger[0]}_reference has these, as the suite icl18_reference")
     return notes
 
 

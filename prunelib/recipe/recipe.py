@@ -21,7 +21,6 @@ from pydantic import (
 
 from prunelib.errors import UserError, unknown_name
 from prunelib.identity import digest
-from prunelib.models.pretrained import PRETRAINED
 from prunelib.recipe.arms import RankingRequest
 from prunelib.recipe.attribution import (
     EACH_TASK,
@@ -226,13 +225,7 @@ class Recipe(Spec):
 
     def notes(self) -> list[str]:
         """What a user should know and may not expect, such as inputs that occur twice in a file."""
-        found = [note for spec in self.tasks for note in notes_on(spec)]
-        larger = [name for name in self.evaluate.tasks if f"{name}_reference" in TASKS]
-        if larger and any(spec.id.startswith("reference/") and spec.id[10:] not in PRETRAINED
-                          for spec in self.models):
-            found.append(f"reference models know a part of the words of {', '.join(larger)}: the "
-                         f"task {larger[0]}_reference has these, as the suite icl18_reference")
-        return found
+        return [note for spec in self.tasks for note in notes_on(spec)]
 
     def ranking_requests(self) -> list[RankingRequest]:
         """Every ranking that is made, in the order of the recipe."""
