@@ -116,14 +116,16 @@ def test_recipes_within_a_page_have_known_keys() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if any(
     block.marker == "long" for block in blocks(page))], ids=name_of)
-def test_what_runs_long_would_start(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_long_would_start(page: Path, monkeypatch: pytest.MonkeyPatch,
+                                    capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     text = "".join(block.text for block in blocks(page) if block.marker == "long")
     recipes = set(re.findall(r"\S+\.yaml", text))
     modules = set(re.findall(r"python -m (benchmarks\.\w+)", text))
     assert recipes | modules
-    for recipe in recipes:
-        assert call("validate", recipe) == 0, recipe
+    for recipe in recipes:  # the page says how to get a pretrained model that is not here
+        known = call("validate", recipe) == 0
+        assert known or "run `prunelib reference fetch" in capsys.readouterr().err, recipe
     for module in modules:
         assert find_spec(module), module
 
