@@ -61,12 +61,12 @@ def test_everything_that_is_evaluated_is_asked(info: ModelInfo, folder: str, tmp
         {"name": "half", "components": COMPONENTS},
         {"name": "shift", "vector": {"file": str(tmp_path / "v.safetensors"), "layer": 0}}])
     found = done_and_resumed(made, tmp_path / "r")
-    assert found == {"canary": 5, "evaluate": 2 * 5}
+    assert found == {"canary": 7, "evaluate": 2 * 7}  # each of the two has two random controls
     rows = ask(tmp_path / "r", "select method, role, task, metric, examples, errors, aggregation, "
                                "score, baseline_score, difference, difference_low from lm_eval")
     assert {row[:2] for row in rows} == {("none", "baseline"), ("half", "chosen"),
                                          ("shift", "chosen"), ("random", "control")}
-    assert len(rows) == 4 * (2 + 3)
+    assert len(rows) == 5 * (2 + 3)  # random sets and random directions are two lines
     for method, _, _, _, examples, errors, how, score, baseline, difference, low in rows:
         assert (examples, errors) == (5, 0)
         assert difference == score - baseline and (method != "none" or difference == 0)

@@ -47,7 +47,8 @@ def test_every_table_is_filled(finished: Path) -> None:
     empty = {name for name, table in rows(finished).items() if not table.num_rows}
     # None in the tiny model; not asked for.
     assert empty == {"planted", "attribution_parts", "contrasts", "likelihoods", "task_vectors",
-                     "component_scores", "removals", "label_answers", "start_tokens"}
+                     "component_scores", "removals", "label_answers", "start_tokens",
+                     "lm_eval_scores"}
 
 
 def test_what_is_evaluated(finished: Path) -> None:
