@@ -72,8 +72,8 @@ class Worker:
         self._undo()
         key = (tuple(info.key), dtype)
         if self._model is None or self._model[0] != key:
-            _use_one_thread()
             self._model = (key, load(info, dtype, devices(self._gpus)))
+            _use_one_thread()
         return self._model[1]
 
     def _undo(self) -> None:
@@ -95,9 +95,9 @@ class Worker:
         fresh = self._engine is None or self._engine[0] != key
         if self._engine is None or self._engine[0] != key:
             self.forget()
+            self._engine = (key, start(kind, unit.model, dtype, self._gpus))
             if kind == "transformers":
                 _use_one_thread()
-            self._engine = (key, start(kind, unit.model, dtype, self._gpus))
         engine = self._engine[1]
         if isinstance(engine, TransformersEngine):
             engine.batch_tokens = BATCH_TOKENS >> self.batch_halvings
@@ -138,7 +138,8 @@ def _on_this_node(info: ModelInfo) -> ModelInfo:
 def _use_one_thread() -> None:
     """On a CPU, rounding depends on how a product is split over threads.
 
-    Workers are what fills the cores.
+    Workers are what fills the cores. Called when a model is loaded: what is imported for that may
+    set the number too.
     """
     import torch
 
