@@ -34,7 +34,7 @@ def write_catalog(places: Sequence[Path | str], out: Path) -> int:
         try:
             with duckdb.connect(str(part)) as catalog:
                 for info in described:
-                    rows = results.execute(f'FROM "{info.name}"').to_arrow_reader()
+                    rows = results.sql(f'FROM "{info.name}"').to_arrow_reader()
                     catalog.register("_rows", rows)
                     catalog.execute(f'CREATE TABLE "{info.name}" AS FROM _rows')
                     catalog.unregister("_rows")
