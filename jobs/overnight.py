@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -48,9 +48,7 @@ def run_recipe(
     for known in usable(loaded):  # before Ray is imported, which takes a while
         if isinstance(known, UserError):
             console.print(f"left out: {known}", markup=False, soft_wrap=True)
-    executor, likely = None, None
-    with suppress(UserError, OSError):  # there are no results yet; or else the run itself says it
-        likely = predicted(loaded, results)
+    executor = None
     try:
         if not inline:
             from cluster.executor import RayExecutor
@@ -59,7 +57,8 @@ def run_recipe(
                 console.print("Starting Ray on this machine, some 10 seconds", highlight=False)
             executor = RayExecutor(results, address, gpus=gpus)
         with stopping(), progress(console) as reporter:
-            report = run_pipeline(loaded, results, executor, reporter, likely)
+            report = run_pipeline(loaded, results, executor, reporter,
+                                  partial(_predicted, loaded, results))
     except (Stopped, SystemExit):  # Ray, which starts with the first unit, exits at SIGTERM
         errors.print(f"stopped; what is done is kept. To go on: {_program()} run "
                      f"{shlex.quote(str(recipe))} --results {shlex.quote(results)}", markup=False)
@@ -72,6 +71,14 @@ def run_recipe(
         _compact(report, console)
     _closing(loaded, report, console)
     return 0 if report.complete else 1
+
+
+def _predicted(recipe: Recipe, results: str) -> dict[str, dict[str, float]]:
+    """What the plan says; nothing where results cannot be read, of which the run itself tells."""
+    try:
+        return predicted(recipe, results)
+    except (UserError, OSError):
+        return {}
 
 
 def _compact(report: RunReport, console: Console) -> None:

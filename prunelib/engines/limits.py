@@ -35,10 +35,8 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> l
         ids = sorted(set(tokenizer.get_vocab().values()))
         texts = tokenizer.batch_decode([[i] for i in ids])
         stops = {i for i, text in zip(ids, texts, strict=True) if "\n" in text}
-        if tokenizer.eos_token_id is not None:
-            stops.add(int(tokenizer.eos_token_id))
         _STOPS[tokenizer] = sorted(stops | set(turn_end_ids(tokenizer)))
-    return sorted({*_STOPS[tokenizer], *ends})
+    return sorted({*_STOPS[tokenizer], *end_token_ids(tokenizer, ends)})
 
 
 def until_stop(token_ids: Sequence[int], stops: Sequence[int], max_tokens: int) -> tuple[int, ...]:

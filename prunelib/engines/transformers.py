@@ -258,9 +258,9 @@ class _Until:
         self._until, self._tokenizer, self._start = until, tokenizer, start
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        texts = self._tokenizer.batch_decode(ids[:, self._start :], skip_special_tokens=True)
         import torch
 
+        texts = self._tokenizer.batch_decode(ids[:, self._start :], skip_special_tokens=True)
         return torch.tensor([cut(text, self._until) != text for text in texts], device=ids.device)
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,7 +161,7 @@ def run(
     results: str | Path,
     executor: Executor | None = None,
     reporter: Reporter | None = None,
-    predicted: Mapping[str, Mapping[str, float]] | None = None,
+    predicted: Callable[[], Mapping[str, Mapping[str, float]]] | None = None,
 ) -> RunReport:
     """Run a recipe and return how it ended; finished units are not done again.
 
@@ -171,8 +171,8 @@ def run(
         executor: who performs the units; by default this process, one after the other.
         reporter: who is told about progress, such as :class:`prunelib.pipeline.reporting.Lines`;
             by default those lines in a notebook, else nobody.
-        predicted: model → stage → seconds that it should take, to be kept beside what it takes
-            (:func:`prunelib.pipeline.plan.predicted`).
+        predicted: gives model → stage → seconds that it should take, to be kept beside what it
+            takes (:func:`prunelib.pipeline.plan.predicted`); asked when a run starts first.
 
     Raises:
         UserError: for anything the user can fix, before any work starts; or the results were
@@ -214,7 +214,7 @@ def _mend(store: Store) -> None:
 
 class _Driver:
     def __init__(self, recipe: Recipe, store: Store, executor: Executor, reporter: Reporter,
-                 predicted: Mapping[str, Mapping[str, float]] | None) -> None:
+                 predicted: Callable[[], Mapping[str, Mapping[str, float]]] | None) -> None:
         self.run_id = recipe.run_id
         self.given = recipe
         self.recipe = recipe.pinned()  # its run id would be another
@@ -225,11 +225,12 @@ class _Driver:
         self.done = self.reused = 0
         self.failed: list[Attempt] = []
         self.left: Counter[tuple[str, str]] = Counter()
-        self.started = datetime.now(UTC)
         # What is spent is of all starts of a run, so the first one's prediction is kept.
         rows = store.read("runs").to_pylist()
         before = [row["predicted"] for row in rows if row["run"] == self.run_id]
-        self.predicted = before[0] if before else json.dumps(predicted) if predicted else None
+        likely = predicted() if predicted and not before else None
+        self.predicted = before[0] if before else json.dumps(likely) if likely else None
+        self.started = datetime.now(UTC)
         self.deadline = recipe.deadline_after(self.started)
         #: Units that are linked to the run under a model's name, by this driver or one before it.
         self._linked: set[tuple[str, str]] = set()

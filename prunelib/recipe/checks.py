@@ -16,7 +16,6 @@ from prunelib.recipe.problems import Findings, Keys
 from prunelib.recipe.recipe import SEVERAL, Recipe
 from prunelib.recipe.studies import STUDIES
 from prunelib.tasks import CHAT, FORMATS, Split, Task, text_file
-from prunelib.tasks.lm_eval_catalogue import leaves
 from prunelib.tasks.lm_eval_tasks import facts
 from prunelib.tasks.right_answers import try_scorer
 
@@ -194,9 +193,8 @@ def _check_capability(recipe: Recipe, spec: CapabilitySpec) -> None:
 
 
 def _check_lm_eval(spec: LmEvalSpec) -> None:
-    for name in spec.tasks:
-        for task in leaves(name, spec.folders):
-            facts(task, spec.folders, spec.shots, spec.limit)
+    for task in spec.leaves:
+        facts(task, spec.folders, spec.shots, spec.limit)
 
 
 def _check_answers(recipe: Recipe) -> None:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from prunelib.errors import UserError
 from prunelib.recipe.base import ONE_OR_MORE, Count, Spec, one_or_more
-from prunelib.tasks.lm_eval_catalogue import PREFIX
+from prunelib.tasks.lm_eval_catalogue import PREFIX, leaves_of
 
 
 def _bare(value: Any) -> Any:
@@ -46,6 +46,14 @@ class LmEvalSpec(Spec):
         if self.multiturn and not self.chat:
             raise UserError("multiturn is about turns of a chat: it needs chat: true")
         return self
+
+    @property
+    def leaves(self) -> list[str]:
+        """The tasks, those of tags and groups each by name.
+
+        Raises :class:`UserError`, with near matches, if a name is unknown.
+        """
+        return leaves_of(self.tasks, self.folders)
 
     @property
     def limit(self) -> int | None:

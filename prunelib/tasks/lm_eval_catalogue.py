@@ -76,7 +76,12 @@ def leaves(name: str, folders: tuple[str, ...] = ()) -> list[str]:
     if entry.kind == "task":
         return [name]
     members = entry.members if entry.kind == "tag" else _members(entry)
-    return list(dict.fromkeys(leaf for member in members for leaf in leaves(member, folders)))
+    return leaves_of(members, folders)
+
+
+def leaves_of(names: Iterable[str], folders: tuple[str, ...] = ()) -> list[str]:
+    """The tasks that several names stand for, each once. Raises as :func:`leaves`."""
+    return list(dict.fromkeys(leaf for name in names for leaf in leaves(name, folders)))
 
 
 def search(word: str, folders: tuple[str, ...] = ()) -> list[Entry]:

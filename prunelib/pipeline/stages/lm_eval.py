@@ -20,7 +20,7 @@ from prunelib.pipeline.units.unit import Row, Unit, Workplace
 from prunelib.recipe.lm_eval import LmEvalSpec
 from prunelib.recipe.recipe import Recipe
 from prunelib.tasks.chat import template_digest
-from prunelib.tasks.lm_eval_catalogue import leaves, version
+from prunelib.tasks.lm_eval_catalogue import version
 from prunelib.tasks.lm_eval_tasks import AskingOptions, facts, first_requests, load_task
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def lm_eval(run: ModelRun, interventions: Sequence[Intervention], expected: Mapp
     if spec is None:
         return []
     return [run.unit(job, priority=priority)
-            for task in asked(spec)
+            for task in spec.leaves
             for intervention in interventions
             for job in with_baseline(_job(run, spec, task, intervention,
                                           expected.get(intervention.digest)),
@@ -104,21 +104,13 @@ def check_lm_eval(recipe: Recipe, info: ModelInfo) -> None:
         chat_format(info, spec.system)
 
 
-def asked(spec: LmEvalSpec) -> list[str]:
-    """The tasks that a section names, those of tags and groups each by name.
-
-    Raises :class:`UserError`, with near matches, if a name is unknown.
-    """
-    return list(dict.fromkeys(leaf for name in spec.tasks for leaf in leaves(name, spec.folders)))
-
-
 def lm_eval_count(recipe: Recipe) -> int:
     """Units of one intervention on one engine."""
     spec = recipe.evaluate.lm_eval
     if spec is None:
         return 0
     try:
-        return len(asked(spec))
+        return len(spec.leaves)
     except UserError:  # the harness is not on this machine
         return len(spec.tasks)
 
@@ -129,7 +121,7 @@ def lm_eval_tokens(recipe: Recipe, info: ModelInfo) -> float:
     if spec is None:
         return 0.0
     tokenizer, total = load_tokenizer(info), 0.0
-    for task in asked(spec):
+    for task in spec.leaves:
         found = facts(task, spec.folders, spec.shots, spec.limit)
         texts = first_requests(task, spec.folders, found.shots)
         total += found.examples / len(texts) * sum(

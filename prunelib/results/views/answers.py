@@ -112,6 +112,22 @@ FROM (
 """,
 )
 
+SET_LABELS = view(
+    "_set_labels",
+    "where each intervention of a run comes from, with the attributions of whose choices it is a "
+    "random control; matched is empty for others, and where there are none",
+    "run model intervention method role matched",
+    """
+SELECT DISTINCT l.run, l.model, l.intervention, l.method, l.role,
+       coalesce(s.matched_to, '') AS matched
+FROM _labels l
+LEFT JOIN _matched_sets s
+  ON l.role = 'control' AND l.method = 'random' AND s.run = l.run AND s.model = l.model
+ AND s.intervention = l.intervention
+""",
+    matched="as matched_to",
+)
+
 #: Meanings of the columns of an answer.
 ANSWER: dict[str, str] = {
     "seed": "seed of queries and demonstrations",
@@ -209,4 +225,4 @@ FROM _answers a
     **ANSWER,
 )
 
-VIEWS = (SCOPE, LABELS, MATCHED, DRAWN, MATCHED_SETS, GIVEN, ANSWERS, LINES)
+VIEWS = (SCOPE, LABELS, MATCHED, DRAWN, MATCHED_SETS, SET_LABELS, GIVEN, ANSWERS, LINES)

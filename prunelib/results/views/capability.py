@@ -18,13 +18,7 @@ WITH measured AS MATERIALIZED (
     FROM likelihoods JOIN _scope USING (unit_id, model)
 ),
 labels AS (
-    SELECT DISTINCT l.run, l.model, l.intervention, l.method, l.role,
-           coalesce(s.matched_to, '') AS matched
-    FROM _labels l
-    LEFT JOIN _matched_sets s
-      ON l.role = 'control' AND l.method = 'random' AND s.run = l.run AND s.model = l.model
-     AND s.intervention = l.intervention
-    WHERE l.role <> 'grid'
+    FROM _set_labels WHERE role <> 'grid'
 ),
 texts AS (
     SELECT run, model, method, role, matched, source, text, any_value(a.tokens) AS tokens,

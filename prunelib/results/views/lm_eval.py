@@ -23,18 +23,10 @@ WITH answered AS (
                      multiturn, system, example, metric, filter
         ORDER BY unit_id) = 1
 ),
-labels AS (
-    SELECT DISTINCT l.run, l.model, l.intervention, l.method, l.role,
-           coalesce(s.matched_to, '') AS matched
-    FROM _labels l
-    LEFT JOIN _matched_sets s
-      ON l.role = 'control' AND l.method = 'random' AND s.run = l.run AND s.model = l.model
-     AND s.intervention = l.intervention
-    WHERE l.role IN ('baseline', 'chosen', 'control')
-),
 labelled AS MATERIALIZED (
     SELECT l.method, l.role, l.matched, a.*
-    FROM labels l JOIN answered a USING (run, model, intervention)
+    FROM _set_labels l JOIN answered a USING (run, model, intervention)
+    WHERE l.role IN ('baseline', 'chosen', 'control')
 ),
 missing AS (
     SELECT run, model, engine, method, role, matched, task, task_digest, shots, seed, chat,
