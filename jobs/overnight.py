@@ -15,7 +15,7 @@ from rich.console import Console
 from jobs.console import console, errors, print_error
 from jobs.progress_display import failures, progress
 from jobs.run_summary import run_summary
-from jobs.stopping import Stopped, stopping
+from jobs.stopping import stopping
 from prunelib.errors import UserError
 from prunelib.pipeline.driver import RunReport, usable
 from prunelib.pipeline.driver import run as run_pipeline
@@ -59,7 +59,7 @@ def run_recipe(
         with stopping(), progress(console) as reporter:
             report = run_pipeline(loaded, results, executor, reporter,
                                   partial(_predicted, loaded, results))
-    except (Stopped, SystemExit):  # Ray, which starts with the first unit, exits at SIGTERM
+    except (KeyboardInterrupt, SystemExit):  # Ray, once it has begun, exits at SIGTERM
         errors.print(f"stopped; what is done is kept. To go on: {_program()} run "
                      f"{shlex.quote(str(recipe))} --results {shlex.quote(results)}", markup=False)
         return 130

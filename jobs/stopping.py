@@ -12,15 +12,13 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(BaseException):
-    """A user, or the system, asked the run to end."""
-
-
 @contextmanager
 def stopping(hard: bool = False) -> Iterator[None]:
-    """What is done in here ends with :class:`Stopped` at a signal; ``hard``: the process does.
+    """What is done in here ends with ``KeyboardInterrupt`` at a signal; ``hard``: the process does.
 
-    Signals reach the main thread of a process only; elsewhere this does nothing.
+    It is no class of its own, since Ray, while it waits, passes on this one alone: any other is
+    kept until the wait is over and comes out as a ``SystemError``. Signals reach the main thread
+    of a process only; elsewhere this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,7 +30,7 @@ def stopping(hard: bool = False) -> Iterator[None]:
     def in_order(_number: int, _frame: FrameType | None) -> None:
         for number in _SIGNALS:
             signal.signal(number, at_once)
-        raise Stopped
+        raise KeyboardInterrupt
 
     before = {number: signal.signal(number, at_once if hard else in_order) for number in _SIGNALS}
     try:

@@ -63,6 +63,35 @@ def test_so_does_one_whose_workers_have_begun(
     assert said.count("\n") == 1 and said.startswith("stopped; what is done is kept."), said
 
 
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_long_wait_for_ray_at_once(number: signal.Signals) -> None:
+    """Ray runs the handler in native code, and knows one exception that may come out of it."""
+    script = """
+import ray, time
+from jobs.stopping import stopping
+ray.init(num_cpus=1, log_to_driver=False)
+busy = ray.remote(lambda: time.sleep(60)).remote()
+try:
+    with stopping():
+        print("waiting", flush=True)
+        ray.wait([busy], timeout=50)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    with subprocess.Popen([sys.executable, "-c", script], env=SHELL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        assert running.stdout is not None
+        while "waiting" not in running.stdout.readline():
+            assert running.poll() is None
+        time.sleep(1)
+        running.send_signal(number)
+        started = time.monotonic()
+        assert running.stdout.read().endswith("stopped\n")
+        assert time.monotonic() - started < 30
+
+
 def test_a_run_goes_on_when_its_terminal_goes(good: Path, tmp_path: Path) -> None:
     with start(good, tmp_path / "r", "--inline", PYTHONIOENCODING="ascii") as running:
         assert running.stdout is not None and running.stderr is not None
