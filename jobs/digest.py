@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.watch import clock, duration, headline
 from prunelib.pipeline.progress import read_progress
 from prunelib.results.query import open_results
-from prunelib.results.report.run import compute_views
-from prunelib.results.report.words import best_choices, summary
+from prunelib.results.report.run import blocks_computed, compute_views
+from prunelib.results.report.words import SUMMARISED, best_choices, summary
 from prunelib.results.storage.store import Store
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def digest(results: str, since: timedelta, now: datetime | None = None) -> list[
                     _failure(failure))
     for row in runs:
         with open_results(results) as connection:
-            compute_views(connection, row["run"])
+            with blocks_computed(connection, row["run"]):
+                compute_views(connection, row["run"], SUMMARISED)
             _found(connection, row["run"], parts)
     name = f"{len(runs)} run{'s' * (len(runs) != 1)}"
     lines = [f"{name} since {clock(after)}"]

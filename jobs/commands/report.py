@@ -26,6 +26,7 @@ def report(
 
     Example: `prunelib report --results results/demo --out demo.html`
     """
+    from prunelib.results.figures.drawing import processes
     from prunelib.results.query import open_results
     from prunelib.results.report.html import build
     from prunelib.results.report.run import find_run
@@ -34,11 +35,13 @@ def report(
         row = find_run(connection, results, run)
         check_folder(out.parent)
         figures = out.with_name(f"{out.stem}-figures")
-        made = build(connection, row, figures.name)
+        with processes() as ready:
+            made = build(connection, row, figures.name, processes=ready)
+            files = {name: made.file(name) for name in made.files}
     out.write_text(made.html, "utf-8")
     console.print(out)
-    if made.files:
+    if files:
         check_folder(figures)
-    for name in made.files:
-        (figures / name).write_bytes(made.file(name) or b"")
+    for name, content in files.items():
+        (figures / name).write_bytes(content or b"")
         console.print(figures / name)

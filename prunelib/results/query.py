@@ -59,6 +59,9 @@ FROM _written_{table} w LEFT JOIN _names n ON n.unit_id = w.unit_id
 _PARTS = "_parts"
 _EVERYTHING = frozenset([*TABLES, _PARTS, *(view.name for view in VIEWS)])
 _WORD, _STRING = re.compile(r"\w+"), re.compile(r"--[^\n]*|'[^']*'")
+#: What a view reads, and what it names itself.
+_READ = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)")
+_OWN = re.compile(r"\b(\w+)(?: *\([\w, ]*\))? AS (?:MATERIALIZED )?\(")
 #: SQL with such a word may list tables and views.
 _LISTS = re.compile(r"\b(show|duckdb_|information_schema|pg_|pragma_|sqlite_)", re.IGNORECASE)
 
@@ -164,8 +167,9 @@ def _mentioned(sql: str) -> frozenset[str]:
     texts = {view.name: _STRING.sub("", view.sql) for view in VIEWS}
     while new:
         found |= new
-        words = {word for name in new for word in _WORD.findall(texts.get(name, ""))}
-        new = (_EVERYTHING & words) - found
+        read = {name for view in new if (text := texts.get(view))
+                for name in {*_READ.findall(text)} - {*_OWN.findall(text)}}
+        new = (_EVERYTHING & read) - found
     return frozenset(found)
 
 

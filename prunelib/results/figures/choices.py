@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +65,13 @@ def draw_choices(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[Dr
     for model, rows in lines.items():
         yield Drawing(file_name(run, model, "leaderboard"), "leaderboard",
                       f"{model}: accuracy and copying errors over all reported tasks, with 95% "
-                      "intervals", _outcomes(rows))
+                      "intervals", partial(_outcomes, rows))
     values = {value: _by_model(connection, _TASKS.format(value=value), run) for value in _VALUES}
     for model in values["accuracy"]:
         yield Drawing(file_name(run, model, "tasks"), "tasks",
                       f"{model}: accuracy and copying errors for each task and number of shots, "
-                      "with 95% intervals", _tasks({name: values[name][model] for name in values}))
+                      "with 95% intervals",
+                      partial(_tasks, {name: values[name][model] for name in values}))
     for model, rows in _by_model(connection, _MAPS, run).items():
         found = [(row, connection.sql(GRID, params=[run, model, *row[:3]]).fetchall())
                  for row in rows]
@@ -77,7 +79,8 @@ def draw_choices(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[Dr
         if drawn:
             yield Drawing(file_name(run, model, "search"), "search",
                           f"{model}: accuracy on the searched examples (%) for each layer and "
-                          "share that is switched off; the chosen cell has a frame", _maps(drawn))
+                          "share that is switched off; the chosen cell has a frame",
+                          partial(_maps, drawn))
 
 
 def _by_model(connection: duckdb.DuckDBPyConnection, sql: str, run: str

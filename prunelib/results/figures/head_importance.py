@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prunelib.results.figures.drawing import ON_DARK, ON_LIGHT, Drawing, file_name
+from prunelib.results.figures.drawing import (
+    ON_DARK,
+    ON_LIGHT,
+    Drawing,
+    drawing,
+    file_name,
+)
 from prunelib.results.figures.removal_curves import draw_removals
 
 if TYPE_CHECKING:
@@ -64,14 +70,15 @@ def draw_heads(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[Draw
     """
     for (model,) in connection.sql(_STUDIES, params=[run]).fetchall():
         pairs = [_Pair(*row) for row in connection.sql(_PAIRS, params=[run, model]).fetchall()]
-        figures = {"heads": ("heads", _head_maps(connection, run, model)),
-                   "ffns": ("heads", _ffn_bars(connection, run, model)),
-                   "scores": ("correlations", _between_scores(pairs))}
-        for site, name in _CALLED.items():
-            figures[f"agreement-{name.lower()}"] = ("correlations", _between_tasks(
-                [pair for pair in pairs if pair.site == site], name))
-        figures |= {name: ("removal", figure)
-                    for name, figure in draw_removals(connection, run, model).items()}
+        with drawing():
+            figures = {"heads": ("heads", _head_maps(connection, run, model)),
+                       "ffns": ("heads", _ffn_bars(connection, run, model)),
+                       "scores": ("correlations", _between_scores(pairs))}
+            for site, name in _CALLED.items():
+                figures[f"agreement-{name.lower()}"] = ("correlations", _between_tasks(
+                    [pair for pair in pairs if pair.site == site], name))
+            figures |= {name: ("removal", figure)
+                        for name, figure in draw_removals(connection, run, model).items()}
         for name, (section, figure) in figures.items():
             if figure is not None:
                 yield Drawing(file_name(run, model, name), section,

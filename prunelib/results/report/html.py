@@ -10,18 +10,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from prunelib.results.figures.choices import draw_choices
-from prunelib.results.figures.drawing import FORMATS, Drawing, drawing, for_page
+from prunelib.results.figures.drawing import FORMATS, Drawing, for_page
 from prunelib.results.figures.head_importance import draw_heads
 from prunelib.results.report.examples import FILTERS, PAGE, Examples
-from prunelib.results.report.run import compute_views
+from prunelib.results.report.run import blocks_computed, compute_views
 from prunelib.results.report.sections import MOST_ROWS, SECTIONS, Section
 from prunelib.results.report.tables import Answer, answered
 from prunelib.results.report.words import summary
+from prunelib.results.views.registry import VIEWS
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +35,9 @@ VENDORED = (
      ("sortable.min.js", "sortable.a11y.min.js")),
     ("preact", "10.29.8", "preact.LICENSE", ("preact.min.umd.js",)),
 )
+#: Views of which figures are made.
+_DRAWN = ("leaderboard", "evaluations", "chosen", "grid", "component_importance",
+          "importance_agreement", "removal_curves", "removal_means", "retention")
 _HERE = files("prunelib.results.report")
 _MODELS = """
 SELECT DISTINCT model, revision, weights_digest, tokenizer_digest, model_type, layers, width, heads
@@ -80,7 +85,7 @@ class Report:
 
 
 def build(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], figures: str,
-          version: str | None = None) -> Report:
+          version: str | None = None, processes: Executor | None = None) -> Report:
     """The report of a run.
 
     Args:
@@ -89,21 +94,29 @@ def build(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], figures: s
         figures: where links to files of figures lead, relative to the page.
         version: of a page that is served: it asks for examples page by page, and again for all of
             it when its version is no longer this one. ``None``: of a file that has everything.
+        processes: write every file of every figure at once; without them each is written when it
+            is asked for.
     """
     run = row["run"]
-    compute_views(connection, run)
-    with drawing():
+    with blocks_computed(connection, run):
+        compute_views(connection, run, _DRAWN)  # first, so that figures are drawn meanwhile
         drawings = (*draw_choices(connection, run), *draw_heads(connection, run))
-    pictures = [(one.section, _picture(one)) for one in drawings]
-    parts = []
-    for section in SECTIONS:
-        answers = tuple(filter(None, (answered(connection, question, run)
-                                      for question in section.questions)))
-        own = tuple(picture for of, picture in pictures if of == section.name)
-        if answers or own:
-            parts.append(Part(section, own, answers))
+        if processes is not None:
+            for one in drawings:
+                one.begin(processes)
+        asked = {question.view for section in SECTIONS for question in section.questions}
+        compute_views(connection, run, [view.name for view in VIEWS
+                                        if view.name in asked.difference(_DRAWN)])
+    answers = {section.name: tuple(filter(None, (answered(connection, question, run)
+                                                 for question in section.questions)))
+               for section in SECTIONS}
     examples = Examples(connection, run)
     packed, count = ("", 0) if version is not None else examples.embedded()
+    parts = []
+    for section in SECTIONS:
+        own = tuple(_picture(one) for one in drawings if one.section == section.name)
+        if answers[section.name] or own:
+            parts.append(Part(section, own, answers[section.name]))
     html = _page(
         row=row, version=version, figures=figures, parts=parts, sentences=summary(connection, run),
         models=connection.sql(_MODELS, params=[run]).to_arrow_table().to_pylist(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prunelib.errors import UserError, unknown_name
-from prunelib.results.report.sections import SECTIONS
 from prunelib.results.views.registry import VIEWS
 
 if TYPE_CHECKING:
@@ -28,16 +29,22 @@ def find_run(connection: duckdb.DuckDBPyConnection, place: object, run: str | No
     return found
 
 
-def compute_views(connection: duckdb.DuckDBPyConnection, run: str) -> None:
-    """Put temporary tables of one run in front of the views, so that nothing is computed twice.
+@contextmanager
+def blocks_computed(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[None]:
+    """Keep the building blocks of views, of one run, for as long as views are computed.
 
-    A view of DuckDB finds the temporary table too where another view, its building block, has the
-    same name. Building blocks hold every answer several times and are not kept.
+    A view of DuckDB finds a temporary table too where another view, its building block, has the
+    same name. They hold every answer several times.
     """
-    asked = {question.view for section in SECTIONS for question in section.questions}
     blocks = [view.name for view in VIEWS if view.name.startswith("_") and "run" in view.columns]
-    for name in (*blocks, *(view.name for view in VIEWS if view.name in asked)):
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {name} AS FROM memory.main.{name} WHERE run = $1", [run])
+    compute_views(connection, run, blocks)
+    yield
     for name in blocks:
         connection.execute(f"DROP TABLE temp.{name}")
+
+
+def compute_views(connection: duckdb.DuckDBPyConnection, run: str, names: Iterable[str]) -> None:
+    """Put temporary tables of one run in front of views, so that nothing is computed twice."""
+    for name in names:
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {name} AS FROM memory.main.{name} WHERE run = $1", [run])

@@ -14,6 +14,9 @@ _MOST_METHODS = 3
 #: A ranking counts as unstable if two halves of the queries share less than this of what is
 #: switched off, and a task as small if it has fewer queries.
 _STABLE, _FEW = 0.5, 30
+#: Views that are read, for whoever computes them first.
+SUMMARISED = ("comparisons", "leaderboard", "evaluations", "chosen", "score_errors", "in_context",
+              "importance_agreement", "removal_means", "failed_units")
 
 _LINES = """
 SELECT l.*, c."count", c.warnings, c.proxy, c.control_seed, c.chosen_layer, c.chosen_rate

@@ -7,7 +7,7 @@ what was found.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,6 +34,7 @@ Out = TypeVar("Out")
 
 #: Files that are read at a time.
 _THREADS = 16
+_NOTHING: Mapping[str, Piece] = {}
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,16 @@ class Intact:
         """Read every file again, even those that seem unchanged."""
         self._seen.clear()
 
-    def units(self, table: str) -> list[tuple[str, Piece]]:
-        """Units and pieces of the unit files that are whole."""
-        pieces = unit_pieces(listed := self.listed(table, table))
+    def units(self, table: str, listed: dict[str, str], best: Mapping[str, Piece] = _NOTHING
+              ) -> list[tuple[str, Piece]]:
+        """Units and pieces of the unit files of a listing that are whole.
+
+        A file whose unit has a better piece in ``best`` is not looked at.
+        """
+        pieces = [(unit, piece) for unit, piece in unit_pieces(listed)
+                  if unit not in best or piece > best[unit]]
         names = {piece.name: unit for unit, piece in pieces}
-        self._look(table, table, {name: listed[name] for name in names}, names.get)
+        self._look(table, table, listed, names, names.get)
         return [(unit, piece) for unit, piece in pieces
                 if self._seen[f"{table}/{piece.name}"][1] is None]
 
@@ -95,7 +101,7 @@ class Intact:
         folder = f"{table}/{MERGED}"
         listed = {name: stamp for name, stamp in self.listed(table, folder).items()
                   if merged_level(name) is not None}
-        self._look(table, folder, listed, lambda _: None)
+        self._look(table, folder, listed, listed, lambda _: None)
         found = [self._seen[f"{folder}/{name}"][1] for name in sorted(listed)]
         return [result for result in found if isinstance(result, Manifest)]
 
@@ -119,17 +125,17 @@ class Intact:
             self._folders[folder] = _unreadable(table, folder, None, error)
             return {}
 
-    def _look(self, table: str, folder: str, listed: dict[str, str],
+    def _look(self, table: str, folder: str, listed: dict[str, str], names: Iterable[str],
               unit_of: Callable[[str], str | None]) -> None:
-        """Check what is new or has changed; what is not listed any more is forgotten.
+        """Check which of ``names`` are new or have changed; what is not listed is forgotten.
 
         Raises ``FileNotFoundError`` if a file went away meanwhile.
         """
         for name in [name for name in self._seen if name.rpartition("/")[0] == folder]:
             if name.rpartition("/")[2] not in listed:
                 del self._seen[name]
-        new = [name for name, stamp in listed.items()
-               if not stamp or self._seen.get(f"{folder}/{name}", ("",))[0] != stamp]
+        new = [name for name in names
+               if not listed[name] or self._seen.get(f"{folder}/{name}", ("",))[0] != listed[name]]
 
         def check(name: str) -> Damage | Manifest | None:
             return self._check(table, f"{folder}/{name}", unit_of(name))

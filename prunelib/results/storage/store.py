@@ -118,8 +118,12 @@ class Store:
 
     def damage(self) -> list[Damage]:
         """Files of units that do not count. Every file is read that was not yet."""
-        for table in TABLES:
-            self.done(table)
+        def look() -> None:
+            for table in TABLES:
+                self.unit_pieces(table)
+                self.manifests(table)
+
+        patiently(look, self.location)
         return self.known_damage
 
     @property
@@ -157,20 +161,22 @@ class Store:
         return patiently(lambda: set(self.current(table)), self.location)
 
     def current(self, table: str) -> dict[str, Piece]:
-        """Unit → the piece that holds its rows, as of now."""
-        # Unit files are looked at first: what disappears in between was merged before.
-        best: dict[str, Piece] = {}
-        listed = self.unit_pieces(table)
-        for manifest in self.manifests(table):
-            listed += manifest.pieces.items()
-        for unit_id, piece in listed:
-            if unit_id not in best or piece > best[unit_id]:
-                best[unit_id] = piece
-        return best
+        """Unit → the piece that holds its rows, as of now. Files that cannot count are not read."""
+        def look() -> dict[str, Piece]:
+            # Unit files are listed first: what disappears in between was merged before.
+            listed = self._intact.listed(_known(table), table)
+            best: dict[str, Piece] = {}
+            for manifest in self._intact.manifests(table):
+                _keep_best(best, manifest.pieces.items())
+            _keep_best(best, self._intact.units(table, listed, best))
+            return best
+
+        return _again(look)
 
     def unit_pieces(self, table: str) -> list[tuple[str, Piece]]:
         """Units and pieces of a table's unit files."""
-        return _again(lambda: self._intact.units(_known(table)))
+        return _again(lambda: self._intact.units(
+            table, self._intact.listed(_known(table), table)))
 
     def manifests(self, table: str) -> list[Manifest]:
         """Manifests of a table's merged files. Each is read once: merged files never change."""
@@ -356,6 +362,12 @@ class Store:
         return ds.dataset(paths, schema=TABLES[table].remove_metadata(),
                           format=ds.ParquetFileFormat(default_fragment_scan_options=options),
                           filesystem=self.files.filesystem)
+
+
+def _keep_best(best: dict[str, Piece], pieces: Iterable[tuple[str, Piece]]) -> None:
+    for unit_id, piece in pieces:
+        if unit_id not in best or piece > best[unit_id]:
+            best[unit_id] = piece
 
 
 def _known(table: str) -> str:

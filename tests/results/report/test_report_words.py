@@ -11,12 +11,12 @@ from results_folder import RUN, Folder, run_row
 
 from prunelib.results.query import open_results
 from prunelib.results.report.run import compute_views
-from prunelib.results.report.words import summary
+from prunelib.results.report.words import SUMMARISED, summary
 
 
 def said(place: Path) -> list[tuple[str, str]]:
     connection = open_results(place)
-    compute_views(connection, RUN)
+    compute_views(connection, RUN, SUMMARISED)
     return [(sentence.kind, sentence.text) for sentence in summary(connection, RUN)]
 
 
@@ -113,7 +113,7 @@ def test_what_is_missing_is_told(folder: Folder) -> None:
 def test_a_study_of_heads_is_told(studied: Path) -> None:
     connection = open_results(studied)
     ((run,),) = connection.sql("SELECT run FROM runs").fetchall()
-    compute_views(connection, run)
+    compute_views(connection, run, SUMMARISED)
     texts = [sentence.text for sentence in summary(connection, run)]
     ((accuracy, baseline),) = connection.sql(
         "SELECT accuracy, baseline_accuracy FROM removal_means WHERE \"order\" = 'own' "
