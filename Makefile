@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-real test test-all lint check docs gpu-check setup clean
+.PHONY: demo demo-real test test-all lint check docs bench gpu-check setup clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -36,6 +36,11 @@ check: lint test
 # The pages of docs/reference, which are made from the code.
 docs: $(READY)
 	$(BIN)/python -m jobs.reference_pages
+
+# Benchmarks of speed, into benchmarks/README.md; most of an hour, with nothing else running.
+bench: $(READY)
+	test -e results/demo || $(MAKE) demo
+	$(BIN)/python -m benchmarks.every
 
 # On a machine with a GPU; without one it rehearses. That machine may have no more than torch,
 # transformers, numpy, pyarrow and pydantic, so its own interpreter runs this: GPU_PYTHON=….

@@ -69,11 +69,12 @@ def grid(con: duckdb.DuckDBPyConnection, *, run: str | None = None, model: str |
     """
     from prunelib.results.figures.choices import GRID, draw_grid
 
-    rows = con.execute(_CHOSEN, [run, model]).fetchall()
+    rows = [(*row, cells) for row in con.execute(_CHOSEN, [run, model]).fetchall()
+            if (cells := con.execute(GRID, row[:5]).fetchall())]
     figure, panels = _panels(len(rows), "choice of a search", 3.6, 3.1)
     keys = [row[:5] for row in rows]
-    for panel, (*key, layer, rate, untouched) in zip(panels, rows, strict=True):
-        image = draw_grid(panel, con.execute(GRID, key).fetchall(), layer, rate)
+    for panel, (*key, layer, rate, untouched, cells) in zip(panels, rows, strict=True):
+        image = draw_grid(panel, cells, layer, rate)
         known = f"untouched model: {100 * untouched:.0f}%" + ", chosen" * (layer is None)
         panel.set_title(f"{_title(keys, key)}\n{known}".strip(), fontsize=9)
     bar = figure.colorbar(image, ax=panels, label="accuracy in the search (%)")

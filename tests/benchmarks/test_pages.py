@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import prunelib
-from benchmarks import choice_rules, coverage, other_libraries, precision
+from benchmarks import choice_rules, coverage, lm_eval_parity, other_libraries, precision
 from benchmarks.copier_tables import BEGIN, END, tables
 from benchmarks.result_tables import TABLE, rows_of, write
 from benchmarks.search_strategies import RESULT, page
@@ -38,6 +38,11 @@ def test_the_page_on_statistics_has_the_tables_of_the_results() -> None:
 def test_the_page_on_python_has_the_table_of_the_results() -> None:
     page = (ROOT / "docs" / "how-to" / "python.md").read_text()
     assert other_libraries.table(json.loads(other_libraries.RESULT.read_text())) in page
+
+
+def test_the_page_on_the_harness_has_the_table_of_the_results() -> None:
+    page = (ROOT / "docs" / "how-to" / "lm-eval.md").read_text()
+    assert lm_eval_parity.table(json.loads(lm_eval_parity.RESULT.read_text())["rows"]) in page
 
 
 def test_libraries_do_the_same_work() -> None:

@@ -27,10 +27,11 @@ SELECT model, method, proxy, min(control_seed), arg_min(layer, control_seed),
 FROM _labels WHERE run = $1 AND role = 'control' AND method = 'random_search' GROUP BY ALL
 ORDER BY model, proxy, control, method, control_seed
 """
-#: Cells of a search, of run, model, method, task and control_seed.
+#: Cells of a search, of run, model, method, task and control_seed. Steering has none: it is
+#: searched over settings of its own.
 GRID = """
 SELECT layer, rate, accuracy FROM grid
-WHERE run = $1 AND model = $2 AND method = $3 AND task = $4
+WHERE run = $1 AND model = $2 AND method = $3 AND task = $4 AND rate IS NOT NULL
   AND control_seed IS NOT DISTINCT FROM $5 ORDER BY layer, rate
 """
 _OUTCOMES = """

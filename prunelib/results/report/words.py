@@ -15,17 +15,21 @@ _MOST_METHODS = 3
 #: switched off, and a task as small if it has fewer queries.
 _STABLE, _FEW = 0.5, 30
 #: Views that are read, for whoever computes them first.
-SUMMARISED = ("comparisons", "leaderboard", "evaluations", "chosen", "score_errors", "in_context",
-              "importance_agreement", "removal_means", "failed_units")
+SUMMARISED = ("comparisons", "leaderboard", "evaluations", "chosen", "grid", "score_errors",
+              "in_context", "importance_agreement", "removal_means", "failed_units")
 
 _LINES = """
-SELECT l.*, c."count", c.warnings, c.proxy, c.control_seed, c.chosen_layer, c.chosen_rate
+SELECT l.*, c."count", c.warnings, c.proxy, c.control_seed, c.chosen_layer, c.chosen_rate,
+       g.steers
 FROM leaderboard l
 JOIN (SELECT model, method, any_value("count") AS "count", any_value(warnings) AS warnings,
              any_value(proxy) AS proxy, any_value(control_seed) AS control_seed,
              any_value(layer) AS chosen_layer, any_value(rate) AS chosen_rate,
              count(*) AS choices
       FROM chosen GROUP BY ALL) c USING (model, method)
+-- Steering is searched over settings of its own, not over shares.
+LEFT JOIN (SELECT DISTINCT model, method, true AS steers FROM grid WHERE rate IS NULL) g
+    USING (model, method)
 ORDER BY l.model, l.accuracy DESC, l.method
 """
 _BASELINES = "SELECT * FROM leaderboard WHERE method = 'none'"
@@ -87,7 +91,7 @@ def best_choices(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]
 
 def _brief(row: dict[str, Any]) -> str:
     if not row["count"]:
-        return f"{row['method']}: switches nothing off"
+        return f"{row['method']}: {_nothing(row)}"
     beaten: dict[bool | None, list[str]] = {True: [], False: [], None: []}
     for name, called in (("difference_to_random", "random sets"),
                          ("difference_to_random_search", "random searches")):
@@ -99,8 +103,13 @@ def _brief(row: dict[str, Any]) -> str:
 
 
 def _where(row: dict[str, Any]) -> str:
-    return ("several layers" if row["layer"] is None
-            else f"layer {row['layer']} ({_share(row['rate'])})")
+    if row["layer"] is None:
+        return "several layers"
+    return f"layer {row['layer']}" + ("" if row["rate"] is None else f" ({_share(row['rate'])})")
+
+
+def _nothing(row: dict[str, Any]) -> str:
+    return "steers nothing" if row["steers"] else "switches nothing off"
 
 
 def _beats(row: dict[str, Any], name: str) -> bool | None:
@@ -157,9 +166,10 @@ def _choice(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], baseline
     """What a method chose and did, on the prompts that both answered, and how sure that is."""
     model, method = row["model"], row["method"]
     if not row["count"]:
-        return [Sentence("not found", model, f"{method}: the search switches nothing off; no cell "
-                         "beat the untouched model.")]
-    what = (f"{method}: with {row['count']} components of {_where(row)} off, accuracy goes from "
+        return [Sentence("not found", model, f"{method}: the search {_nothing(row)}; no "
+                         f"{'candidate' if row['steers'] else 'cell'} beat the untouched model.")]
+    done = "steered" if row["steers"] else "off"
+    what = (f"{method}: with {row['count']} components of {_where(row)} {done}, accuracy goes from "
             f"{_share(row['accuracy'] - row['difference'])} to {_share(row['accuracy'])} "
             f"({_points(row, 'difference')}) and copying errors from "
             f"{_share(baseline['copying_error'])} to {_share(row['copying_error'])}.")

@@ -11,6 +11,7 @@ import pytest
 from pipeline.small import Watcher, ask, done_and_resumed, recipe, rows
 
 import prunelib
+import prunelib.plot
 from prunelib.engines.base import Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import UserError
@@ -22,6 +23,8 @@ from prunelib.pipeline.units.prompts import tokenized
 from prunelib.pipeline.units.worker import Worker
 from prunelib.recipe.checks import check_recipe
 from prunelib.recipe.steering import SteeringMethodSpec
+from prunelib.results.report.html import build
+from prunelib.results.report.run import find_run
 from prunelib.results.storage.store import Store
 from prunelib.scoring.correctness import first_line
 from prunelib.tasks import draw, get_task
@@ -50,6 +53,18 @@ def test_every_method_is_searched_as_much_as_pruning(finished: Path) -> None:
     # Two layers × two rates, on twelve examples; steerings of different settings may be the same.
     assert all(candidates <= 4 and searched == 12 for _, candidates, searched in found)
     assert ("caa", 4.0, 12) in found and ("integrated_gradients", 4.0, 12) in found
+
+
+def test_figures_show_searches_over_layers_and_shares_alone(finished: Path) -> None:
+    """Steering has settings of its own, which are no cells of a map."""
+    with prunelib.open_results(finished) as results:
+        row = find_run(results, finished, None)
+        report = build(results, row, "figures")
+        titles = [panel.get_title() for panel in prunelib.plot.grid(results).axes]
+    (search,) = [one for name, one in report.drawings.items() if name.endswith("search")]
+    maps = {panel.get_title().partition("\n")[0] for panel in search.figure.axes}
+    assert maps - {""} == {"integrated_gradients", "control: random search, seed 0"}
+    assert not [title for title in titles if "caa" in title]
 
 
 def test_methods_have_a_line_for_every_task_with_what_they_took(finished: Path) -> None:
