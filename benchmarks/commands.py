@@ -75,6 +75,12 @@ def measure(results: Path, repeats: int) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _keep(name: str, measured: dict[str, dict[str, Any]]) -> None:
+    """Write what was measured, beside what is known of other results."""
+    known = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps(known | {name: measured}, indent=1) + "\n", "utf-8")
+
+
 def main() -> None:
     """Print the table and write it to ``benchmarks/results``."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -82,12 +88,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    found = {folder.name: measure(folder, options.repeats) for folder in options.results}
+    for folder in options.results:
+        _keep(folder.name, measure(folder, options.repeats))
     if options.rows:
         with tempfile.TemporaryDirectory() as name:
             make(Path(name), options.rows)
-            found[f"{options.rows:,} made-up predictions"] = measure(Path(name), options.repeats)
-    RESULT.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+            _keep(f"{options.rows:,} made-up predictions", measure(Path(name), options.repeats))
+    found = json.loads(RESULT.read_text("utf-8"))
     Console().print(markdown(
         ("results", "command", "seconds (range)", "memory (GB)", "file (MB)"),
         [(folder, name, f"{row['seconds']:.1f} ({row['least']:.1f}–{row['most']:.1f})",

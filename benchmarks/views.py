@@ -92,7 +92,7 @@ def _intervention(model: str, method: str, role: str, seed: int | None) -> dict[
             "content": "{}", "method": method, "role": role, "site": "mlp_hidden" if off else None,
             "layer": 3 if off else None, "rate": 0.1 if off else None, "count": 100 * off,
             "seed": seed, "proxy": "task-0" if off else None, "only_task": None,
-            "unit_id": f"choose-{model}"}
+            "strength": None, "samples": None, "unit_id": f"choose-{model}"}
 
 
 def _common(n: int, task: int, shots: int, rng: np.random.Generator) -> dict[str, pa.Array]:

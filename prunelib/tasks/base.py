@@ -207,9 +207,11 @@ class Task:
 
     def pool(self, *splits: Split) -> Pool:
         """The pairs of some splits together, with their places by input and by answer."""
-        return self._pools.setdefault(splits, Pool.of(
-            tuple(pair for split in splits for pair in self.split(split)), self.normal,
-            tuple(choices for split in splits for choices in self.split_choices(split))))
+        if splits not in self._pools:
+            self._pools[splits] = Pool.of(
+                tuple(pair for split in splits for pair in self.split(split)), self.normal,
+                tuple(choices for split in splits for choices in self.split_choices(split)))
+        return self._pools[splits]
 
     @functools.cached_property
     def _pools(self) -> dict[tuple[Split, ...], Pool]:
