@@ -55,6 +55,8 @@ class TransformersEngine:
         self._stops = stop_token_ids(self._loaded.tokenizer, self._loaded.info.ends)
         self._ends = end_token_ids(self._loaded.tokenizer, self._loaded.info.ends)
         self._exit = ExitStack()
+        #: Digest and model of what was trained last: runs go back and forth to the base model.
+        self._trained: tuple[str, Loaded] | None = None
         self._live: Intervention | None = BASELINE
         self.batch_tokens = BATCH_TOKENS
 
@@ -67,8 +69,8 @@ class TransformersEngine:
             UnitError: the canary's prompt fills the context, or an id of it does not exist.
         """
         intervention.check(self._base.info)
-        self.close()
-        self._loaded = self._exit.enter_context(intervention.applied(self._base))
+        self._undo()
+        self._loaded = self._under(intervention)
         if canary is not None:
             answer = self._score([canary.token_ids], [canary.candidates])[0]
             check_canary(canary, answer, self._dtype)
@@ -130,6 +132,19 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Undo what was done to the model. Before it is used again, the engine is switched."""
+        self._undo()
+        self._trained = None
+
+    def _under(self, intervention: Intervention) -> Loaded:
+        if not intervention.trains:
+            return self._exit.enter_context(intervention.applied(self._base))
+        if self._trained is None or self._trained[0] != intervention.digest:
+            self._trained = None  # before the memory of the next is taken
+            self._trained = (intervention.digest,
+                             self._exit.enter_context(intervention.applied(self._base)))
+        return self._trained[1]
+
+    def _undo(self) -> None:
         self._live = None
         self._loaded = self._base
         self._exit.close()

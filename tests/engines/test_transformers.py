@@ -13,6 +13,7 @@ from prunelib.engines import transformers as module
 from prunelib.engines.base import Canary, Prompt
 from prunelib.engines.transformers import TransformersEngine
 from prunelib.errors import EngineDeadError
+from prunelib.interventions import fine_tuning
 from prunelib.interventions.ablation import BASELINE, Ablation
 from prunelib.interventions.fine_tuning import FineTuning
 from prunelib.models import Loaded, ModelInfo, load
@@ -60,14 +61,29 @@ def test_after_a_switch_that_failed_only_another_one_helps(
     assert engine.generate([Prompt(PROMPT, 3)]) == untouched
 
 
-def test_a_fine_tuned_model_is_given_up_with_the_next_switch(info: ModelInfo) -> None:
+def test_a_model_is_trained_once_until_the_engine_is_closed_or_trains_another(
+    info: ModelInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units of a fine-tuned model and of the untouched one beside it come in turn."""
+    trained = []
+    monkeypatch.setattr(fine_tuning, "_train", lambda *given: trained.append(given[0]))
     engine = TransformersEngine(info)
-    engine.switch(FineTuning((("a b", " c"),), FineTuningSpec(epochs=1)))
-    assert engine._loaded is not engine._base
+    tunings = [FineTuning((("a b", answer),), FineTuningSpec(epochs=1)) for answer in (" c", " d")]
+    engine.switch(tunings[0])
     tuned = weakref.ref(engine._loaded.model)
-    engine.switch(BASELINE)
+    for _ in range(2):
+        engine.switch(BASELINE)
+        assert engine._loaded is engine._base
+        engine.switch(tunings[0])
+        assert engine._loaded.model is tuned()
+    assert len(trained) == 1
+    engine.switch(tunings[1])
+    assert len(trained) == 2 and engine._loaded.model is not tuned()
+    last = weakref.ref(engine._loaded.model)
+    engine.close()
+    trained.clear()
     gc.collect()
-    assert tuned() is None
+    assert tuned() is None and last() is None
 
 
 def test_batches_keep_to_the_token_budget(info: ModelInfo) -> None:

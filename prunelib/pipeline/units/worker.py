@@ -57,6 +57,7 @@ class Worker:
             except Exception as error:
                 if self.batch_halvings == MAX_BATCH_HALVINGS or not _out_of_memory(error):
                     raise
+            self._undo()
             _empty_cache()
         self._store.write(unit.table, unit.id, rows)
         return self.batch_halvings
