@@ -8,7 +8,8 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import get_context
@@ -58,12 +59,14 @@ class Drawing:
 
     def begin(self, processes: Executor) -> None:
         """Have all files written by another process."""
-        self._begun.append(processes.submit(_every_format, self.source))
+        with suppress(BrokenProcessPool):  # killed, for its memory say: they are written here
+            self._begun.append(processes.submit(_every_format, self.source))
 
     def written(self, kind: str) -> bytes:
         """The figure as a file of one of :data:`FORMATS`: the same bytes every time."""
         if self._begun:
-            self._written.update(self._begun.pop().result())
+            with suppress(BrokenProcessPool):
+                self._written.update(self._begun.pop().result())
         if kind not in self._written:
             self._written[kind] = _saved(self.figure, kind)
         return self._written[kind]
