@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from command_line import call
 from pipeline.small import recipe
 
 import prunelib
+from jobs import stopping
 from prunelib.models import ModelInfo
 from prunelib.pipeline.reporting import Lines
 from prunelib.pipeline.units.executor import Attempt
@@ -90,6 +92,22 @@ except KeyboardInterrupt:
         started = time.monotonic()
         assert running.stdout.read().endswith("stopped\n")
         assert time.monotonic() - started < 30
+
+
+def test_a_signal_whose_exception_is_dropped_is_raised_again(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python drops what is raised in a destructor."""
+    monkeypatch.setattr(stopping, "_AGAIN", 0.1)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), stopping.stopping():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(20)
+    assert time.monotonic() - started < 15
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_a_run_goes_on_when_its_terminal_goes(good: Path, tmp_path: Path) -> None:
