@@ -37,7 +37,7 @@ check: lint test
 docs: $(READY)
 	$(BIN)/python -m jobs.reference_pages
 
-# Benchmarks of speed, into benchmarks/README.md; most of an hour, with nothing else running.
+# Benchmarks of speed, into benchmarks/README.md. They take long, and nothing else may run.
 bench: $(READY)
 	test -e results/demo || $(MAKE) demo
 	$(BIN)/python -m benchmarks.every

@@ -75,10 +75,10 @@ def measure(results: Path, repeats: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _keep(name: str, measured: dict[str, dict[str, Any]]) -> None:
-    """Write what was measured, beside what is known of other results."""
+def _keep(found: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Write what was measured so far, beside what is known of other results."""
     known = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
-    RESULT.write_text(json.dumps(known | {name: measured}, indent=1) + "\n", "utf-8")
+    RESULT.write_text(json.dumps(known | found, indent=1) + "\n", "utf-8")
 
 
 def main() -> None:
@@ -88,13 +88,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    found = {}
     for folder in options.results:
-        _keep(folder.name, measure(folder, options.repeats))
+        found[folder.name] = measure(folder, options.repeats)
+        _keep(found)
     if options.rows:
         with tempfile.TemporaryDirectory() as name:
             make(Path(name), options.rows)
-            _keep(f"{options.rows:,} made-up predictions", measure(Path(name), options.repeats))
-    found = json.loads(RESULT.read_text("utf-8"))
+            found[f"{options.rows:,} made-up predictions"] = measure(Path(name), options.repeats)
+        _keep(found)
     Console().print(markdown(
         ("results", "command", "seconds (range)", "memory (GB)", "file (MB)"),
         [(folder, name, f"{row['seconds']:.1f} ({row['least']:.1f}–{row['most']:.1f})",

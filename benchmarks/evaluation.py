@@ -107,18 +107,15 @@ def measure(model: str, dtype: str, tasks: list[str]) -> dict[str, Any]:
 
 def table(found: list[dict[str, Any]]) -> str:
     """One line per dtype."""
-    return markdown(
-        ("model", "dtype", "prompts", "ours, prompts/s", "raw, prompts/s", "ours / raw",
-         "against a reload for each", "same"),
-        [(row["model"], row["dtype"], str(row["prompts"]),
-          f"{row['prompts'] / min(row['ours']):.1f}", f"{row['prompts'] / min(row['raw']):.1f}",
-          f"{min(row['raw']) / min(row['ours']):.0%}",
-          f"{_reloads(row) / (row['start'] + min(row['ours'])):.1f} ×",
-          f"{row['same']:.1%}") for row in found])
-
-
-def _reloads(row: dict[str, Any]) -> float:
-    return row["interventions"] * row["start"] + min(row["raw"])  # type: ignore[no-any-return]
+    lines = []
+    for row in found:
+        ours, raw, start, prompts = min(row["ours"]), min(row["raw"]), row["start"], row["prompts"]
+        reloads = (row["interventions"] * start + raw) / (start + ours)
+        lines.append((row["model"], row["dtype"], str(prompts), f"{prompts / ours:.1f}",
+                      f"{prompts / raw:.1f}", f"{raw / ours:.0%}", f"{reloads:.1f} ×",
+                      f"{row['same']:.1%}"))
+    return markdown(("model", "dtype", "prompts", "ours, prompts/s", "raw, prompts/s",
+                     "ours / raw", "against a reload for each", "same"), lines)
 
 
 def main() -> None:

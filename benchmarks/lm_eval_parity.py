@@ -141,7 +141,7 @@ def main() -> None:
         {"rows": rows, "seconds": seconds, "their_seconds": their_seconds}, indent=1) + "\n",
         "utf-8")
     Console().print(table(rows))
-    Console().print(f"seconds: {seconds:.1f}, the harness {their_seconds:.1f}")
+    Console().print(f"\nseconds: {seconds:.1f}, the harness {their_seconds:.1f}")
 
 
 if __name__ == "__main__":

@@ -136,13 +136,14 @@ class TransformersEngine:
         self._trained = None
 
     def _under(self, intervention: Intervention) -> Loaded:
-        if not intervention.trains:
-            return self._exit.enter_context(intervention.applied(self._base))
-        if self._trained is None or self._trained[0] != intervention.digest:
+        if self._trained is not None and self._trained[0] == intervention.digest:
+            return self._trained[1]
+        if intervention.trains:
             self._trained = None  # before the memory of the next is taken
-            self._trained = (intervention.digest,
-                             self._exit.enter_context(intervention.applied(self._base)))
-        return self._trained[1]
+        loaded = self._exit.enter_context(intervention.applied(self._base))
+        if intervention.trains:
+            self._trained = intervention.digest, loaded
+        return loaded
 
     def _undo(self) -> None:
         self._live = None

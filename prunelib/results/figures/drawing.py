@@ -99,7 +99,7 @@ def processes() -> Iterator[Executor]:
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_prepare)
     try:
         for _ in range(count):
-            pool.submit(_prepare)
+            pool.submit(os.getpid)  # each starts a process, if none is idle
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)

@@ -34,7 +34,6 @@ Out = TypeVar("Out")
 
 #: Files that are read at a time.
 _THREADS = 16
-_NOTHING: Mapping[str, Piece] = {}
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Intact:
         """Read every file again, even those that seem unchanged."""
         self._seen.clear()
 
-    def units(self, table: str, listed: dict[str, str], best: Mapping[str, Piece] = _NOTHING
+    def units(self, table: str, listed: dict[str, str], best: Mapping[str, Piece]
               ) -> list[tuple[str, Piece]]:
         """Units and pieces of the unit files of a listing that are whole.
 

@@ -176,7 +176,7 @@ class Store:
     def unit_pieces(self, table: str) -> list[tuple[str, Piece]]:
         """Units and pieces of a table's unit files."""
         return _again(lambda: self._intact.units(
-            table, self._intact.listed(_known(table), table)))
+            table, self._intact.listed(_known(table), table), {}))
 
     def manifests(self, table: str) -> list[Manifest]:
         """Manifests of a table's merged files. Each is read once: merged files never change."""
